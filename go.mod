@@ -1,0 +1,3 @@
+module github.com/terse-llm/terse
+
+go 1.26
