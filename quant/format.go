@@ -1,0 +1,195 @@
+package quant
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Family is the kind of a KV format.
+type Family uint8
+
+// The families.
+const (
+	FamilyF16    Family = iota // exact float16 pages only
+	FamilyHQ                   // ours: 2-bit planes, one group per token and head
+	FamilyHack                 // HACK as in arXiv 2502.03589v1
+	FamilyHackV2               // HACK as in the 2026 artifact
+)
+
+// Second says which of a page's values have the second 2-bit plane (hq only).
+type Second uint8
+
+// The ways the second plane can be there.
+const (
+	SecondNone    Second = iota // 2-bit codes
+	SecondAll                   // nested 4-bit codes
+	SecondLeading               // the leading channels are 4-bit, with a scale of their own
+	SecondTokens                // the tokens of a per-page set are 4-bit
+)
+
+// Half is how one half of a page, K or V, is coded by an hq format.
+type Half struct {
+	Second  Second
+	Leading int // channels of the 4-bit segment, a multiple of 16 (SecondLeading)
+	Tokens  int // the most tokens of one page and head that may be in the set (SecondTokens)
+}
+
+// Format is a KV number format with all its parameters. The zero value is f16.
+// Name is canonical: ParseFormat(f.Name) gives f again, and workers compare it
+// in the handshake.
+type Format struct {
+	Name   string
+	Family Family
+
+	PageTokens int // tokens of a page: 64, or the partition if that is larger
+	Sinks      int // leading tokens read exactly (both halves)
+	Recent     int // hq: at least this many last tokens are read exactly
+
+	// hq
+	K, V      Half
+	Symmetric bool // scale only, levels (c - (2^b-1)/2)·s; else a zero as well
+	Rotate    bool
+	Mean      bool // subtract the calibrated means where there are any
+	Clip      bool // choose the scale by squared error; else min/max
+
+	// hack
+	Bits         int // of K and V: 2, 4 or 8
+	Partition    int // Π: 32, 64 or 128
+	SE           bool
+	RQE          bool
+	Stochastic   bool
+	Seed         uint64 // of the stochastic rounding's counters
+	ExactPrefill bool   // prompt queries attend exactly (the artifact's default)
+}
+
+// Coded reports whether the format has coded pages at all.
+func (f Format) Coded() bool { return f.Family != FamilyF16 }
+
+// ExactFrom gives, for a query with n tokens up to and with itself, the first
+// token of the exact tail of K and of V; n means none is exact. Sinks come on
+// top. See hq.md 3.4 and the package comment.
+func (f Format) ExactFrom(n int) (k, v int) {
+	switch f.Family {
+	case FamilyHQ:
+		from := max(0, (n-f.Recent)/f.PageTokens*f.PageTokens)
+		return from, from
+	case FamilyHack: // K is always a code; V's open block is exact
+		return n, n / f.Partition * f.Partition
+	case FamilyHackV2: // the open block of both is exact
+		from := n / f.Partition * f.Partition
+		return from, from
+	}
+	return 0, 0
+}
+
+// SinkPages is the number of leading pages whose exact form is kept for ever.
+func (f Format) SinkPages() int { return (f.Sinks + f.PageTokens - 1) / f.PageTokens }
+
+// CodedPages is the range [lo, hi) of logical pages that have a coded form once
+// n tokens of a sequence are written. hq codes a page when it is full, whether
+// or not it is still read exactly; hack codes K at once and V (v2: both) by
+// whole partitions.
+func (f Format) CodedPages(n int) (lo, hi int) {
+	switch f.Family {
+	case FamilyHQ:
+		return min(f.SinkPages(), n/f.PageTokens), n / f.PageTokens
+	case FamilyHack:
+		return 0, f.pages(n)
+	case FamilyHackV2:
+		from, _ := f.ExactFrom(n)
+		return 0, f.pages(from)
+	}
+	return 0, 0
+}
+
+// ExactPages is the range [lo, hi) of logical pages, beyond the SinkPages, whose
+// exact form a sequence of n written tokens still needs: to be read by the next
+// query or to be coded later. promptLen matters to ExactPrefill formats only.
+func (f Format) ExactPages(n, promptLen int) (lo, hi int) {
+	hi = f.pages(n)
+	if f.Family == FamilyF16 || f.ExactPrefill && n < promptLen {
+		return 0, hi
+	}
+	k, v := f.ExactFrom(n)
+	return min(min(k, v)/f.PageTokens, hi), hi
+}
+
+func (f Format) pages(n int) int { return (n + f.PageTokens - 1) / f.PageTokens }
+
+// Part is a run of one page's bytes that a hand-over moves: tokens [Lo, Hi) of
+// the exact form (of K, of V or of both), or the whole coded form.
+type Part struct {
+	Page   int
+	Coded  bool
+	Lo, Hi int // tokens of the page; exact parts only
+	K, V   bool
+}
+
+// Handover lists, page by page, what a decoder must be given of a prompt of n
+// tokens to go on exactly as if it had prefilled it itself.
+func (f Format) Handover(n int) []Part {
+	var parts []Part
+	fromK, fromV := f.ExactFrom(n)
+	for page := range f.pages(n) {
+		first := page * f.PageTokens
+		last := min(first+f.PageTokens, n)
+		if f.Family != FamilyF16 && (max(first, f.Sinks) < min(last, fromK) || max(first, f.Sinks) < min(last, fromV)) {
+			parts = append(parts, Part{Page: page, Coded: true, Hi: last - first, K: true, V: true})
+		}
+		if lo, hi := first, min(last, f.Sinks); lo < hi {
+			parts = append(parts, Part{Page: page, Hi: hi - first, K: true, V: true})
+		}
+		parts = append(parts, f.tailParts(page, max(first, f.Sinks), last, fromK, fromV)...)
+	}
+	return parts
+}
+
+// tailParts is the exact tail of one page: tokens [lo, hi) from fromK in K and
+// from fromV in V on.
+func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
+	first := page * f.PageTokens
+	k, v := max(lo, fromK), max(lo, fromV)
+	switch {
+	case k >= hi && v >= hi:
+		return nil
+	case k == v:
+		return []Part{{Page: page, Lo: k - first, Hi: hi - first, K: true, V: true}}
+	}
+	var parts []Part
+	if k < hi {
+		parts = append(parts, Part{Page: page, Lo: k - first, Hi: hi - first, K: true})
+	}
+	if v < hi {
+		parts = append(parts, Part{Page: page, Lo: v - first, Hi: hi - first, V: true})
+	}
+	return parts
+}
+
+// names lists what ParseFormat takes, for help texts and error messages.
+var names = []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2"}
+
+// FormatNames lists the base names that ParseFormat takes.
+func FormatNames() []string { return append([]string(nil), names...) }
+
+func base(name string) (Format, error) {
+	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true}
+	hack := Format{Family: FamilyHack, PageTokens: 64, Bits: 2, Partition: 64, SE: true, RQE: true, Stochastic: true}
+	switch name {
+	case "f16":
+		return Format{Family: FamilyF16, PageTokens: 64}, nil
+	case "hq2":
+		return hq, nil
+	case "hq3":
+		hq.K.Second = SecondAll
+		return hq, nil
+	case "hq4":
+		hq.K.Second, hq.V.Second = SecondAll, SecondAll
+		return hq, nil
+	case "hack":
+		return hack, nil
+	case "hack:v2":
+		hack.Family, hack.Sinks, hack.Stochastic, hack.ExactPrefill = FamilyHackV2, 4, false, true
+		return hack, nil
+	}
+	return Format{}, fmt.Errorf("cannot use KV format %q: choose one of %s", name, strings.Join(names, ", "))
+}

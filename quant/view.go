@@ -1,0 +1,30 @@
+package quant
+
+// View is one sequence's KV cache as attention, kernels and transfer see it.
+// Exact and Coded are indexed by logical page; an entry holds that page's bytes
+// of all layers, or nil where the page does not exist in that form.
+type View struct {
+	Geometry *Geometry
+	Exact    [][]byte // len Layers*ExactBytes() each
+	Coded    [][]byte // len Layers*CodedBytes() each
+	// PromptLen is the number of leading positions whose queries are prompt
+	// queries; only formats with ExactPrefill treat them differently.
+	PromptLen int
+}
+
+// ExactLayer is one layer of page i's exact form, nil if there is none.
+func (v *View) ExactLayer(i, layer int) []byte {
+	return layerOf(v.Exact, i, layer, v.Geometry.ExactBytes())
+}
+
+// CodedLayer is one layer of page i's coded form, nil if there is none.
+func (v *View) CodedLayer(i, layer int) []byte {
+	return layerOf(v.Coded, i, layer, v.Geometry.CodedBytes())
+}
+
+func layerOf(pages [][]byte, i, layer, n int) []byte {
+	if i >= len(pages) || pages[i] == nil {
+		return nil
+	}
+	return pages[i][layer*n : (layer+1)*n : (layer+1)*n]
+}
