@@ -1,0 +1,83 @@
+package attention
+
+import (
+	"fmt"
+
+	"github.com/terse-llm/terse/quant"
+)
+
+// Append stores rows of K and V (each [rows][KVHeads][HeadDim], after RoPE) as
+// tokens pos, pos+1, … of the sequence in one layer, and codes what they
+// complete. k and v are taken into the cache's basis in place. The view must
+// have exact pages for all of these tokens.
+func (r *Runner) Append(view *quant.View, layer, pos int, k, v []float32) {
+	g := r.geometry
+	r.transform.Keys(layer, k)
+	r.transform.Values(layer, v)
+	width := g.KVHeads * g.HeadDim
+	rows := len(k) / width
+	pages := pagesOf(g, pos, rows)
+	r.ops.Parallel(len(pages), func(i int) {
+		p := pages[i]
+		exact := view.ExactLayer(p.page, layer)
+		if exact == nil {
+			panic(fmt.Sprintf("BUG: no exact page %d to write tokens [%d,%d) of layer %d", p.page, p.lo, p.hi, layer))
+		}
+		for tok := p.lo; tok < p.hi; tok++ {
+			row := p.row + tok - p.lo
+			g.PutExact(exact, tok, k[row*width:(row+1)*width], v[row*width:(row+1)*width])
+		}
+		encode(view, layer, p.page, p.lo, p.hi)
+	})
+}
+
+// Adopt codes, in every layer, the pages of a received hand-over of n tokens
+// that came exact although the format keeps a code of them too: what a worker
+// that had prefilled the prompt itself would already have.
+func (r *Runner) Adopt(view *quant.View, n int) {
+	f := r.geometry.Format
+	lo, hi := f.CodedPages(n)
+	if !f.Coded() || lo >= hi {
+		return
+	}
+	sent := make(map[int]bool)
+	for _, p := range f.Handover(n) {
+		if p.Coded {
+			sent[p.Page] = true
+		}
+	}
+	for page := lo; page < hi; page++ {
+		if sent[page] || view.ExactLayer(page, 0) == nil {
+			continue
+		}
+		tokens := min(f.PageTokens, n-page*f.PageTokens)
+		r.ops.Parallel(r.geometry.Layers, func(layer int) { encode(view, layer, page, 0, tokens) })
+	}
+}
+
+func encode(view *quant.View, layer, page, lo, hi int) {
+	coded := view.CodedLayer(page, layer)
+	if coded == nil {
+		return
+	}
+	g := view.Geometry
+	g.Encode(quant.EncodeArgs{
+		Exact: view.ExactLayer(page, layer), Coded: coded, Layer: layer,
+		First: page * g.Format.PageTokens, Lo: lo, Hi: hi,
+	})
+}
+
+// pageRun is the part of some rows that falls into one page.
+type pageRun struct{ page, lo, hi, row int }
+
+func pagesOf(g *quant.Geometry, pos, rows int) []pageRun {
+	t := g.Format.PageTokens
+	var runs []pageRun
+	for row := 0; row < rows; {
+		page, lo := (pos+row)/t, (pos+row)%t
+		hi := min(t, lo+rows-row)
+		runs = append(runs, pageRun{page, lo, hi, row})
+		row += hi - lo
+	}
+	return runs
+}

@@ -1,0 +1,204 @@
+package attention
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/quant"
+)
+
+// groupRows is the most query rows of one job: enough that unpacking a page's
+// codes is paid once for many rows, few enough to spread a chunk over cores.
+const groupRows = 64
+
+// Runner runs attention for one engine. It keeps scratch between calls and is
+// not safe for concurrent use.
+type Runner struct {
+	ops       kernels.Ops
+	geometry  *quant.Geometry
+	transform *quant.Transform
+	scale     float32
+
+	q, out []float32 // gathered queries and outputs, [job][rows][group][head_dim]
+	jobs   []kernels.AttnJob
+}
+
+// New makes a runner; scale multiplies q·k (1/sqrt(head_dim) for the Llama
+// family).
+func New(ops kernels.Ops, g *quant.Geometry, tf *quant.Transform, scale float32) *Runner {
+	return &Runner{ops: ops, geometry: g, transform: tf, scale: scale}
+}
+
+// Segment is a run of query rows of one sequence: Rows rows from row Row of the
+// batch on, at positions Pos, Pos+1, … whose K and V are already in View.
+type Segment struct {
+	View           *quant.View
+	Row, Rows, Pos int
+}
+
+// Attend computes out = attention(q) for one layer; both are [rows][heads]
+// [HeadDim] over the batch's rows. q is turned into the cache's basis in place.
+func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
+	r.transform.Queries(layer, q)
+	groups := r.plan(layer, segs)
+	group := r.gather(layer, groups, q)
+	r.ops.Attend(r.jobs)
+	r.scatter(groups, group, out)
+	r.transform.Outputs(layer, out)
+}
+
+// rowGroup is a run of rows of one segment that read the same tiles.
+type rowGroup struct {
+	row, rows int // of the batch
+	limits    []int
+	tiles     []kernels.Tile
+}
+
+// plan cuts the segments into groups of rows with one reading rule each.
+func (r *Runner) plan(layer int, segs []Segment) []rowGroup {
+	var groups []rowGroup
+	for _, s := range segs {
+		for done := 0; done < s.Rows; {
+			rule := ruleFor(s.View, s.Pos+done)
+			n := 1
+			for done+n < s.Rows && n < groupRows && ruleFor(s.View, s.Pos+done+n) == rule {
+				n++
+			}
+			limits := make([]int, n)
+			for i := range limits {
+				limits[i] = s.Pos + done + i + 1
+			}
+			groups = append(groups, rowGroup{s.Row + done, n, limits, tiles(s.View, layer, rule, limits[n-1])})
+			done += n
+		}
+	}
+	return groups
+}
+
+// rule is what decides, for one query row, how each token is read: K exactly
+// from fromK on and V from fromV on (beyond the sinks). Rows of equal rules
+// share their tiles.
+type rule struct{ fromK, fromV int }
+
+// ruleFor is the rule of the query at position pos (hq.md 3.4 with n = pos+1).
+func ruleFor(v *quant.View, pos int) rule {
+	f := v.Geometry.Format
+	if !f.Coded() || f.ExactPrefill && pos < v.PromptLen {
+		return rule{}
+	}
+	n := pos + 1
+	k, w := f.ExactFrom(n)
+	return rule{never(k, n), never(w, n)}
+}
+
+// never makes "nothing of the n tokens is exact" one value for all n.
+func never(from, n int) int {
+	if from >= n {
+		return math.MaxInt
+	}
+	return from
+}
+
+// tiles lists, in token order, how tokens [0, limit) are read under ru.
+func tiles(v *quant.View, layer int, ru rule, limit int) []kernels.Tile {
+	f := v.Geometry.Format
+	out := make([]kernels.Tile, 0, limit/f.PageTokens+4)
+	for page := 0; page*f.PageTokens < limit; page++ {
+		first := page * f.PageTokens
+		last := min(first+f.PageTokens, limit)
+		exact, coded := v.ExactLayer(page, layer), v.CodedLayer(page, layer)
+		for lo := first; lo < last; {
+			hi := nextEdge(lo, last, f.Sinks, ru)
+			t := kernels.Tile{First: first, Lo: lo - first, Hi: hi - first}
+			t.KCoded = lo >= f.Sinks && lo < ru.fromK
+			t.VCoded = lo >= f.Sinks && lo < ru.fromV
+			bind(&t, exact, coded)
+			out = append(out, t)
+			lo = hi
+		}
+	}
+	return out
+}
+
+// nextEdge is the first token after lo, at most last, where the way of reading
+// may change.
+func nextEdge(lo, last, sinks int, ru rule) int {
+	hi := last
+	for _, edge := range [...]int{sinks, ru.fromK, ru.fromV} {
+		if edge > lo && edge < hi {
+			hi = edge
+		}
+	}
+	return hi
+}
+
+// bind gives the tile its bytes. A page that exists only as codes (reused from
+// the prefix index) is read as codes whatever the rule says.
+func bind(t *kernels.Tile, exact, coded []byte) {
+	if exact == nil {
+		t.KCoded, t.VCoded = true, true
+	}
+	if t.KCoded || t.VCoded {
+		t.Coded = coded
+	}
+	if !t.KCoded || !t.VCoded {
+		t.Exact = exact
+	}
+	if (t.KCoded || t.VCoded) && coded == nil {
+		panic(fmt.Sprintf("BUG: tokens [%d,%d) are to be read as codes and have none", t.First+t.Lo, t.First+t.Hi))
+	}
+}
+
+// gather makes one job per group and KV head, with its queries side by side,
+// and returns the number of query heads per KV head.
+func (r *Runner) gather(layer int, groups []rowGroup, q []float32) int {
+	rows := 0
+	for _, g := range groups {
+		rows = max(rows, g.row+g.rows)
+	}
+	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
+	group := 0
+	if rows > 0 {
+		group = len(q) / rows / d / kv
+	}
+	r.q, r.out = grow(r.q, len(q)), grow(r.out, len(q))
+	r.jobs = r.jobs[:0]
+	at := 0
+	for _, g := range groups {
+		for h := range kv {
+			n := g.rows * group * d
+			job := kernels.AttnJob{
+				Geometry: r.geometry, Layer: layer, Head: h, Group: group, Scale: r.scale,
+				Q: r.q[at : at+n : at+n], Out: r.out[at : at+n : at+n], Limit: g.limits, Tiles: g.tiles,
+			}
+			for i := range g.rows {
+				copy(job.Q[i*group*d:(i+1)*group*d], q[((g.row+i)*kv+h)*group*d:])
+			}
+			r.jobs = append(r.jobs, job)
+			at += n
+		}
+	}
+	return group
+}
+
+// scatter puts the jobs' outputs back into batch order.
+func (r *Runner) scatter(groups []rowGroup, group int, out []float32) {
+	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
+	j := 0
+	for _, g := range groups {
+		for h := range kv {
+			for i := range g.rows {
+				copy(out[((g.row+i)*kv+h)*group*d:], r.jobs[j].Out[i*group*d:(i+1)*group*d])
+			}
+			j++
+		}
+	}
+}
+
+func grow(b []float32, n int) []float32 {
+	if cap(b) < n {
+		return make([]float32, n)
+	}
+	return b[:n]
+}
