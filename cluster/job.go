@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/terse-llm/terse"
+)
+
+// Target is the worker that computes a job's prompt for another.
+type Target struct {
+	WorkerID string
+	DataAddr string // host:port
+}
+
+// Job is one request on its way to the worker that will answer it.
+type Job struct {
+	Request terse.Request
+	Prefill *Target // nil = the worker does all of it itself
+	Attempt int     // 0 for the first; a larger one makes the KV of smaller ones stale
+	// Arrival at the gateway, in the reader's own clock: the wire carries the
+	// age, so that clocks need not agree (the message's flight is not counted).
+	Arrival time.Time
+	Route   string // why it was split or stayed, for Timing.Route
+}
+
+// jobHead is the part of a job that travels as JSON. The prompt follows it,
+// packed.
+type jobHead struct {
+	Request terse.Request
+	Prefill *Target `json:",omitempty"`
+	Attempt int     `json:",omitempty"`
+	Age     time.Duration
+	Route   string `json:",omitempty"`
+}
+
+func marshalJob(j Job, now time.Time) ([]byte, error) {
+	h := jobHead{Request: j.Request, Prefill: j.Prefill, Attempt: j.Attempt, Route: j.Route}
+	h.Request.Prompt = nil
+	if !j.Arrival.IsZero() {
+		h.Age = max(now.Sub(j.Arrival), 0)
+	}
+	headJSON, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode job %s: %w", j.Request.ID, err)
+	}
+	data := make([]byte, 0, headerBytes+len(headJSON)+3*len(j.Request.Prompt)+2*binary.MaxVarintLen32)
+	data = append(data, protocol, kindJob)
+	data = binary.AppendUvarint(data, uint64(len(headJSON)))
+	data = append(data, headJSON...)
+	data, err = appendTokens(data, j.Request.Prompt)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the prompt of job %s: %w", j.Request.ID, err)
+	}
+	return data, nil
+}
+
+func unmarshalJob(data []byte, now time.Time) (Job, error) {
+	kind, rest, err := header(data)
+	if err != nil {
+		return Job{}, err
+	}
+	if kind != kindJob {
+		return Job{}, fmt.Errorf("cannot read a job: message kind %d", kind)
+	}
+	r := reader{data: rest}
+	headJSON := r.bytes()
+	prompt := r.tokens()
+	if err := r.end(); err != nil {
+		return Job{}, fmt.Errorf("cannot read a job: %w", err)
+	}
+	var h jobHead
+	if err := json.Unmarshal(headJSON, &h); err != nil {
+		return Job{}, fmt.Errorf("cannot read a job: %w", err)
+	}
+	if h.Age < 0 || h.Attempt < 0 {
+		return Job{}, fmt.Errorf("cannot read a job: age %v, attempt %d", h.Age, h.Attempt)
+	}
+	if h.Prefill != nil {
+		if err := checkName("prefill worker", h.Prefill.WorkerID); err != nil {
+			return Job{}, fmt.Errorf("cannot read a job: %w", err)
+		}
+	}
+	h.Request.Prompt = prompt
+	return Job{Request: h.Request, Prefill: h.Prefill, Attempt: h.Attempt, Arrival: now.Add(-h.Age), Route: h.Route}, nil
+}
