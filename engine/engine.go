@@ -1,0 +1,320 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kvcache"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/sched"
+)
+
+// Config is everything an engine is made of. Model, Ops and Geometry are
+// required; zero numbers take the defaults that sched documents.
+type Config struct {
+	Model       *model.Model
+	Ops         kernels.Ops
+	Geometry    *quant.Geometry
+	Calibration *quant.Calibration // nil where the model has none
+	KVMemory    int64              // bytes for the KV cache, both kinds of pages
+	MaxSeqs     int                // sequences in flight
+	StepTokens  int                // tokens of one step: the prefill chunk
+	MaxWaiting  int                // requests that may wait
+	MaxContext  int                // prompt and answer together; 0 = the model's
+	Logger      *slog.Logger
+}
+
+// Engine is one running engine. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg    Config
+	inbox  chan command
+	closed chan struct{} // closed when Run returned
+	load   atomic.Pointer[Load]
+
+	// Owned by Run's goroutine.
+	cache   *kvcache.Cache
+	store   *kvcache.Store
+	sched   *sched.Scheduler
+	runner  *attention.Runner
+	scratch model.Scratch
+	batch   model.Batch
+	seqs    map[sched.ID]*sequence
+	events  []sched.Event
+	rate    rateMeter
+}
+
+// Load is how busy an engine is.
+type Load struct {
+	Running, Waiting int
+	KVUsed, KVTotal  int64   // bytes
+	PrefillRate      float64 // prompt tokens per second, recent; 0 before the first
+	PrefixQueries    int64   // prompt tokens looked up in the prefix index, since the start
+	PrefixHits       int64   // and found
+}
+
+// errStopped is what requests get from an engine that has stopped.
+var errStopped = &terse.Error{Code: terse.CodeWorkerLost, Message: "the worker is shutting down"}
+
+// New prepares an engine; nothing runs before Run.
+func New(c Config) (*Engine, error) {
+	if c.MaxContext == 0 || c.MaxContext > c.Model.Config.MaxContext {
+		c.MaxContext = c.Model.Config.MaxContext
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	cache, err := kvcache.New(c.Geometry, c.KVMemory)
+	if err != nil {
+		return nil, err
+	}
+	tf, err := quant.NewTransform(c.Geometry, c.Calibration)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}),
+		cache: cache, store: kvcache.NewStore(cache), seqs: make(map[sched.ID]*sequence),
+		runner: attention.New(c.Ops, c.Geometry, tf, c.Model.Config.AttentionScale()),
+		sched: sched.New(sched.Config{
+			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
+			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
+		}),
+	}
+	e.publishLoad()
+	return e, nil
+}
+
+// MaxContext is the most tokens of prompt and answer together.
+func (e *Engine) MaxContext() int { return e.cfg.MaxContext }
+
+// Load is a recent snapshot.
+func (e *Engine) Load() Load { return *e.load.Load() }
+
+// Run is the engine: it returns when ctx ends, after failing what still ran.
+func (e *Engine) Run(ctx context.Context) error {
+	defer close(e.closed)
+	defer e.failAll(errStopped)
+	busy := false
+	for e.collect(ctx, busy) {
+		plan := e.sched.Step(e.events, time.Now())
+		e.events = e.events[:0]
+		busy = len(plan.Rows) > 0
+		e.settle(plan)
+		logits, err := e.run(plan)
+		if err != nil {
+			e.fail(plan, err)
+			continue
+		}
+		e.commit(plan, logits)
+		e.publishLoad()
+	}
+	return nil
+}
+
+// collect turns waiting commands into events; when nothing is being computed it
+// waits for one. It reports false when the engine is to stop.
+func (e *Engine) collect(ctx context.Context, busy bool) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case c := <-e.inbox:
+			c(e)
+			continue
+		default:
+		}
+		if busy || len(e.events) > 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case c := <-e.inbox:
+			c(e)
+		}
+	}
+}
+
+// run computes the plan's rows. The logits are one row per row that wants them,
+// in plan order.
+func (e *Engine) run(plan sched.Plan) ([]float32, error) {
+	if len(plan.Rows) == 0 {
+		return nil, nil
+	}
+	b := &e.batch
+	b.Reset()
+	prefilled := 0
+	for _, w := range plan.Rows {
+		s := e.seqs[w.ID]
+		e.store.View(w.Table, w.PromptLen, s.nextView())
+		b.Append(w.Tokens, s.view, w.From)
+		switch {
+		case w.AllLogits:
+			b.WantAll(len(w.Tokens))
+		case w.Sample:
+			b.WantLast()
+		}
+		if w.From+len(w.Tokens) <= w.PromptLen {
+			prefilled += len(w.Tokens)
+		}
+	}
+	b.AfterLayer = func(layer int) { e.show(plan, layer) }
+	start := time.Now()
+	logits, stats, err := e.cfg.Model.Forward(e.cfg.Ops, e.runner, b, &e.scratch)
+	if err != nil {
+		return nil, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
+	}
+	e.rate.add(prefilled, time.Since(start))
+	e.shareQuantise(plan, stats.Quantise, b.Rows())
+	return logits, nil
+}
+
+// show tells the sinks of prompts computed for others that a layer is written.
+func (e *Engine) show(plan sched.Plan, layer int) {
+	for _, w := range plan.Rows {
+		if s := e.seqs[w.ID]; s.sink != nil {
+			s.sink(layer, w.From+len(w.Tokens), s.view)
+		}
+	}
+}
+
+// shareQuantise books the step's coding time on its sequences by their rows.
+func (e *Engine) shareQuantise(plan sched.Plan, d time.Duration, rows int) {
+	for _, w := range plan.Rows {
+		if s := e.seqs[w.ID]; s.generated == 0 {
+			s.timing.Quantise += d * time.Duration(len(w.Tokens)) / time.Duration(rows)
+		}
+	}
+}
+
+// commit samples the rows that want it and turns the results into the next
+// step's events and the requests' outputs.
+func (e *Engine) commit(plan sched.Plan, logits []float32) {
+	vocab := e.cfg.Model.Config.VocabSize
+	for _, w := range plan.Rows {
+		s := e.seqs[w.ID]
+		switch {
+		case w.AllLogits:
+			n := len(w.Tokens) * vocab
+			s.scorePrompt(w, logits[:n], vocab)
+			if w.Sample {
+				e.take(s, logits[n-vocab:n])
+			}
+			logits = logits[n:]
+		case w.Sample:
+			e.take(s, logits[:vocab])
+			logits = logits[vocab:]
+		}
+	}
+}
+
+// take picks a sequence's next token and emits it.
+func (e *Engine) take(s *sequence, logits []float32) {
+	token, score := s.sampler.Next(logits, s.generated)
+	finished := s.emitToken(token, score)
+	e.events = append(e.events, sched.Sampled{ID: s.id, Token: token, Finished: finished})
+	if finished {
+		s.finish(s.reason, nil)
+	}
+}
+
+// fail cancels everything that was in a plan whose run failed.
+func (e *Engine) fail(plan sched.Plan, err error) {
+	e.cfg.Logger.Error("a step failed", "error", err)
+	for _, w := range plan.Rows {
+		e.drop(e.seqs[w.ID], terse.AsError(err))
+	}
+}
+
+// drop ends a sequence with an error and tells the scheduler.
+func (e *Engine) drop(s *sequence, err *terse.Error) {
+	if s == nil {
+		return
+	}
+	reason := terse.FinishError
+	if err.Code == terse.CodeCancelled {
+		reason = terse.FinishCancel
+	}
+	s.finish(reason, err)
+	e.events = append(e.events, sched.Cancel{ID: s.id})
+}
+
+func (e *Engine) failAll(err *terse.Error) {
+	for _, s := range e.seqs {
+		s.finish(terse.FinishError, err)
+	}
+	for {
+		select {
+		case c := <-e.inbox:
+			c(e)
+		default:
+			for _, s := range e.seqs {
+				s.finish(terse.FinishError, err)
+			}
+			return
+		}
+	}
+}
+
+// settle carries out what a plan says about sequences: admissions, refusals,
+// reservations, drops.
+func (e *Engine) settle(plan sched.Plan) {
+	now := time.Now()
+	for _, r := range plan.Rejected {
+		if s := e.seqs[r.ID]; s != nil {
+			s.finish(terse.FinishError, r.Err)
+			delete(e.seqs, r.ID)
+		}
+	}
+	for _, a := range plan.Admitted {
+		e.seqs[a.ID].admit(now, a)
+	}
+	for _, r := range plan.Reserved {
+		s := e.seqs[r.ID]
+		s.timing.Queue = r.Waited
+		e.store.View(r.Table, len(s.req.Prompt), s.nextView())
+		s.reserved <- s.view
+	}
+	for _, id := range plan.Dropped {
+		if s := e.seqs[id]; s != nil {
+			s.finish(s.reason, nil) // a prompt that was only to be scored ends here
+			delete(e.seqs, id)
+		}
+	}
+}
+
+func (e *Engine) publishLoad() {
+	st, kv := e.sched.Stats(), e.cache.Stats()
+	e.load.Store(&Load{
+		Running: st.Running + st.Reserved, Waiting: st.Waiting,
+		KVUsed: kv.Used, KVTotal: kv.Budget, PrefillRate: e.rate.value(),
+		PrefixQueries: kv.QueryTokens, PrefixHits: kv.HitTokens,
+	})
+}
+
+// send hands a command to the loop.
+func (e *Engine) send(ctx context.Context, c command) error {
+	select {
+	case e.inbox <- c:
+		return nil
+	case <-ctx.Done():
+		return cancelled(ctx)
+	case <-e.closed:
+		return errStopped
+	}
+}
+
+func cancelled(ctx context.Context) *terse.Error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &terse.Error{Code: terse.CodeDeadline, Message: "the request's deadline passed"}
+	}
+	return &terse.Error{Code: terse.CodeCancelled, Message: "the request was cancelled"}
+}

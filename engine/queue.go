@@ -1,0 +1,65 @@
+package engine
+
+import (
+	"context"
+	"sync"
+
+	"github.com/terse-llm/terse"
+)
+
+// queue carries a request's outputs from the loop to its consumer. put never
+// blocks: a request's outputs are bounded by its own tokens, and a slow consumer
+// must not hold up a step.
+type queue struct {
+	mu    sync.Mutex
+	items []terse.Output
+	more  chan struct{} // holds one token when items is not empty
+}
+
+func newQueue() *queue { return &queue{more: make(chan struct{}, 1)} }
+
+func (q *queue) put(o terse.Output) {
+	q.mu.Lock()
+	q.items = append(q.items, o)
+	q.mu.Unlock()
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for outputs and returns all there are.
+func (q *queue) take(ctx context.Context) ([]terse.Output, error) {
+	select {
+	case <-q.more:
+	case <-ctx.Done():
+		return nil, cancelled(ctx)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = nil
+	return items, nil
+}
+
+// drain passes outputs to emit until the last one (which is passed too) and
+// returns its error, or emit's.
+func (q *queue) drain(ctx context.Context, emit func(terse.Output) error) error {
+	for {
+		items, err := q.take(ctx)
+		if err != nil {
+			return err
+		}
+		for _, o := range items {
+			if err := emit(o); err != nil {
+				return err
+			}
+			if o.Finish != "" && o.Err != nil {
+				return o.Err
+			}
+			if o.Finish != "" {
+				return nil
+			}
+		}
+	}
+}

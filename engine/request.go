@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/sched"
+)
+
+// command is something the loop does between steps.
+type command func(*Engine)
+
+// Sink is told, from the loop, that the first tokens of a layer are written in
+// view's pages. It must return at once; the pages that a hand-over needs stay
+// as they are until the Prefill call returns.
+type Sink func(layer, tokens int, view *quant.View)
+
+// Generate computes the prompt and generates here. emit gets every output in
+// order, the last (with Finish) included; an error it returns cancels.
+func (e *Engine) Generate(ctx context.Context, req *terse.Request, emit func(terse.Output) error) error {
+	s := newSequence(req, sched.ModeLocal)
+	if err := e.add(ctx, s); err != nil {
+		return err
+	}
+	defer e.forget(s)
+	return s.out.drain(ctx, emit)
+}
+
+// Prefilled is a prompt computed for another worker.
+type Prefilled struct {
+	First  terse.Token
+	Score  terse.Scored // where Sampling.Logprobs asks for it
+	Cached int          // prompt tokens reused from the prefix index
+	Timing terse.Timing // Queue, Prefill, Quantise
+}
+
+// Prefill computes req's prompt, samples its first token and keeps the pages
+// until handover, which is called once the token is known, returns.
+func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, handover func(Prefilled) error) error {
+	s := newSequence(req, sched.ModePrefill)
+	s.sink = sink
+	if err := e.add(ctx, s); err != nil {
+		return err
+	}
+	defer e.forget(s)
+	var p Prefilled
+	err := s.out.drain(ctx, func(o terse.Output) error {
+		if len(o.Tokens) > 0 {
+			p.First = o.Tokens[0]
+		}
+		if len(o.Scores) > 0 {
+			p.Score = o.Scores[0]
+		}
+		if o.Usage != nil {
+			p.Cached, p.Timing = o.Usage.CachedTokens, *o.Timing
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return handover(p)
+}
+
+// Receive reserves pages for req's prompt, lets fetch fill them from another
+// worker, and generates from the first token that fetch returns. What fetch
+// returns as timing (all parts up to the hand-over) becomes part of the last
+// output's.
+func (e *Engine) Receive(ctx context.Context, req *terse.Request, emit func(terse.Output) error,
+	fetch func(ctx context.Context, view *quant.View) (Prefilled, error)) error {
+	s := newSequence(req, sched.ModeRemote)
+	if err := e.add(ctx, s); err != nil {
+		return err
+	}
+	defer e.forget(s)
+	view, err := s.awaitPages(ctx)
+	if err != nil {
+		return err
+	}
+	first, err := fetch(ctx, view)
+	if err != nil {
+		return err
+	}
+	ready := time.Now()
+	if err := e.send(ctx, func(e *Engine) { e.start(s, first, ready) }); err != nil {
+		return err
+	}
+	return s.out.drain(ctx, emit)
+}
+
+// awaitPages waits until the scheduler has reserved pages, or refused.
+func (s *sequence) awaitPages(ctx context.Context) (*quant.View, error) {
+	select {
+	case v := <-s.reserved:
+		return v, nil
+	case <-s.out.more: // refused or stopped: there is nothing else to say yet
+		s.out.more <- struct{}{}
+		err := s.out.drain(ctx, func(terse.Output) error { return nil })
+		if err == nil {
+			err = fmt.Errorf("BUG: request %s ended before its pages were reserved", s.id)
+		}
+		return nil, err
+	case <-ctx.Done():
+		return nil, cancelled(ctx)
+	}
+}
+
+// start puts a remote sequence whose KV is complete into decoding.
+func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
+	if s.over || e.seqs[s.id] != s {
+		return
+	}
+	e.runner.Adopt(s.view, len(s.req.Prompt))
+	s.sampler.Observe(p.First)
+	s.timing.Prefill, s.timing.Quantise = p.Timing.Prefill, p.Timing.Quantise
+	s.timing.Queue += p.Timing.Queue
+	s.timing.Transfer, s.timing.TransferTotal = p.Timing.Transfer, p.Timing.TransferTotal
+	s.timing.KVBytes, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVBytesF16
+	s.timing.PrefillWorker = p.Timing.PrefillWorker
+	s.cached = p.Cached
+	s.timing.Wait = time.Since(ready)
+	prefill := s.timing.Prefill
+	done := s.emitToken(p.First, p.Score)
+	s.timing.Prefill = prefill // measured over there
+	if done {
+		s.finish(s.reason, nil)
+		e.events = append(e.events, sched.KVFailed{ID: s.id}) // nothing to decode: free the pages
+		return
+	}
+	e.events = append(e.events, sched.KVReady{ID: s.id, First: p.First})
+}
+
+// add checks a request and hands it to the loop.
+func (e *Engine) add(ctx context.Context, s *sequence) error {
+	if err := e.check(s.req); err != nil {
+		return err
+	}
+	return e.send(ctx, func(e *Engine) {
+		if e.seqs[s.id] != nil {
+			s.finish(terse.FinishError, invalid("request id %s is already running", s.id))
+			return
+		}
+		e.seqs[s.id] = s
+		e.events = append(e.events, sched.Add{
+			ID: s.id, Prompt: s.req.Prompt, MaxTokens: s.req.MaxTokens, Mode: s.mode,
+			PromptScores: s.req.Sampling.PromptLogprobs >= 0,
+		})
+	})
+}
+
+// check refuses what can never be computed.
+func (e *Engine) check(req *terse.Request) error {
+	if len(req.Prompt) == 0 {
+		return invalid("the prompt is empty: give at least one token")
+	}
+	vocab := e.cfg.Model.Config.VocabSize
+	for i, t := range req.Prompt {
+		if t < 0 || int(t) >= vocab {
+			return invalid("token %d at position %d is outside the model's vocabulary of %d", t, i, vocab)
+		}
+	}
+	if req.MaxTokens < 0 {
+		return invalid("max_tokens is %d: it cannot be negative", req.MaxTokens)
+	}
+	return nil
+}
+
+func invalid(format string, args ...any) *terse.Error {
+	return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf(format, args...)}
+}
+
+// forget lets go of a request whose caller has left, whatever its state, and
+// waits until the loop has done so: the caller may then reuse what the sink or
+// the pages referred to.
+func (e *Engine) forget(s *sequence) {
+	done := make(chan struct{})
+	release := func(e *Engine) {
+		defer close(done)
+		if e.seqs[s.id] != s {
+			return
+		}
+		s.over = true
+		if s.mode == sched.ModePrefill {
+			s.sink = nil
+			e.events = append(e.events, sched.Release{ID: s.id})
+		}
+		e.events = append(e.events, sched.Cancel{ID: s.id})
+	}
+	select {
+	case e.inbox <- release:
+	case <-e.closed:
+		return
+	}
+	select {
+	case <-done:
+	case <-e.closed:
+	}
+}

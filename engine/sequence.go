@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/engine/sample"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/sched"
+)
+
+// sequence is one request inside the engine. Only Run's goroutine touches it.
+type sequence struct {
+	id      sched.ID
+	req     *terse.Request
+	mode    sched.Mode
+	sampler *sample.Sampler
+	out     *queue
+
+	view     *quant.View      // of the last plan
+	sink     Sink             // ModePrefill
+	reserved chan *quant.View // ModeRemote: receives the view once
+
+	generated int // tokens picked, here or by the prefill worker
+	reason    terse.FinishReason
+	over      bool // finish was called
+	cached    int
+
+	timing              terse.Timing
+	arrived             time.Time
+	admitted            time.Time // first admission
+	firstToken, lastOne time.Time
+}
+
+func newSequence(req *terse.Request, mode sched.Mode) *sequence {
+	return &sequence{
+		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(), arrived: time.Now(),
+		sampler:  sample.New(req.Sampling, req.Prompt),
+		reserved: make(chan *quant.View, 1),
+	}
+}
+
+// nextView is where the next plan's pages go. A sink may still be sending from
+// the last view's pages on another goroutine, so its sequences get a new one.
+func (s *sequence) nextView() *quant.View {
+	if s.view == nil || s.sink != nil {
+		s.view = &quant.View{}
+	}
+	return s.view
+}
+
+func (s *sequence) admit(now time.Time, a sched.Admission) {
+	if s.admitted.IsZero() {
+		s.admitted = now
+		s.timing.Queue += a.Waited
+		s.cached = a.CachedTokens
+	}
+}
+
+// emitToken queues a picked token and reports whether it was the last.
+func (s *sequence) emitToken(token terse.Token, score terse.Scored) bool {
+	now := time.Now()
+	if s.generated == 0 {
+		s.firstToken = now
+		s.timing.Prefill = now.Sub(s.admitted) - s.timing.Quantise
+	}
+	s.lastOne = now
+	s.generated++
+	out := terse.Output{Tokens: []terse.Token{token}}
+	if s.req.Sampling.Logprobs >= 0 {
+		score.Top = slices.Clone(score.Top)
+		out.Scores = []terse.Scored{score}
+	}
+	s.out.put(out)
+	return s.ends(token)
+}
+
+// ends reports whether token ends the generation here, and notes why.
+func (s *sequence) ends(token terse.Token) bool {
+	switch {
+	case slices.Contains(s.req.StopTokens, token):
+		s.reason = terse.FinishStop
+	case s.generated >= s.req.MaxTokens:
+		s.reason = terse.FinishLength
+	default:
+		return s.mode == sched.ModePrefill // its decoder goes on
+	}
+	return true
+}
+
+// scorePrompt queues the log-probabilities of the prompt tokens that the rows of
+// w predict.
+func (s *sequence) scorePrompt(w sched.Work, logits []float32, vocab int) {
+	var scores []terse.Scored
+	for r := range w.Tokens {
+		next := w.From + r + 1
+		if next >= w.PromptLen {
+			break
+		}
+		scores = append(scores, sample.Score(logits[r*vocab:(r+1)*vocab], s.req.Prompt[next], s.req.Sampling.PromptLogprobs))
+	}
+	if len(scores) > 0 {
+		s.out.put(terse.Output{Prompt: scores})
+	}
+}
+
+// finish queues the last output, once.
+func (s *sequence) finish(reason terse.FinishReason, err *terse.Error) {
+	if s.over {
+		return
+	}
+	s.over = true
+	if reason == "" {
+		reason = terse.FinishLength // a prompt that was only scored
+	}
+	if s.generated > 0 {
+		s.timing.Decode = s.lastOne.Sub(s.firstToken)
+		s.timing.TTFT = s.firstToken.Sub(s.arrived)
+	}
+	timing := s.timing
+	s.out.put(terse.Output{
+		Finish: reason, Err: err, Timing: &timing,
+		Usage: &terse.Usage{PromptTokens: len(s.req.Prompt), CompletionTokens: s.generated, CachedTokens: s.cached},
+	})
+}
