@@ -181,7 +181,7 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 func (e *Engine) show(plan sched.Plan, layer int) {
 	for _, w := range plan.Rows {
 		if s := e.seqs[w.ID]; s.sink != nil {
-			s.sink(layer, w.From+len(w.Tokens), s.view)
+			s.sink.Written(layer, w.From+len(w.Tokens), s.view)
 		}
 	}
 }

@@ -42,8 +42,8 @@ func (q *queue) take(ctx context.Context) ([]terse.Output, error) {
 	return items, nil
 }
 
-// drain passes outputs to emit until the last one (which is passed too) and
-// returns its error, or emit's.
+// drain passes outputs to emit up to and with the last one. A failure is the
+// returned error, never an output.
 func (q *queue) drain(ctx context.Context, emit func(terse.Output) error) error {
 	for {
 		items, err := q.take(ctx)
@@ -51,14 +51,11 @@ func (q *queue) drain(ctx context.Context, emit func(terse.Output) error) error 
 			return err
 		}
 		for _, o := range items {
-			if err := emit(o); err != nil {
-				return err
-			}
-			if o.Finish != "" && o.Err != nil {
+			if o.Err != nil {
 				return o.Err
 			}
-			if o.Finish != "" {
-				return nil
+			if err := emit(o); err != nil || o.Finish != "" {
+				return err
 			}
 		}
 	}

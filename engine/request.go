@@ -13,10 +13,16 @@ import (
 // command is something the loop does between steps.
 type command func(*Engine)
 
-// Sink is told, from the loop, that the first tokens of a layer are written in
-// view's pages. It must return at once; the pages that a hand-over needs stay
-// as they are until the Prefill call returns.
-type Sink func(layer, tokens int, view *quant.View)
+// Sink watches a prompt being computed for another worker.
+type Sink interface {
+	// Written is told, from the engine's loop, that the first tokens of a layer
+	// are in view's pages. It must return at once. The pages that a hand-over
+	// needs stay as they are until Stop returns.
+	Written(layer, tokens int, view *quant.View)
+	// Stop is called once, however the prefill ends, and returns when nothing
+	// reads the pages any more.
+	Stop()
+}
 
 // Generate computes the prompt and generates here. emit gets every output in
 // order, the last (with Finish) included; an error it returns cancels.
@@ -37,8 +43,8 @@ type Prefilled struct {
 	Timing terse.Timing // Queue, Prefill, Quantise
 }
 
-// Prefill computes req's prompt, samples its first token and keeps the pages
-// until handover, which is called once the token is known, returns.
+// Prefill computes req's prompt, samples its first token and then calls
+// handover; the pages stay until that has returned and sink has stopped.
 func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, handover func(Prefilled) error) error {
 	s := newSequence(req, sched.ModePrefill)
 	s.sink = sink
@@ -46,6 +52,7 @@ func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, han
 		return err
 	}
 	defer e.forget(s)
+	defer sink.Stop()
 	var p Prefilled
 	err := s.out.drain(ctx, func(o terse.Output) error {
 		if len(o.Tokens) > 0 {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -190,6 +191,13 @@ type Sender struct {
 	geometry *quant.Geometry
 	timeouts Timeouts
 	bytes    int64
+	aborted  atomic.Bool
+}
+
+// Abort makes a Send that waits for the link, and every later one, fail.
+func (s *Sender) Abort() {
+	s.aborted.Store(true)
+	s.conn.SetWriteDeadline(time.Now())
 }
 
 // Send writes parts of one layer straight out of the view's pages, which must
@@ -214,6 +222,9 @@ func (s *Sender) Send(layer int, view *quant.View, parts []quant.Part) error {
 	defer s.mu.Unlock()
 	s.bytes += int64(n)
 	s.conn.SetWriteDeadline(time.Time{}) // a slow link is not a dead one: the peer's pings tell
+	if s.aborted.Load() {
+		return errors.New("the transfer was given up")
+	}
 	if err := s.w.write(frameKV, uint16(layer), uint32(len(parts)), bufs...); err != nil {
 		return fmt.Errorf("cannot send layer %d: %w", layer, err)
 	}
@@ -274,4 +285,3 @@ func decodeError(b []byte) error {
 	}
 	return &e
 }
-

@@ -1,0 +1,77 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/engine"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/transfer"
+)
+
+// handle runs one job on a decoding worker.
+func (w *Worker) handle(ctx context.Context, job cluster.Job, emit func(terse.Output) error) error {
+	req := job.Request
+	emit = w.stamped(job, emit)
+	// Prompt scores are made where the prompt is computed and may be larger than
+	// its codes: such requests stay here.
+	if job.Prefill == nil || job.Prefill.WorkerID == w.cfg.ID || req.Sampling.PromptLogprobs >= 0 {
+		return w.cfg.Engine.Generate(ctx, &req, emit)
+	}
+	return w.cfg.Engine.Receive(ctx, &req, emit, func(ctx context.Context, view *quant.View) (engine.Prefilled, error) {
+		return w.fetch(ctx, job, view)
+	})
+}
+
+// stamped adds to the last output's timing what only the worker knows.
+func (w *Worker) stamped(job cluster.Job, emit func(terse.Output) error) func(terse.Output) error {
+	return func(o terse.Output) error {
+		if o.Timing != nil {
+			o.Timing.KVFormat = w.cfg.Geometry.Format.Name
+			o.Timing.DecodeWorker = w.cfg.ID
+			o.Timing.Route = job.Route
+			if o.Timing.PrefillWorker == "" {
+				o.Timing.PrefillWorker = w.cfg.ID
+			}
+		}
+		return emit(o)
+	}
+}
+
+// fetch has the prompt prefilled by the job's target and takes over its KV.
+func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View) (engine.Prefilled, error) {
+	req := job.Request
+	// Every attempt is a request of its own to the prefill worker, which may
+	// still be letting go of the one before.
+	req.ID = fmt.Sprintf("%s/%d", req.ID, job.Attempt)
+	payload, err := json.Marshal(req)
+	if err != nil {
+		return engine.Prefilled{}, fmt.Errorf("cannot encode request %s: %w", job.Request.ID, err)
+	}
+	n := len(job.Request.Prompt)
+	start := time.Now()
+	res, err := w.client.Fetch(ctx, job.Prefill.DataAddr, uint32(job.Attempt), payload, view, n)
+	if err != nil {
+		return engine.Prefilled{}, fmt.Errorf("prefill worker %s: %w", job.Prefill.WorkerID, err)
+	}
+	took := time.Since(start)
+	var p engine.Prefilled
+	if err := json.Unmarshal(res.Done, &p); err != nil {
+		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("cannot read the hand-over of %s: %v", job.Prefill.WorkerID, err)}
+	}
+	if p.First < 0 || int(p.First) >= w.cfg.VocabSize {
+		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("worker %s handed over token %d of a vocabulary of %d", job.Prefill.WorkerID, p.First, w.cfg.VocabSize)}
+	}
+	t := &p.Timing
+	t.PrefillWorker = job.Prefill.WorkerID
+	// Clocks of two machines do not compare, durations do: what the fetch took
+	// beyond the other side's own work is transfer that prefill did not hide.
+	t.Transfer = max(0, took-t.Queue-t.Prefill-t.Quantise)
+	t.TransferTotal = res.Last.Sub(res.First)
+	t.KVBytes, t.KVBytesF16 = res.Bytes, transfer.F16Bytes(w.cfg.Geometry, n)
+	return p, nil
+}

@@ -1,0 +1,146 @@
+package worker
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/engine"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/transfer"
+	"github.com/terse-llm/terse/transfer/tcp"
+)
+
+// Config is what a worker is made of.
+type Config struct {
+	ID          string
+	Role        terse.Role
+	Conn        *cluster.Conn
+	Engine      *engine.Engine
+	Geometry    *quant.Geometry
+	Calibration *quant.Calibration // nil where there is none
+	Model       string
+	ModelHash   [32]byte
+	VocabSize   int
+	Logger      *slog.Logger
+
+	// DataListen is where a prefilling worker serves KV (host:port, port 0 for
+	// any); DataAdvertise is the address others reach it at, if that differs.
+	DataListen, DataAdvertise string
+	Timeouts                  transfer.Timeouts
+	Drain                     time.Duration // how long jobs may go on after ctx ends
+}
+
+// Worker is a node; New prepares it, Run is its life.
+type Worker struct {
+	cfg    Config
+	hello  transfer.Hello
+	data   net.Listener // nil unless the role prefills
+	client *transfer.Client
+	log    *slog.Logger
+}
+
+// New opens the data port where the role needs one.
+func New(c Config) (*Worker, error) {
+	calibration := ""
+	if c.Calibration != nil {
+		calibration = hex.EncodeToString(c.Calibration.Hash[:])
+	}
+	w := &Worker{cfg: c, log: c.Logger}
+	if w.log == nil {
+		w.log = slog.New(slog.DiscardHandler)
+	}
+	w.hello = transfer.NewHello(c.ID, c.Model, hex.EncodeToString(c.ModelHash[:]), calibration, c.Geometry)
+	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: tcp.Dial, Timeouts: c.Timeouts}
+	if !c.Role.Prefills() {
+		return w, nil
+	}
+	l, err := tcp.Listen(c.DataListen)
+	if err != nil {
+		return nil, err
+	}
+	w.data = l
+	return w, nil
+}
+
+// DataAddr is the address that other workers fetch KV from, "" for none.
+func (w *Worker) DataAddr() string {
+	switch {
+	case w.data == nil:
+		return ""
+	case w.cfg.DataAdvertise != "":
+		return w.cfg.DataAdvertise
+	}
+	return w.data.Addr().String()
+}
+
+// Run serves until ctx ends, drains, and returns. The first part that fails ends
+// the others.
+func (w *Worker) Run(ctx context.Context) error {
+	// The engine and the data port outlive the cluster's part, so that running
+	// jobs can drain.
+	inner, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	outer, leave := context.WithCancel(ctx)
+	defer leave()
+	var wg sync.WaitGroup
+	part := func(f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				stop(err)
+				leave()
+			}
+		})
+	}
+	part(func() error { return w.cfg.Engine.Run(inner) })
+	if w.data != nil {
+		server := &transfer.Server{
+			Hello: w.hello, Geometry: w.cfg.Geometry, Handler: w.servePrefill,
+			Timeouts: w.cfg.Timeouts, Logger: w.log,
+		}
+		part(func() error { return server.Serve(inner, w.data) })
+	}
+	err := w.cfg.Conn.Serve(outer, cluster.Worker{Record: w.record, Handle: w.handler(), Drain: w.cfg.Drain})
+	stop(err)
+	wg.Wait()
+	if cause := context.Cause(inner); cause != nil && !errors.Is(cause, context.Canceled) {
+		return fmt.Errorf("worker %s stopped: %w", w.cfg.ID, cause)
+	}
+	return nil
+}
+
+// handler is nil for pure prefill workers, whose prompts come over the data port.
+func (w *Worker) handler() cluster.Handler {
+	if !w.cfg.Role.Decodes() {
+		return nil
+	}
+	return w.handle
+}
+
+// record describes the worker to the cluster.
+func (w *Worker) record() cluster.Member {
+	load := w.cfg.Engine.Load()
+	return cluster.Member{
+		ID: w.cfg.ID, Role: w.cfg.Role, DataAddr: w.DataAddr(),
+		Model: w.cfg.Model, ModelHash: w.hello.ModelHash, Calibration: w.hello.Calibration,
+		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
+		Running: load.Running, Waiting: load.Waiting,
+		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
+	}
+}
+
+// formatID is the format as members compare it: the resolved symmetry is part
+// of it, because "auto" may have meant different things to two workers.
+func formatID(f quant.Format) string {
+	if f.Family == quant.FamilyHQ && !f.Symmetric {
+		return f.Name + " (asymmetric)"
+	}
+	return f.Name
+}
