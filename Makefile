@@ -1,0 +1,51 @@
+# make check is what every change must pass; .ci/run runs it and more.
+GO       ?= go
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine/... ./kvcache/... ./sched/...
+
+.PHONY: check fmt vet staticcheck test purego race generate house fuzz e2e bench build calibration
+
+check: fmt vet staticcheck test purego race generate house
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/terse ./cmd/terse
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	GOARCH=arm64 $(GO) vet ./...
+
+staticcheck:
+	$(STATICCHECK) ./...
+
+test:
+	$(GO) test ./...
+
+# The portable paths alone, as a machine without our assembly would run them.
+purego:
+	$(GO) test -short -tags purego ./kernels/... ./quant/... ./attention/... ./model/...
+
+race:
+	CGO_ENABLED=1 $(GO) test -short -race $(RACE)
+
+# Generated files must be what their generators make.
+generate:
+	$(GO) generate ./...
+	git diff --exit-code
+
+house:
+	$(GO) test -count=1 ./internal/house
+
+# Every fuzz target by count, so that runs compare.
+fuzz:
+	.ci/fuzz 20000x
+
+# Real processes over real sockets: needs root for network namespaces.
+e2e:
+	$(GO) test -count=1 -timeout 30m ./e2e/...
+	cd e2e/openai && $(GO) test -count=1 ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./kernels/... ./quant/... ./tokenizer/... ./sched/...
