@@ -1,0 +1,20 @@
+// Package route decides which workers take a request, and whether its prefill
+// is split from its decode at all. It is a pure function of what is known: no
+// I/O, clock, goroutine or lock, so that the gateway and the simulator decide
+// alike and every decision can be replayed from a text script.
+//
+// The rules, in order:
+//
+//   - All members hold the same model, calibration and KV format, or nothing is
+//     routed: which answer a user gets must not depend on the load.
+//   - The request decodes on the decode-capable worker with the least to do
+//     whose context holds the prompt.
+//   - Splitting must have something to gain. What remains of a prompt after the
+//     prefix that the decode worker holds, when shorter than a page and the
+//     exact windows, has hardly a code to save: it stays. So does a request
+//     that only scores its prompt, and one that wants the prompt's scores.
+//   - Otherwise the least loaded prefill worker computes the prompt. Workers in
+//     the role both prefill for decode-only workers; among themselves they do
+//     not pass prompts around, since each would lend what it needs itself.
+//   - Where nobody else prefills, the decode worker does it.
+package route
