@@ -1,0 +1,375 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/transfer/mem"
+	"github.com/terse-llm/terse/transfer/tcp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick are timeouts that keep the tests of silence short.
+var quick = Timeouts{Idle: 400 * time.Millisecond, Ping: 50 * time.Millisecond, Hello: 400 * time.Millisecond}
+
+func geometry(t testing.TB, format string) *quant.Geometry {
+	t.Helper()
+	f, err := quant.ParseFormat(format, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := quant.NewGeometry(f, 3, 2, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// fullView has both forms of every page of n tokens, filled by fill.
+func fullView(g *quant.Geometry, n int, fill func([]byte)) *quant.View {
+	v := &quant.View{Geometry: g}
+	for range n/g.Format.PageTokens + 1 {
+		exact, coded := make([]byte, g.Layers*g.ExactBytes()), make([]byte, g.Layers*g.CodedBytes())
+		fill(exact)
+		fill(coded)
+		v.Exact, v.Coded = append(v.Exact, exact), append(v.Coded, coded)
+	}
+	return v
+}
+
+func noise(seed uint64) func([]byte) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	return func(b []byte) {
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+	}
+}
+
+// peer is a prefill side that sends view's hand-over of n tokens, chunk tokens
+// at a time, layer by layer.
+type peer struct {
+	hello Hello
+	g     *quant.Geometry
+	view  *quant.View
+	n     int
+	chunk int
+	pause time.Duration // before the first frame
+}
+
+func (p peer) handle(ctx context.Context, request []byte, s *Sender) ([]byte, error) {
+	if string(request) == "refuse" {
+		return nil, &terse.Error{Code: terse.CodeKVMemory, Message: "no room"}
+	}
+	select {
+	case <-time.After(p.pause):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	progress := NewProgress(p.g, p.n)
+	for t := 0; t < p.n; t += p.chunk {
+		for layer := range p.g.Layers {
+			if err := s.Send(layer, p.view, progress.Ready(layer, min(t+p.chunk, p.n))); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !progress.Done() {
+		return nil, errors.New("BUG: parts left over")
+	}
+	return []byte("first token"), nil
+}
+
+// start serves p on loopback until the test ends.
+func (p peer) start(t testing.TB) string {
+	t.Helper()
+	l, err := tcp.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	s := &Server{Hello: p.hello, Geometry: p.g, Handler: p.handle, Timeouts: quick, Logger: slog.New(slog.DiscardHandler)}
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func hello(g *quant.Geometry) Hello { return NewHello("p1", "m", "aa", "cc", g) }
+
+func client(g *quant.Geometry) *Client {
+	h := hello(g)
+	h.Worker = "d1"
+	return &Client{Hello: h, Geometry: g, Dial: tcp.Dial, Timeouts: quick}
+}
+
+// sameHandover fails unless the parts of the hand-over are equal in both views
+// and everything else in got is untouched (zero).
+func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View) {
+	t.Helper()
+	expect := fullView(g, n, func([]byte) {})
+	for layer := range g.Layers {
+		for _, p := range g.Format.Handover(n) {
+			for _, s := range g.PartSpans(p) {
+				copy(pageOf(expect, p, layer)[s.Off:s.Off+s.Len], pageOf(want, p, layer)[s.Off:])
+			}
+		}
+	}
+	for i := range expect.Exact {
+		if string(expect.Exact[i]) != string(got.Exact[i]) || string(expect.Coded[i]) != string(got.Coded[i]) {
+			t.Fatalf("page %d differs from what was sent", i)
+		}
+	}
+}
+
+func TestFetchMovesTheHandover(t *testing.T) {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32"} {
+		for _, n := range []int{1, 63, 64, 65, 200, 700} {
+			for _, chunk := range []int{64, 100, 1000} {
+				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {
+					g := geometry(t, format)
+					src := fullView(g, n, noise(7))
+					addr := peer{hello: hello(g), g: g, view: src, n: n, chunk: chunk}.start(t)
+					dst := fullView(g, n, func([]byte) {})
+					res, err := client(g).Fetch(context.Background(), addr, 3, []byte("go"), dst, n)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if string(res.Done) != "first token" || res.Bytes != HandoverBytes(g, n) {
+						t.Fatalf("done %q, %d bytes, want %d", res.Done, res.Bytes, HandoverBytes(g, n))
+					}
+					sameHandover(t, g, n, src, dst)
+				})
+			}
+		}
+	}
+}
+
+// The share of f16 that a 4,096-token prompt of the default model's shape costs
+// on the wire, exact windows included.
+func TestWireShare(t *testing.T) {
+	f := func(format string, limit float64) {
+		t.Helper()
+		fm, err := quant.ParseFormat(format, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := quant.NewGeometry(fm, 8, 2, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		share := float64(HandoverBytes(g, 4096)) / float64(F16Bytes(g, 4096))
+		t.Logf("%s: %.2f %%", format, 100*share)
+		if share > limit || share < 0.1 && format != "f16" {
+			t.Errorf("%s moves %.1f %% of f16, limit %.0f %%", format, 100*share, 100*limit)
+		}
+	}
+	f("f16", 1)
+	f("hq2", 0.21)
+	f("hq3", 0.27)
+	f("hq4", 0.35)
+	f("hack", 0.18)
+	f("hack:v2", 0.18)
+}
+
+// Whatever happens to the bytes, a fetch ends soon with a typed error, or it
+// has moved everything right: never a hang, never wrong pages called good.
+func TestFaults(t *testing.T) {
+	g := geometry(t, "hq3")
+	const n = 700
+	src := fullView(g, n, noise(9))
+	addr := peer{hello: hello(g), g: g, view: src, n: n, chunk: 128}.start(t)
+	f := func(up, down string, wantErr bool) {
+		t.Helper()
+		upFaults, err := mem.ParseScript(up)
+		if err != nil {
+			t.Fatal(err)
+		}
+		downFaults, err := mem.ParseScript(down)
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay, err := mem.NewRelay(addr, upFaults, downFaults)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer relay.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		dst := fullView(g, n, func([]byte) {})
+		_, err = client(g).Fetch(ctx, relay.Addr(), 1, []byte("go"), dst, n)
+		if ctx.Err() != nil {
+			t.Fatalf("up %q down %q: hung", up, down)
+		}
+		if (err != nil) != wantErr {
+			t.Fatalf("up %q down %q: error %v", up, down, err)
+		}
+		if err == nil {
+			sameHandover(t, g, n, src, dst)
+			return
+		}
+		if code := terse.CodeOf(err); code != terse.CodeTransfer && code != terse.CodeWorkerLost {
+			t.Fatalf("up %q down %q: code %s of %v", up, down, code, err)
+		}
+	}
+	f("", "", false)
+	f("", "delay@1000=30ms; delay@30000=50ms", false)
+	r := rand.New(rand.NewPCG(4, 4))
+	total := HandoverBytes(g, n)
+	for range 12 {
+		at := r.Int64N(total)
+		f("", fmt.Sprintf("corrupt@%d", at), true)
+		f("", fmt.Sprintf("drop@%d", at), true)
+		f("", fmt.Sprintf("cut@%d", at), true)
+	}
+	f("", "corrupt@3", true)
+	f("corrupt@40", "", true)
+	f("cut@10", "", true)
+	f("", "stall@20000", true)
+	f("stall@100", "", true)
+}
+
+func TestMismatchIsRefusedByName(t *testing.T) {
+	g := geometry(t, "hq3")
+	addr := peer{hello: hello(g), g: g, view: fullView(g, 70, noise(1)), n: 70, chunk: 64}.start(t)
+	f := func(want string, change func(*Hello)) {
+		t.Helper()
+		c := client(g)
+		change(&c.Hello)
+		_, err := c.Fetch(context.Background(), addr, 1, []byte("go"), fullView(g, 70, noise(1)), 70)
+		if terse.CodeOf(err) != terse.CodeMismatch || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "p1") || !strings.Contains(err.Error(), "d1") {
+			t.Errorf("want a mismatch that says %q and names both, got %v", want, err)
+		}
+	}
+	f("model", func(h *Hello) { h.ModelHash = "bb" })
+	f("calibration", func(h *Hello) { h.Calibration = "" })
+	f("KV format", func(h *Hello) { h.Format = "hq2" })
+	f("symmetric", func(h *Hello) { h.Symmetric = false })
+	f("head_dim", func(h *Hello) { h.HeadDim = 128 })
+	f("coded page size", func(h *Hello) { h.CodedBytes++ })
+}
+
+func TestPeerErrorsKeepTheirCode(t *testing.T) {
+	g := geometry(t, "f16")
+	addr := peer{hello: hello(g), g: g, view: fullView(g, 70, noise(1)), n: 70, chunk: 64}.start(t)
+	_, err := client(g).Fetch(context.Background(), addr, 1, []byte("refuse"), fullView(g, 70, noise(1)), 70)
+	if terse.CodeOf(err) != terse.CodeKVMemory {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	g := geometry(t, "f16")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	_, err = client(g).Fetch(context.Background(), addr, 1, nil, fullView(g, 70, noise(1)), 70)
+	if terse.CodeOf(err) != terse.CodeWorkerLost || !strings.Contains(err.Error(), addr) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A prefill that takes longer than the idle time is not a lost one: pings tell.
+func TestSlowPrefillIsNotLost(t *testing.T) {
+	g := geometry(t, "f16")
+	src := fullView(g, 70, noise(1))
+	addr := peer{hello: hello(g), g: g, view: src, n: 70, chunk: 64, pause: 3 * quick.Idle}.start(t)
+	dst := fullView(g, 70, func([]byte) {})
+	if _, err := client(g).Fetch(context.Background(), addr, 1, nil, dst, 70); err != nil {
+		t.Fatal(err)
+	}
+	sameHandover(t, g, 70, src, dst)
+}
+
+func TestCancelReachesTheOtherSide(t *testing.T) {
+	g := geometry(t, "f16")
+	cancelled := make(chan error, 1)
+	l, err := tcp.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Server{Hello: hello(g), Geometry: g, Timeouts: quick, Logger: slog.New(slog.DiscardHandler),
+		Handler: func(ctx context.Context, _ []byte, _ *Sender) ([]byte, error) {
+			<-ctx.Done()
+			cancelled <- context.Cause(ctx)
+			return nil, ctx.Err()
+		}}
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx, l) }()
+	fetchCtx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	_, err = client(g).Fetch(fetchCtx, l.Addr().String(), 1, nil, fullView(g, 70, noise(1)), 70)
+	if terse.CodeOf(err) != terse.CodeCancelled {
+		t.Errorf("fetch: %v", err)
+	}
+	select {
+	case <-cancelled:
+	case <-time.After(5 * time.Second):
+		t.Error("the handler never heard of the cancel")
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Strangers on the data port are told so and harm nobody, and a fetch from
+// something that is no data port says that.
+func TestForeignProtocols(t *testing.T) {
+	g := geometry(t, "f16")
+	src := fullView(g, 70, noise(1))
+	addr := peer{hello: hello(g), g: g, view: src, n: 70, chunk: 64}.start(t)
+	for _, say := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", strings.Repeat("\x00", 100), "x"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte(say))
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		var b [64]byte
+		if n, err := conn.Read(b[:]); err == nil && n > 0 && say[0] == 'G' {
+			t.Errorf("answered a stranger with %q", b[:n])
+		}
+		conn.Close()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))
+			c.Close()
+		}
+	}()
+	_, err = client(g).Fetch(context.Background(), l.Addr().String(), 1, nil, src, 70)
+	if terse.CodeOf(err) != terse.CodeTransfer || !strings.Contains(err.Error(), "does not speak") {
+		t.Errorf("got %v", err)
+	}
+}
