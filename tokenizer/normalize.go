@@ -1,0 +1,51 @@
+package tokenizer
+
+import (
+	"strings"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// normalizer is a chain of rewrites; nil changes nothing.
+type normalizer []func(string) string
+
+func (n normalizer) apply(s string) string {
+	for _, f := range n {
+		s = f(s)
+	}
+	return s
+}
+
+// metaspace is the character SentencePiece writes for a space.
+const metaspace = "▁"
+
+func prepend(prefix string) func(string) string {
+	return func(s string) string {
+		if s == "" {
+			return s
+		}
+		return prefix + s
+	}
+}
+
+func replaceAll(old, with string) func(string) string {
+	r := strings.NewReplacer(old, with)
+	return r.Replace
+}
+
+// unicodeForm is one of the four Unicode normal forms. Runs of more than 30
+// combining marks, which no language has, get a grapheme joiner in between
+// (Unicode's stream-safe form).
+func unicodeForm(name string) (func(string) string, bool) {
+	switch name {
+	case "NFC":
+		return norm.NFC.String, true
+	case "NFD":
+		return norm.NFD.String, true
+	case "NFKC":
+		return norm.NFKC.String, true
+	case "NFKD":
+		return norm.NFKD.String, true
+	}
+	return nil, false
+}
