@@ -45,7 +45,7 @@ func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
 	group := r.gather(layer, groups, q)
 	r.ops.Attend(r.jobs)
 	r.scatter(groups, group, out)
-	r.transform.Outputs(layer, out)
+	r.transform.Outputs(layer, out, group*r.geometry.KVHeads)
 }
 
 // rowGroup is a run of rows of one segment that read the same tiles.

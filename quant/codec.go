@@ -1,7 +1,10 @@
 package quant
 
-// CodedBytes is the size of one layer of a coded page.
-func (g *Geometry) CodedBytes() int { return 0 }
+import (
+	"encoding/binary"
+
+	"github.com/terse-llm/terse/tensor"
+)
 
 // EncodeArgs says what to code of one layer of one page.
 type EncodeArgs struct {
@@ -12,13 +15,98 @@ type EncodeArgs struct {
 	Lo    int // tokens [Lo, Hi) are new since the last call for this page
 	Hi    int
 	// Important gives, per KV head and half (0 = K, 1 = V), the set of tokens
-	// that get the second plane (SecondTokens formats); nil means none.
+	// that get the second plane (SecondTokens formats); nil means none. A set
+	// may not be larger than the format allows.
 	Important func(head, half int) uint64
 }
 
-// Encode codes whatever tokens [Lo, Hi) of a page complete.
-func (g *Geometry) Encode(a EncodeArgs) {}
+// Encode codes whatever tokens [Lo, Hi) of a page complete: hq formats the whole
+// page with its last token, hack K's tokens at once and V's partitions when they
+// are full (with rqe=off the open one again and again). The result depends only
+// on the exact page, the layer and the position, never on how the tokens were
+// cut into calls. A call with Lo = 0 starts the page anew.
+func (g *Geometry) Encode(a EncodeArgs) {
+	f := g.Format
+	if !f.Coded() || a.Lo >= a.Hi || f.Family == FamilyHQ && a.Hi < f.PageTokens {
+		return
+	}
+	if a.Lo == 0 || f.Family == FamilyHQ {
+		clear(a.Coded[:g.CodedBytes()]) // no bytes of the page's last owner
+	}
+	w := g.newWork()
+	for head := range g.KVHeads {
+		page := g.CodedHead(a.Coded, head)
+		for half := range 2 {
+			src := g.ExactK(a.Exact, head)
+			if half == HalfV {
+				src = g.ExactV(a.Exact, head)
+			}
+			if f.Family == FamilyHQ {
+				g.encodeHQ(&a, w, page, src, head, half)
+			} else {
+				g.encodeHack(&a, w, page, src, head, half)
+			}
+		}
+	}
+}
+
+// work is the scratch of one Encode call: one half of one head.
+type work struct {
+	x     []float32 // [token][channel]
+	codes []uint8   // [token][channel]
+	rows  []uint8   // codes of the tokens of a set, side by side
+}
+
+func (g *Geometry) newWork() *work {
+	n := g.Format.PageTokens * g.HeadDim
+	w := &work{x: make([]float32, n), codes: make([]uint8, n)}
+	if g.Format.K.Second == SecondTokens || g.Format.V.Second == SecondTokens {
+		w.rows = make([]uint8, n)
+	}
+	return w
+}
+
+// load widens tokens [lo, hi) of an exact half into w.x. A page may come from
+// another machine, so that values no writer of ours produces are tamed here as
+// in PutExact: no code, scale or zero is ever NaN or infinite.
+func (w *work) load(src []byte, dim, lo, hi int) {
+	for i := lo * dim; i < hi*dim; i++ {
+		w.x[i] = saturate(tensor.GetF16(src, i))
+	}
+}
+
+// maxF16 is the largest finite half.
+const maxF16 = 65504
+
+// saturate makes x representable: infinities and what is beyond the range of
+// float16 become its ends, NaN becomes 0.
+func saturate(x float32) float32 {
+	switch {
+	case x != x:
+		return 0
+	case x > maxF16:
+		return maxF16
+	case x < -maxF16:
+		return -maxF16
+	}
+	return x
+}
+
+// roundF16 is x as a float16 stores it.
+func roundF16(x float32) float32 { return tensor.F16ToF32(tensor.F32ToF16(saturate(x))) }
 
 // PutExact stores one token's K and V ([KVHeads][HeadDim] each, in the cache's
-// basis) in one layer of an exact page.
-func (g *Geometry) PutExact(page []byte, tok int, k, v []float32) {}
+// basis) in one layer of an exact page. Values beyond float16 saturate.
+func (g *Geometry) PutExact(page []byte, tok int, k, v []float32) {
+	for head := range g.KVHeads {
+		lo, hi := head*g.HeadDim, (head+1)*g.HeadDim
+		putRow(g.ExactK(page, head)[tok*g.HeadDim*2:], k[lo:hi])
+		putRow(g.ExactV(page, head)[tok*g.HeadDim*2:], v[lo:hi])
+	}
+}
+
+func putRow(dst []byte, x []float32) {
+	for i, v := range x {
+		binary.LittleEndian.PutUint16(dst[2*i:], tensor.F32ToF16(saturate(v)))
+	}
+}

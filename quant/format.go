@@ -67,15 +67,30 @@ func (f Format) Coded() bool { return f.Family != FamilyF16 }
 
 // ExactFrom gives, for a query with n tokens up to and with itself, the first
 // token of the exact tail of K and of V; n means none is exact. Sinks come on
-// top. See hq.md 3.4 and the package comment.
+// top. See docs/formats.md, "Which form a query reads".
 func (f Format) ExactFrom(n int) (k, v int) {
 	switch f.Family {
 	case FamilyHQ:
 		from := max(0, (n-f.Recent)/f.PageTokens*f.PageTokens)
 		return from, from
-	case FamilyHack: // K is always a code; V's open block is exact
+	case FamilyHack, FamilyHackV2:
+		if !f.RQE { // the open block is coded anew at every append and read so
+			return n, n
+		}
+	}
+	return f.heldFrom(n)
+}
+
+// heldFrom gives the first token, beyond the sinks, whose exact K and V are
+// still needed once n tokens are written: to be read exactly, or because the
+// partition they stand in is not closed and will be coded (again) later.
+func (f Format) heldFrom(n int) (k, v int) {
+	switch f.Family {
+	case FamilyHQ:
+		return f.ExactFrom(n)
+	case FamilyHack: // K is coded token by token; V's open block waits
 		return n, n / f.Partition * f.Partition
-	case FamilyHackV2: // the open block of both is exact
+	case FamilyHackV2: // the open block of both waits
 		from := n / f.Partition * f.Partition
 		return from, from
 	}
@@ -110,7 +125,7 @@ func (f Format) ExactPages(n, promptLen int) (lo, hi int) {
 	if f.Family == FamilyF16 || f.ExactPrefill && n < promptLen {
 		return 0, hi
 	}
-	k, v := f.ExactFrom(n)
+	k, v := f.heldFrom(n)
 	return min(min(k, v)/f.PageTokens, hi), hi
 }
 
@@ -129,7 +144,7 @@ type Part struct {
 // tokens to go on exactly as if it had prefilled it itself.
 func (f Format) Handover(n int) []Part {
 	var parts []Part
-	fromK, fromV := f.ExactFrom(n)
+	fromK, fromV := f.heldFrom(n)
 	for page := range f.pages(n) {
 		first := page * f.PageTokens
 		last := min(first+f.PageTokens, n)
@@ -165,11 +180,9 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 	return parts
 }
 
-// names lists what ParseFormat takes, for help texts and error messages.
-var names = []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2"}
-
-// FormatNames lists the base names that ParseFormat takes.
-func FormatNames() []string { return append([]string(nil), names...) }
+// FormatNames lists the base names that ParseFormat takes, for help texts and
+// error messages.
+func FormatNames() []string { return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2"} }
 
 func base(name string) (Format, error) {
 	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true}
@@ -191,5 +204,5 @@ func base(name string) (Format, error) {
 		hack.Family, hack.Sinks, hack.Stochastic, hack.ExactPrefill = FamilyHackV2, 4, false, true
 		return hack, nil
 	}
-	return Format{}, fmt.Errorf("cannot use KV format %q: choose one of %s", name, strings.Join(names, ", "))
+	return Format{}, fmt.Errorf("cannot use KV format %q: %schoose one of %s", name, suggest(name, FormatNames()), strings.Join(FormatNames(), ", "))
 }

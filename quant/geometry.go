@@ -9,14 +9,58 @@ type Geometry struct {
 	Layers  int
 	KVHeads int
 	HeadDim int
+
+	// One layer of a coded page is [KV head][K, then V]. HeadBytes is one KV
+	// head's share; the layouts' offsets count from its start. HQ is set for hq
+	// formats, Hack for both hack layouts; index 0 is K, 1 is V.
+	HeadBytes int
+	HQ        [2]HQHalf
+	Hack      [2]HackHalf
 }
+
+// The halves of a page, as indices of HQ and Hack and in EncodeArgs.Important.
+const (
+	HalfK = 0
+	HalfV = 1
+)
+
+// maxHeadDim bounds the sums of 8-bit codes that 16 bits have to hold, and every
+// model's heads are far below.
+const maxHeadDim = 1024
 
 // NewGeometry lays f out for a model's shape, refusing what cannot be laid out.
 func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
-	if layers < 1 || kvHeads < 1 || headDim < 1 {
-		return nil, fmt.Errorf("cannot lay out KV format %s: %d layers, %d KV heads, head_dim %d", f.Name, layers, kvHeads, headDim)
+	g := &Geometry{Format: f, Layers: layers, KVHeads: kvHeads, HeadDim: headDim}
+	if err := g.check(); err != nil {
+		return nil, fmt.Errorf("cannot lay out KV format %s for %d layers, %d KV heads, head_dim %d: %w", f.Name, layers, kvHeads, headDim, err)
 	}
-	return &Geometry{Format: f, Layers: layers, KVHeads: kvHeads, HeadDim: headDim}, nil
+	switch f.Family {
+	case FamilyHQ:
+		g.layHQ()
+	case FamilyHack, FamilyHackV2:
+		g.layHack()
+	}
+	return g, nil
+}
+
+func (g *Geometry) check() error {
+	f := g.Format
+	switch {
+	case g.Layers < 1 || g.KVHeads < 1 || g.HeadDim < 1:
+		return fmt.Errorf("all of them must be positive")
+	case f.PageTokens < 1 || f.PageTokens%8 != 0:
+		return fmt.Errorf("pages of %d tokens; use a format of ParseFormat", f.PageTokens)
+	case !f.Coded():
+		return nil
+	case g.HeadDim%8 != 0 || g.HeadDim > maxHeadDim:
+		return fmt.Errorf("coded formats want a head_dim that is a multiple of 8 and at most %d; use f16", maxHeadDim)
+	}
+	for _, h := range []Half{f.K, f.V} {
+		if h.Second == SecondLeading && h.Leading >= g.HeadDim {
+			return fmt.Errorf("%d leading channels with a second plane; use fewer than head_dim, or all", h.Leading)
+		}
+	}
+	return nil
 }
 
 // ExactBytes is the size of one layer of an exact page: [head][K then V][token]
@@ -35,6 +79,16 @@ func (g *Geometry) ExactK(page []byte, head int) []byte {
 func (g *Geometry) ExactV(page []byte, head int) []byte {
 	n := g.exactHalf()
 	return page[(2*head+1)*n : (2*head+2)*n : (2*head+2)*n]
+}
+
+// CodedBytes is the size of one layer of a coded page; 0 for f16.
+func (g *Geometry) CodedBytes() int { return g.KVHeads * g.HeadBytes }
+
+// CodedHead is head's share of one layer of a coded page; the offsets of HQ and
+// Hack count from its start.
+func (g *Geometry) CodedHead(page []byte, head int) []byte {
+	n := g.HeadBytes
+	return page[head*n : (head+1)*n : (head+1)*n]
 }
 
 // Span is a run of bytes of one layer of a page.

@@ -1,0 +1,34 @@
+package quant
+
+import "testing"
+
+// The sizes that docs/formats.md and the wire budget promise, in bits per
+// element at head_dim 64.
+func TestBitsPerElement(t *testing.T) {
+	f := func(name string, calibrated bool, want float64) {
+		t.Helper()
+		fm, err := ParseFormat(name, calibrated)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := NewGeometry(fm, 1, 1, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := float64(8*g.CodedBytes()) / float64(2*fm.PageTokens*64)
+		if got != want {
+			t.Errorf("%s: %.4f bits per element, want %.4f", name, got, want)
+		}
+	}
+	f("f16", false, 0)
+	f("hq2", true, 2.25)
+	f("hq3", true, 3.25)
+	f("hq4", true, 4.25)
+	f("hq2", false, 2.5)
+	f("hq2,k2=lead:16", true, 2.625) // K: another scale, a quarter of a plane
+	f("hack", false, 2.625)
+	f("hack,se=off", false, 2.5)
+	f("hack,partition=128,se=off", false, 2.375) // K's partition is the head's 64 channels
+	f("hack:v2", false, 2.625)
+	f("hack,bits=4,se=off", false, 4.5)
+}
