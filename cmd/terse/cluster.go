@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/gateway"
+)
+
+// newWorker is terse worker: one role of a cluster, as a process.
+func newWorker() *cobra.Command {
+	var n nodeFlags
+	var nats natsFlags
+	var logs logFlags
+	var role, id, listen, advertise string
+	c := &cobra.Command{
+		Use:   "worker --role prefill|decode|both --nats URL",
+		Short: "Run one worker of a cluster",
+		Long: `Runs one worker. Prefill workers compute prompts and serve their coded KV on a
+data port; decode workers fetch it from there and generate. All workers of a
+cluster need the same --model, --kv and calibration.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := n.engine.check(c); err != nil {
+				return err
+			}
+			log, err := logs.logger(c.ErrOrStderr())
+			if err != nil {
+				return usageError{c.CommandPath(), err}
+			}
+			r := terse.Role(role)
+			if !r.Prefills() && !r.Decodes() {
+				return usageError{c.CommandPath(), fmt.Errorf("--role %q: choose prefill, decode or both", role)}
+			}
+			if nats.url == "" {
+				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
+			}
+			return runWorker(c.Context(), &n, nats, log, r, orElse(id, workerID(r)), listen, advertise)
+		},
+	}
+	n.register(c)
+	nats.register(c, "URL of the cluster's NATS server")
+	logs.register(c)
+	c.Flags().StringVar(&role, "role", "both", "prefill, decode or both")
+	c.Flags().StringVar(&id, "id", "", "name of this worker in the cluster (default: made up)")
+	c.Flags().StringVar(&listen, "data-listen", "127.0.0.1:0", "address of the KV data port (roles that prefill)")
+	c.Flags().StringVar(&advertise, "data-advertise", "", "address by which other workers reach the data port (default: the listen address, or the one towards NATS)")
+	return c
+}
+
+func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logger, role terse.Role, id, listen, advertise string) error {
+	n, err := f.load(log)
+	if err != nil {
+		return err
+	}
+	defer n.files.source.Close()
+	conn, err := cluster.Connect(ctx, cluster.Options{URL: nats.url, Cluster: nats.cluster, Name: id, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	w, err := n.newWorker(conn, role, id, listen, orElse(advertise, advertised(listen, nats.url)))
+	if err != nil {
+		return err
+	}
+	log.Info("worker ready", "id", id, "role", role, "model", n.files.name, "kv", n.cfg.Geometry.Format.Name,
+		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.ops.Name(), "threads", n.ops.Threads())
+	return w.Run(ctx)
+}
+
+// newGateway is terse gateway: the API of a cluster, as a process.
+func newGateway() *cobra.Command {
+	var m modelFlags
+	var api apiFlags
+	var nats natsFlags
+	var logs logFlags
+	var maxContext int
+	c := &cobra.Command{
+		Use:   "gateway --nats URL",
+		Short: "Run the OpenAI API of a cluster",
+		Long: `Runs the OpenAI API over the workers of a cluster. It needs the model's tokenizer
+and configuration (--model), never its weights.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := logs.logger(c.ErrOrStderr())
+			if err != nil {
+				return usageError{c.CommandPath(), err}
+			}
+			if nats.url == "" {
+				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
+			}
+			return runGateway(c.Context(), &m, &api, nats, maxContext, log)
+		},
+	}
+	m.register(c)
+	m.registerText(c)
+	api.register(c)
+	nats.register(c, "URL of the cluster's NATS server")
+	logs.register(c)
+	c.Flags().IntVar(&maxContext, "ctx", 0, "most tokens of prompt and answer together (default: the model's context)")
+	return c
+}
+
+func runGateway(ctx context.Context, m *modelFlags, api *apiFlags, nats natsFlags, maxContext int, log *slog.Logger) error {
+	f, err := m.open()
+	if err != nil {
+		return err
+	}
+	defer f.source.Close()
+	l, err := api.bind()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	conn, err := cluster.Connect(ctx, cluster.Options{URL: nats.url, Cluster: nats.cluster, Name: "gateway", Logger: log})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	view, err := conn.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	d := gateway.NewCluster(conn, view, gateway.ClusterOptions{Logger: log})
+	s, err := f.newServer(d, maxContext, m.template, api, log)
+	if err != nil {
+		return err
+	}
+	log.Info("gateway ready", "api", "http://"+l.Addr().String()+"/v1", "model", f.name, "nats", nats.url)
+	return serveHTTP(ctx, l, s.Handler())
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/internal/defaultmodel"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tokenizer"
+	"github.com/terse-llm/terse/tokenizer/chat"
+	"github.com/terse-llm/terse/weights"
+)
+
+// modelFlags choose a model and how its text is handled.
+type modelFlags struct {
+	path, name, template string
+}
+
+func (f *modelFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.path, "model", "", "model: a Hugging Face directory or a GGUF file (default: the built-in "+defaultmodel.Name+")")
+	c.Flags().StringVar(&f.name, "served-model-name", "", "name that clients ask for (default: the directory's or file's)")
+}
+
+func (f *modelFlags) registerText(c *cobra.Command) {
+	c.Flags().StringVar(&f.template, "chat-template", "", "file with a Jinja chat template, instead of the model's own")
+}
+
+// files is an opened model: its tensors, configuration and text side.
+type files struct {
+	source *weights.Source
+	config model.Config
+	name   string
+}
+
+// open maps the model's files and reads its configuration.
+func (f *modelFlags) open() (*files, error) {
+	m := &files{name: f.name}
+	var err error
+	if f.path == "" {
+		m.source, err = weights.OpenFS(defaultmodel.FS())
+		m.name = orElse(m.name, defaultmodel.Name)
+	} else {
+		m.source, err = weights.Open(f.path)
+		m.name = orElse(m.name, strings.TrimSuffix(filepath.Base(filepath.Clean(f.path)), ".gguf"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.config, err = model.ConfigOf(m.source); err != nil {
+		return nil, errors.Join(err, m.source.Close())
+	}
+	return m, nil
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+// tokenizer reads the vocabulary from where the model keeps it.
+func (m *files) tokenizer() (*tokenizer.Tokenizer, error) {
+	if meta, ok := m.source.GGUF(); ok {
+		return tokenizer.FromGGUF(meta)
+	}
+	return tokenizer.Load(m.source.FS())
+}
+
+// chatTemplate reads the model's template, or the user's file. A model without
+// one is fine until somebody wants to chat: nil.
+func (m *files) chatTemplate(override string) (gateway.Template, error) {
+	t, err := m.readTemplate(override)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	return templateAdapter{t}, nil
+}
+
+func (m *files) readTemplate(override string) (*chat.Template, error) {
+	var jinja []byte
+	if override != "" {
+		b, err := os.ReadFile(override)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the chat template: %w", err)
+		}
+		jinja = b
+	}
+	if meta, ok := m.source.GGUF(); ok {
+		return ggufTemplate(meta, jinja)
+	}
+	config, err := fs.ReadFile(m.source.FS(), "tokenizer_config.json")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read tokenizer_config.json: %w", err)
+	}
+	if jinja == nil {
+		if jinja, err = fs.ReadFile(m.source.FS(), "chat_template.jinja"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("cannot read chat_template.jinja: %w", err)
+		}
+	}
+	t, err := chat.FromConfig(config, jinja)
+	if errors.Is(err, chat.ErrNoTemplate) {
+		return nil, nil
+	}
+	return t, err
+}
+
+// ggufTemplate takes the template and the special tokens out of GGUF metadata.
+func ggufTemplate(meta map[string]any, jinja []byte) (*chat.Template, error) {
+	if jinja == nil {
+		s, ok := meta["tokenizer.chat_template"].(string)
+		if !ok {
+			return nil, nil
+		}
+		jinja = []byte(s)
+	}
+	tok, err := tokenizer.FromGGUF(meta)
+	if err != nil {
+		return nil, err
+	}
+	var o chat.Options
+	if id, ok := tok.BOS(); ok {
+		o.BOS = tok.TokenText(id)
+	}
+	if id, ok := tok.EOS(); ok {
+		o.EOS = tok.TokenText(id)
+	}
+	return chat.Parse(string(jinja), o)
+}
+
+// templateAdapter lets the gateway, which knows only plain messages, use the
+// model's template.
+type templateAdapter struct{ t *chat.Template }
+
+func (a templateAdapter) Render(messages []gateway.Message, open bool) (string, error) {
+	in := chat.Input{AddGenerationPrompt: open, Messages: make([]chat.Message, len(messages))}
+	for i, m := range messages {
+		in.Messages[i] = chat.Message{Role: m.Role, Content: m.Content}
+	}
+	return a.t.Render(in)
+}
+
+// kvFlags choose the number format of the KV cache.
+type kvFlags struct {
+	format, calibration string
+}
+
+func (f *kvFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.format, "kv", "hq3", "KV format: "+strings.Join(quant.FormatNames(), ", ")+"; options after commas, as in hq2,sym=off")
+	c.Flags().StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: "+calibrationFile+" in the model's directory)")
+}
+
+// calibrationFile is where a model directory keeps what terse calibrate wrote.
+const calibrationFile = "kv_calibration.json"
+
+// geometry lays the chosen format out for the model, with its calibration.
+func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error) {
+	cal, err := f.readCalibration(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	format, err := quant.ParseFormat(f.format, cal != nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := m.config.Geometry(format)
+	return g, cal, err
+}
+
+func (f *kvFlags) readCalibration(m *files) (*quant.Calibration, error) {
+	var b []byte
+	var err error
+	switch {
+	case f.calibration == "none":
+		return nil, nil
+	case f.calibration != "":
+		b, err = os.ReadFile(f.calibration)
+	case m.source.FS() == nil:
+		return nil, nil
+	default:
+		b, err = fs.ReadFile(m.source.FS(), calibrationFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the calibration file: %w", err)
+	}
+	return quant.ReadCalibration(b, m.config.Layers, m.config.KVHeads, m.config.HeadDim)
+}

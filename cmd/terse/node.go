@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/engine"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/worker"
+)
+
+// engineFlags size a worker's engine.
+type engineFlags struct {
+	kvMemory                  byteSize
+	ctx, threads, seqs, chunk int
+}
+
+func (f *engineFlags) register(c *cobra.Command) {
+	c.Flags().Var(&f.kvMemory, "kv-memory", "memory for a worker's KV cache (auto: what --max-seqs full contexts need, a quarter of the RAM at most)")
+	c.Flags().IntVar(&f.ctx, "ctx", 0, "most tokens of prompt and answer together (default: the model's context)")
+	c.Flags().IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
+	c.Flags().IntVar(&f.seqs, "max-seqs", 16, "requests computed at a time")
+	c.Flags().IntVar(&f.chunk, "chunk", 512, "tokens of one engine step: longer prompts are computed in chunks")
+}
+
+func (f *engineFlags) check(c *cobra.Command) error {
+	for name, v := range map[string]int{"ctx": f.ctx, "threads": f.threads, "max-seqs": f.seqs, "chunk": f.chunk} {
+		if v < 0 || v == 0 && c.Flags().Changed(name) {
+			return usageError{c.CommandPath(), fmt.Errorf("--%s is %d: it must be positive", name, v)}
+		}
+	}
+	return nil
+}
+
+// logFlags choose what is logged and how.
+type logFlags struct{ level, format string }
+
+func (f *logFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	c.Flags().StringVar(&f.format, "log-format", "text", "text or json")
+}
+
+func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: choose debug, info, warn or error", f.level)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: choose text or json", f.format)
+}
+
+// natsFlags say which cluster to join.
+type natsFlags struct{ url, cluster string }
+
+func (f *natsFlags) register(c *cobra.Command, usage string) {
+	c.Flags().StringVar(&f.url, "nats", "", usage)
+	c.Flags().StringVar(&f.cluster, "cluster", "terse", "name of the cluster on that server")
+}
+
+// nodeFlags are everything a worker needs.
+type nodeFlags struct {
+	model  modelFlags
+	kv     kvFlags
+	engine engineFlags
+}
+
+func (f *nodeFlags) register(c *cobra.Command) {
+	f.model.register(c)
+	f.kv.register(c)
+	f.engine.register(c)
+}
+
+// node is a loaded model with its KV format, ready to make engines of.
+type node struct {
+	flags *nodeFlags
+	files *files
+	model *model.Model
+	ops   *ref.Ops
+	log   *slog.Logger
+	cfg   engine.Config
+}
+
+// load opens and binds the model.
+func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
+	m, err := f.model.open()
+	if err != nil {
+		return nil, err
+	}
+	g, cal, err := f.kv.geometry(m)
+	if err != nil {
+		return nil, errors.Join(err, m.source.Close())
+	}
+	bound, err := model.Bind(m.config, m.source)
+	if err != nil {
+		return nil, errors.Join(err, m.source.Close())
+	}
+	threads := f.engine.threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+	}
+	n := &node{flags: f, files: m, model: bound, ops: ref.New(threads), log: log}
+	n.cfg = engine.Config{
+		Model: bound, Ops: n.ops, Geometry: g, Calibration: cal, Logger: log,
+		MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
+		KVMemory: f.kvMemory(g.ExactBytes()*g.Layers, g.CodedBytes()*g.Layers, m.config.MaxContext),
+	}
+	return n, nil
+}
+
+// kvMemory is the --kv-memory flag, or what the wanted sequences need at full
+// length, but a quarter of the machine's memory at most.
+func (f *nodeFlags) kvMemory(exactPage, codedPage, maxContext int) int64 {
+	if f.engine.kvMemory != 0 {
+		return int64(f.engine.kvMemory)
+	}
+	if f.engine.ctx > 0 {
+		maxContext = min(maxContext, f.engine.ctx)
+	}
+	perSeq := int64(maxContext/64+2) * int64(exactPage+codedPage)
+	return min(machineMemory()/4, perSeq*int64(f.engine.seqs))
+}
+
+// newWorker makes an engine and the worker around it.
+func (n *node) newWorker(conn *cluster.Conn, role terse.Role, id, listen, advertise string) (*worker.Worker, error) {
+	e, err := engine.New(n.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return worker.New(worker.Config{
+		ID: id, Role: role, Conn: conn, Engine: e, Geometry: n.cfg.Geometry, Calibration: n.cfg.Calibration,
+		Model: n.files.name, ModelHash: n.files.source.Fingerprint(), VocabSize: n.files.config.VocabSize,
+		Logger: n.log.With("worker", id), DataListen: listen, DataAdvertise: advertise, Drain: drain,
+	})
+}
+
+// drain is how long a stopping process lets running answers go on.
+const drain = 10 * time.Second
+
+// workerID is unique enough to tell workers of one cluster apart.
+func workerID(role terse.Role) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "host"
+	}
+	var b [3]byte
+	rand.Read(b[:])
+	clean := make([]byte, 0, 32)
+	for i := 0; i < len(host) && len(clean) < 32; i++ {
+		if c := host[i]; c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' {
+			clean = append(clean, c)
+		}
+	}
+	return fmt.Sprintf("%s-%s-%s", role, clean, hex.EncodeToString(b[:]))
+}
+
+// advertised turns a data port that listens on all addresses into the address
+// by which this machine reaches the NATS server, as other workers likely reach
+// it by the same. A concrete listen address advertises itself ("").
+func advertised(listen, natsURL string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return ""
+	}
+	u, err := url.Parse(natsURL)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	target := u.Host
+	if u.Port() == "" {
+		target = net.JoinHostPort(u.Hostname(), "4222")
+	}
+	conn, err := net.Dial("udp", target) // sends nothing: it only picks a route
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	mine, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort(mine, port)
+}
+
+// together runs parts until one fails or ctx ends, then stops the others and
+// returns the first failure.
+func together(ctx context.Context, parts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, len(parts))
+	for _, p := range parts {
+		go func() { errs <- p(ctx) }()
+	}
+	var first error
+	for range parts {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+		cancel()
+	}
+	return first
+}

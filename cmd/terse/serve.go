@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/gateway"
+)
+
+// newServe is terse serve: everything in one process.
+func newServe() *cobra.Command {
+	var n nodeFlags
+	var api apiFlags
+	var nats natsFlags
+	var logs logFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve a model: gateway, prefill worker, decode worker and NATS in one process",
+		Long: `Serves a model through an OpenAI API. One process holds the gateway, a prefill
+worker, a decode worker and an embedded NATS server; prompts are prefilled by one
+worker and their coded KV crosses to the other, as between machines.`,
+		Example: `  terse serve
+  terse serve --model ./Llama-3.2-1B-Instruct --kv hq2 --ctx 32768
+  terse serve --listen 0.0.0.0:8080 --api-key SECRET`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := n.engine.check(c); err != nil {
+				return err
+			}
+			log, err := logs.logger(c.ErrOrStderr())
+			if err != nil {
+				return usageError{c.CommandPath(), err}
+			}
+			return serve(c.Context(), &n, &api, nats, log, c.OutOrStdout())
+		},
+	}
+	n.register(c)
+	n.model.registerText(c)
+	api.register(c)
+	nats.register(c, "URL of an external NATS server (default: an embedded one)")
+	logs.register(c)
+	return c
+}
+
+func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log *slog.Logger, out io.Writer) error {
+	l, err := api.bind() // first: a port in use should not cost loading a model
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s, err := f.start(ctx, nats, log)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	g, err := s.node.files.newServer(s.dispatcher, s.node.cfg.MaxContext, f.model.template, api, log)
+	if err != nil {
+		return err
+	}
+	return together(ctx, s.run, func(ctx context.Context) error {
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "Serving %s with KV format %s at http://%s/v1 (Ctrl-C stops)\n", s.node.files.name, s.node.cfg.Geometry.Format.Name, l.Addr())
+		return serveHTTP(ctx, l, g.Handler())
+	})
+}
+
+// stack is a cluster in one process: NATS, a prefill and a decode worker, and
+// the dispatcher over them.
+type stack struct {
+	node       *node
+	view       *cluster.View
+	dispatcher *gateway.Cluster
+	parts      []func(context.Context) error
+	closers    []func()
+}
+
+// start loads the model and builds the stack; run starts its workers.
+func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger) (_ *stack, err error) {
+	n, err := f.load(log)
+	if err != nil {
+		return nil, err
+	}
+	s := &stack{node: n}
+	s.onClose(func() { n.files.source.Close() })
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	options := cluster.Options{URL: nats.url, Cluster: nats.cluster, Logger: log}
+	if nats.url == "" {
+		server, err := cluster.StartServer(cluster.ServerOptions{InProcess: true, Logger: log})
+		if err != nil {
+			return nil, err
+		}
+		s.onClose(server.Shutdown)
+		options.Server = server
+	}
+	for _, role := range []terse.Role{terse.RolePrefill, terse.RoleDecode} {
+		if err := s.addWorker(ctx, role, options); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := s.connect(ctx, options, "gateway")
+	if err != nil {
+		return nil, err
+	}
+	if s.view, err = conn.Watch(ctx); err != nil {
+		return nil, err
+	}
+	s.onClose(s.view.Close)
+	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Logger: log})
+	return s, nil
+}
+
+func (s *stack) onClose(f func()) { s.closers = append(s.closers, f) }
+
+func (s *stack) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+	s.closers = nil
+}
+
+func (s *stack) connect(ctx context.Context, o cluster.Options, name string) (*cluster.Conn, error) {
+	o.Name = name
+	conn, err := cluster.Connect(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(conn.Close)
+	return conn, nil
+}
+
+func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Options) error {
+	id := workerID(role)
+	conn, err := s.connect(ctx, o, id)
+	if err != nil {
+		return err
+	}
+	w, err := s.node.newWorker(conn, role, id, "127.0.0.1:0", "")
+	if err != nil {
+		return err
+	}
+	s.parts = append(s.parts, w.Run)
+	return nil
+}
+
+// run is the workers' life.
+func (s *stack) run(ctx context.Context) error { return together(ctx, s.parts...) }
+
+// ready waits until both workers are known to the dispatcher.
+func (s *stack) ready(ctx context.Context) error {
+	return s.view.Wait(ctx, func(members []cluster.Member) bool { return len(members) >= len(s.parts) })
+}
