@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -37,7 +38,14 @@ func looksControl(content string) bool {
 // newAddedSet indexes tokens; control must already be decided. Control tokens
 // are always matched in the raw text, because only there are the byte ranges of
 // [EncodeOptions.Plain] known.
-func newAddedSet(tokens []addedToken, norm normalizer) *addedSet {
+func newAddedSet(tokens []addedToken, norm normalizer) (*addedSet, error) {
+	total := 0
+	for i := range tokens {
+		total += len(tokens[i].content)
+	}
+	if total > maxAdded {
+		return nil, fmt.Errorf("the added tokens are %d bytes long together: the limit is %d", total, maxAdded)
+	}
 	s := &addedSet{ids: make(map[string]terse.Token, len(tokens))}
 	for i := range tokens {
 		a := &tokens[i]
@@ -49,47 +57,70 @@ func newAddedSet(tokens []addedToken, norm normalizer) *addedSet {
 			continue
 		}
 		if a.normalized && !a.control && len(norm) > 0 {
-			s.normalized.add(norm.apply(a.content), a)
+			text, err := norm.apply(a.content)
+			if err != nil {
+				return nil, err
+			}
+			s.normalized.add(text, a)
 		} else {
 			s.raw.add(a.content, a)
 		}
 	}
-	return s
+	return s, nil
 }
+
+// maxAdded bounds the bytes of all added tokens, and so the size of a trie.
+const maxAdded = 4 << 20
 
 // trie finds the longest added token at a position.
 type trie struct {
 	nodes []trieNode
-	first [256]bool // bytes that begin a token
+	first [256]int32 // the node of each first byte; 0: no token begins with it
 }
 
+// trieNode is one byte of a token; child and sibling are 0 for none.
 type trieNode struct {
-	next  map[byte]int32
-	token *addedToken
+	b              byte
+	child, sibling int32
+	token          *addedToken
 }
 
 func (t *trie) add(key string, a *addedToken) {
 	if key == "" {
 		return
 	}
-	if len(t.nodes) == 0 {
-		t.nodes = []trieNode{{}}
+	at := t.first[key[0]]
+	if at == 0 {
+		at = t.node(key[0])
+		t.first[key[0]] = at
 	}
-	t.first[key[0]] = true
-	at := int32(0)
-	for i := range len(key) {
-		n, ok := t.nodes[at].next[key[i]]
-		if !ok {
-			n = int32(len(t.nodes))
-			if t.nodes[at].next == nil {
-				t.nodes[at].next = map[byte]int32{}
-			}
-			t.nodes[at].next[key[i]] = n
-			t.nodes = append(t.nodes, trieNode{})
+	for i := 1; i < len(key); i++ {
+		next := t.child(at, key[i])
+		if next == 0 {
+			next = t.node(key[i])
+			t.nodes[next].sibling = t.nodes[at].child
+			t.nodes[at].child = next
 		}
-		at = n
+		at = next
 	}
 	t.nodes[at].token = a
+}
+
+// node makes a node; number 0 stays unused.
+func (t *trie) node(b byte) int32 {
+	if len(t.nodes) == 0 {
+		t.nodes = append(t.nodes, trieNode{})
+	}
+	t.nodes = append(t.nodes, trieNode{b: b})
+	return int32(len(t.nodes) - 1)
+}
+
+// child is the node that follows n by byte b, or 0.
+func (t *trie) child(n int32, b byte) int32 {
+	for n = t.nodes[n].child; n != 0 && t.nodes[n].b != b; {
+		n = t.nodes[n].sibling
+	}
+	return n
 }
 
 // allowFunc decides whether the token found at text[start:end] counts.
@@ -127,20 +158,16 @@ func (t *trie) split(text string, allow allowFunc, between func(string, int), fo
 
 // longest is the longest allowed token that begins at text[i].
 func (t *trie) longest(text string, i int, allow allowFunc) (best *addedToken, end int) {
-	if !t.first[text[i]] {
-		return nil, 0
-	}
-	at := int32(0)
-	for j := i; j < len(text); j++ {
-		n, ok := t.nodes[at].next[text[j]]
-		if !ok {
-			break
-		}
-		at = n
+	at := t.first[text[i]]
+	for j := i; at != 0; {
 		a := t.nodes[at].token
 		if a != nil && (!a.singleWord || isolated(text, i, j+1)) && allow(a, i, j+1) {
 			best, end = a, j+1
 		}
+		if j++; j == len(text) {
+			break
+		}
+		at = t.child(at, text[j])
 	}
 	return best, end
 }

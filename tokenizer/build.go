@@ -54,7 +54,9 @@ func (b *builder) build() (*Tokenizer, error) {
 	if err := b.addAdded(t.vocab, ids); err != nil {
 		return nil, err
 	}
-	t.added = newAddedSet(b.added, b.norm)
+	if t.added, err = newAddedSet(b.added, b.norm); err != nil {
+		return nil, err
+	}
 	if t.model, err = b.model(ids); err != nil {
 		return nil, err
 	}
@@ -90,7 +92,10 @@ func (b *builder) spellings(v *vocabulary) (map[string]int32, error) {
 				text = token
 			}
 		} else {
-			text = b.respell.apply(token)
+			var err error
+			if text, err = b.respell.apply(token); err != nil {
+				return nil, err
+			}
 		}
 		if v.has(terse.Token(id)) {
 			return nil, fmt.Errorf("id %d is given to more than one token, %.40q is one of them", id, token)
@@ -120,7 +125,10 @@ func (b *builder) addAdded(v *vocabulary, ids map[string]int32) error {
 		}
 		text := a.content
 		if !b.byteLevel {
-			text = b.respell.apply(text)
+			var err error
+			if text, err = b.respell.apply(text); err != nil {
+				return err
+			}
 		}
 		if err := v.set(int(a.id), text); err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -52,6 +53,23 @@ func jsonData(t testing.TB, name string, v any) {
 // loadDir loads a tokenizer from files of one folder. A name may be "as=file".
 func loadDir(t testing.TB, dir string, files ...string) *Tokenizer {
 	t.Helper()
+	return once(dir+strings.Join(files, " "), func() *Tokenizer { return loadFiles(t, dir, files) })
+}
+
+// loaded keeps tokenizers between tests: they are immutable.
+var loaded sync.Map
+
+func once(key string, load func() *Tokenizer) *Tokenizer {
+	if tok, ok := loaded.Load(key); ok {
+		return tok.(*Tokenizer)
+	}
+	tok := load()
+	loaded.Store(key, tok)
+	return tok
+}
+
+func loadFiles(t testing.TB, dir string, files []string) *Tokenizer {
+	t.Helper()
 	fsys := fstest.MapFS{}
 	for _, f := range files {
 		as, file, ok := strings.Cut(f, "=")
@@ -81,9 +99,12 @@ func loadMistral(t testing.TB, file string) *Tokenizer {
 }
 func loadGGUF(t testing.TB, name string) *Tokenizer {
 	t.Helper()
-	tok, err := FromGGUF(readGGUF(t, data(t, "tokenizers-llama.cpp/ggml-vocab-"+name+".gguf")))
-	require.NoError(t, err)
-	return tok
+	file := "tokenizers-llama.cpp/ggml-vocab-" + name + ".gguf"
+	return once(file, func() *Tokenizer {
+		tok, err := FromGGUF(readGGUF(t, data(t, file)))
+		require.NoError(t, err)
+		return tok
+	})
 }
 
 // readGGUF decodes the metadata of a GGUF file that is known to be sound.

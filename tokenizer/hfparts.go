@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
-var errNesting = errors.New("Sequence in Sequence is nested too deep")
+var (
+	errNesting = errors.New("Sequence in Sequence is nested too deep")
+	errSteps   = fmt.Errorf("there are more than %d steps", maxSteps)
+	errGrowth  = fmt.Errorf("a text to put in is longer than %d bytes", maxGrowth)
+)
 
 // hfPattern is a pattern of tokenizer.json: a literal or a regular expression.
 type hfPattern struct {
@@ -40,10 +45,16 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 	case "Lowercase":
 		return normalizer{strings.ToLower}, nil
 	case "Prepend":
+		if len(n.Prepend) > maxGrowth {
+			return nil, errGrowth
+		}
 		return normalizer{prepend(n.Prepend)}, nil
 	case "Replace":
 		if n.Pattern.String == nil || *n.Pattern.String == "" {
 			return nil, errors.New("Replace with a regular expression is not supported")
+		}
+		if len(n.Content) > maxGrowth {
+			return nil, errGrowth
 		}
 		return normalizer{replaceAll(*n.Pattern.String, n.Content)}, nil
 	case "Strip":
@@ -58,7 +69,9 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, one...)
+			if all = append(all, one...); len(all) > maxSteps {
+				return nil, errSteps
+			}
 		}
 		return all, nil
 	}
@@ -127,6 +140,9 @@ func (p *preParser) parse(raw json.RawMessage, depth int) error {
 		}
 		return p.whole(step, false)
 	}
+	if len(p.steps) >= maxSteps {
+		return errSteps
+	}
 	find, err := h.matcher()
 	if err != nil {
 		return err
@@ -141,6 +157,9 @@ func (p *preParser) parse(raw json.RawMessage, depth int) error {
 
 // whole adds a step that rewrites the text.
 func (p *preParser) whole(step preStep, byteLevel bool) error {
+	if len(p.steps) >= maxSteps {
+		return errSteps
+	}
 	if p.byteLevel {
 		return errors.New("nothing but splits is supported after ByteLevel")
 	}
@@ -194,8 +213,8 @@ func (h *hfPre) behavior() (behavior, error) {
 }
 
 func (h *hfPre) metaspace() (preStep, error) {
-	if h.Replacement == "" {
-		return nil, errors.New("Metaspace has no replacement")
+	if h.Replacement == "" || len(h.Replacement) > utf8.UTFMax {
+		return nil, errors.New("Metaspace needs one character as replacement")
 	}
 	scheme := prependAlways
 	switch h.PrependScheme {
@@ -246,6 +265,9 @@ func (b *builder) parseDecoder(raw json.RawMessage) error {
 }
 
 func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
+	if len(b.respell) > maxSteps {
+		return errSteps
+	}
 	var d hfDecoder
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return err
@@ -267,6 +289,9 @@ func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
 		}
 		return nil
 	case "Metaspace":
+		if d.Replacement == "" {
+			return errors.New("Metaspace has no replacement")
+		}
 		b.respell = append(b.respell, replaceAll(d.Replacement, " "))
 		if d.PrependScheme != "never" && orTrue(d.AddPrefixSpace) {
 			b.stripStart = 1
@@ -275,6 +300,9 @@ func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
 	case "Replace":
 		if *fused || d.Pattern.String == nil || *d.Pattern.String == "" {
 			return errors.New("Replace is supported for a literal before Fuse only")
+		}
+		if len(d.Content) > len(*d.Pattern.String) {
+			return errors.New("Replace makes tokens longer, which is not supported")
 		}
 		b.respell = append(b.respell, replaceAll(*d.Pattern.String, d.Content))
 		return nil

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/text/unicode/norm"
@@ -9,11 +10,21 @@ import (
 // normalizer is a chain of rewrites; nil changes nothing.
 type normalizer []func(string) string
 
-func (n normalizer) apply(s string) string {
+// Bounds on what a model's files may turn a text into. One rewrite makes a text
+// at most maxGrowth times longer, and its result is checked before the next.
+const (
+	maxSteps      = 32
+	maxGrowth     = 16
+	maxNormalized = 4 * MaxText
+)
+
+func (n normalizer) apply(s string) (string, error) {
 	for _, f := range n {
-		s = f(s)
+		if s = f(s); len(s) > maxNormalized {
+			return "", fmt.Errorf("the model's normalizer makes %d bytes of the text: the limit is %d", len(s), maxNormalized)
+		}
 	}
-	return s
+	return s, nil
 }
 
 // metaspace is the character SentencePiece writes for a space.

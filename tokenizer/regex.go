@@ -14,8 +14,8 @@ import (
 // searchTimeout, all the searches of one piece pieceTimeout, and backtracking
 // backtrackSlots of memory.
 const (
-	searchTimeout  = 2 * time.Second
-	pieceTimeout   = 20 * time.Second
+	searchTimeout  = time.Second
+	pieceTimeout   = 10 * time.Second
 	backtrackSlots = 4 << 20
 )
 

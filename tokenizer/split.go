@@ -161,6 +161,9 @@ func metaspaceStep(mark string, scheme prependScheme, split bool) preStep {
 	cut := splitStep(literal(mark), mergedWithNext, false)
 	return func(p piece, emit func(piece)) error {
 		p.text = strings.ReplaceAll(p.text, " ", mark)
+		if len(p.text) > maxNormalized {
+			return fmt.Errorf("the model's Metaspace makes %d bytes of the text: the limit is %d", len(p.text), maxNormalized)
+		}
 		wants := scheme == prependAlways || scheme == prependFirst && p.first
 		if wants && !strings.HasPrefix(p.text, mark) {
 			p.text = mark + p.text

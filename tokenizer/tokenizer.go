@@ -1,7 +1,9 @@
 package tokenizer
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/terse-llm/terse"
@@ -61,6 +63,11 @@ func (t *Tokenizer) Encode(text string, opts EncodeOptions) ([]terse.Token, erro
 		return nil, &terse.Error{Code: terse.CodeInvalid,
 			Message: fmt.Sprintf("cannot encode text: invalid UTF-8 at byte %d", at)}
 	}
+	for i, s := range opts.Plain {
+		if s.Start > s.End || i > 0 && s.Start < opts.Plain[i-1].End {
+			return nil, fmt.Errorf("cannot encode text: plain spans %v are not sorted and apart", opts.Plain)
+		}
+	}
 	r := run{t: t, opts: opts, out: make([]terse.Token, 0, len(text)/4+8)}
 	if opts.AddSpecial {
 		r.out = append(r.out, t.prefix...)
@@ -109,7 +116,12 @@ func (r *run) text(text string) {
 		return !a.control || r.opts.ParseSpecial && !overlaps(r.opts.Plain, start, end)
 	}
 	r.t.added.raw.split(text, allow, func(part string, at int) {
-		r.section(r.t.norm.apply(part), at == 0)
+		if r.err != nil {
+			return
+		}
+		if part, r.err = r.t.norm.apply(part); r.err == nil {
+			r.section(part, at == 0)
+		}
 	}, r.emit)
 }
 
@@ -144,13 +156,12 @@ func (r *run) model(p piece) {
 	}
 }
 
+// overlaps reports whether text[start:end] touches one of the sorted spans.
 func overlaps(spans []Span, start, end int) bool {
-	for _, s := range spans {
-		if s.Start < end && start < s.End {
-			return true
-		}
-	}
-	return false
+	i, _ := slices.BinarySearchFunc(spans, start, func(s Span, start int) int {
+		return cmp.Compare(s.End, start+1)
+	})
+	return i < len(spans) && spans[i].Start < end
 }
 
 // Size is one more than the largest id. A model's logits may be longer, padded
@@ -171,7 +182,7 @@ func (t *Tokenizer) Unknown() (terse.Token, bool) { return t.unk, t.unk != none 
 
 // StopTokens are the ids that end a generation: EOS, those that the model's
 // generation_config.json names, and the end-of-turn tokens of a GGUF file.
-func (t *Tokenizer) StopTokens() []terse.Token { return append([]terse.Token(nil), t.stops...) }
+func (t *Tokenizer) StopTokens() []terse.Token { return slices.Clone(t.stops) }
 
 // ChatTemplate is the Jinja source of the model's chat template, or "".
 func (t *Tokenizer) ChatTemplate() string { return t.chatTemplate }
