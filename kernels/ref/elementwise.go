@@ -1,0 +1,96 @@
+package ref
+
+import (
+	"math"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/tensor"
+)
+
+// RMSNorm computes dst[r] = x[r]/sqrt(mean(x[r]²)+eps)·weight for every run of
+// len(weight) elements of x; dst may be x.
+func (o *Ops) RMSNorm(dst, x, weight []float32, eps float32) {
+	n := len(weight)
+	o.split(len(x)/n, n, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			rmsNorm(dst[r*n:][:n], x[r*n:][:n], weight, eps)
+		}
+	})
+}
+
+func rmsNorm(dst, x, weight []float32, eps float32) {
+	var sum float64
+	for _, v := range x {
+		sum += float64(v) * float64(v)
+	}
+	scale := float32(1 / math.Sqrt(sum/float64(len(x))+float64(eps)))
+	for i, v := range x {
+		dst[i] = v * scale * weight[i]
+	}
+}
+
+// RoPE rotates every head of x ([len(pos)][heads][headDim]) in place by its
+// row's position. Channels beyond the rotary dimension stay.
+func (o *Ops) RoPE(x []float32, heads, headDim int, pos []int, rope *kernels.RoPE) {
+	width := heads * headDim
+	o.split(len(pos), width, func(lo, hi int) {
+		table := make([]float32, 2*len(rope.InvFreq))
+		cos, sin := table[:len(rope.InvFreq)], table[len(rope.InvFreq):]
+		for r := lo; r < hi; r++ {
+			angles(cos, sin, pos[r], rope)
+			for h := range heads {
+				head := x[r*width+h*headDim:][:headDim]
+				if rope.Interleaved {
+					rotatePairs(head, cos, sin)
+				} else {
+					rotateHalves(head, cos, sin)
+				}
+			}
+		}
+	})
+}
+
+// angles fills the cosines and sines of one position. The angle is rounded to
+// float32 as in the implementations that models are trained with: at position
+// 8,000 the rounding is worth 2e-4 radians.
+func angles(cos, sin []float32, pos int, rope *kernels.RoPE) {
+	for i, f := range rope.InvFreq {
+		s, c := math.Sincos(float64(float32(pos) * f))
+		cos[i], sin[i] = float32(c)*rope.Scale, float32(s)*rope.Scale
+	}
+}
+
+func rotateHalves(head, cos, sin []float32) {
+	n := len(cos)
+	a, b := head[:n], head[n:2*n]
+	for i, c := range cos {
+		s, x, y := sin[i], a[i], b[i]
+		a[i], b[i] = x*c-y*s, y*c+x*s
+	}
+}
+
+func rotatePairs(head, cos, sin []float32) {
+	for i, c := range cos {
+		p := head[2*i : 2*i+2]
+		s, x, y := sin[i], p[0], p[1]
+		p[0], p[1] = x*c-y*s, y*c+x*s
+	}
+}
+
+// SwiGLU computes gate = gate/(1+exp(-gate))·up in place.
+func (o *Ops) SwiGLU(gate, up []float32) {
+	o.split(len(gate), 1, func(lo, hi int) {
+		u := up[lo:hi]
+		for i, g := range gate[lo:hi] {
+			gate[lo+i] = float32(float64(g)/(1+math.Exp(-float64(g)))) * u[i]
+		}
+	})
+}
+
+// Embed widens the rows ids of table into dst ([len(ids)][dim]).
+func (o *Ops) Embed(dst []float32, table tensor.Tensor, ids []int32) {
+	dim := table.Shape[1]
+	for i, id := range ids {
+		widen(dst[i*dim:][:dim], table.DType, table.Row(int(id)))
+	}
+}

@@ -1,0 +1,62 @@
+package ref
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Ops is the plain Go backend. It implements kernels.Ops and holds no state but
+// scratch memory.
+type Ops struct {
+	threads int
+	panels  sync.Pool // *panel
+}
+
+// New makes a backend that uses threads cores, at least one.
+func New(threads int) *Ops {
+	return &Ops{
+		threads: max(1, threads),
+		panels:  sync.Pool{New: func() any { return new(panel) }},
+	}
+}
+
+// Name is "ref".
+func (o *Ops) Name() string { return "ref" }
+
+// Threads is the number of cores in use.
+func (o *Ops) Threads() int { return o.threads }
+
+// Parallel runs f(0), …, f(n-1) over the cores and waits for all of them. Items
+// are handed out one by one, so they need not be equally long.
+func (o *Ops) Parallel(n int, f func(i int)) {
+	workers := min(o.threads, n)
+	if workers <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	var wg sync.WaitGroup
+	for range workers - 1 {
+		wg.Go(work)
+	}
+	work()
+	wg.Wait()
+}
+
+// grain is the number of elements below which element-wise work is not worth
+// another goroutine.
+const grain = 1 << 14
+
+// split runs f over [0, n) in ranges, each of at least grain elements where an
+// item has width of them.
+func (o *Ops) split(n, width int, f func(lo, hi int)) {
+	step := max(1, grain/max(1, width), (n+4*o.threads-1)/(4*o.threads))
+	o.Parallel((n+step-1)/step, func(i int) { f(i*step, min(n, (i+1)*step)) })
+}
