@@ -133,7 +133,7 @@ func (b *builder) addAdded(v *vocabulary, ids map[string]int32) error {
 		if err := v.set(int(a.id), text); err != nil {
 			return err
 		}
-		v.special[a.id] = a.special
+		v.special[a.id], v.control[a.id] = a.special, a.control
 		if a.control {
 			b.forget(ids, a.content)
 		}

@@ -193,6 +193,12 @@ func (t *Tokenizer) IsSpecial(id terse.Token) bool {
 	return t.vocab.has(id) && t.vocab.special[id]
 }
 
+// IsControl reports whether id is a control token, as the package comment
+// defines it: text becomes it only where ParseSpecial allows.
+func (t *Tokenizer) IsControl(id terse.Token) bool {
+	return t.vocab.has(id) && t.vocab.control[id]
+}
+
 // ID is the id of a token in its file's spelling, such as "<|im_end|>", "Ġthe"
 // (byte-level) or "▁the" (SentencePiece).
 func (t *Tokenizer) ID(token string) (terse.Token, bool) {

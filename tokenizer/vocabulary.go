@@ -22,6 +22,7 @@ type vocabulary struct {
 	pieces  []string // decoded bytes by id; "" for an id that is not used
 	used    []bool
 	special []bool
+	control []bool
 }
 
 func (v *vocabulary) has(id terse.Token) bool {
@@ -40,6 +41,7 @@ func (v *vocabulary) set(id int, text string) error {
 		v.pieces = append(v.pieces, make([]string, n)...)
 		v.used = append(v.used, make([]bool, n)...)
 		v.special = append(v.special, make([]bool, n)...)
+		v.control = append(v.control, make([]bool, n)...)
 	}
 	v.pieces[id], v.used[id] = text, true
 	return nil
