@@ -85,10 +85,11 @@ func tokenName(piece []byte, prefix string) string {
 	return string(name)
 }
 
-// finite keeps log-probabilities within JSON.
-func finite(l float32) float64 {
-	if v := float64(l); v > leastLogprob && !math.IsInf(v, 1) {
-		return v
+// finite keeps log-probabilities within JSON. They stay float32, whose shortest
+// form is half as long on the wire.
+func finite(l float32) float32 {
+	if l > leastLogprob && !math.IsInf(float64(l), 1) {
+		return l
 	}
 	return leastLogprob // NaN too
 }

@@ -48,7 +48,7 @@ type chatLogprob struct {
 
 type chatToken struct {
 	Token   string  `json:"token"`
-	Logprob float64 `json:"logprob"`
+	Logprob float32 `json:"logprob"`
 	Bytes   []int   `json:"bytes"`
 }
 

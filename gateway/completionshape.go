@@ -26,8 +26,8 @@ type completionChoice struct {
 // what does not exist (the first token of a prompt has no log-probability).
 type completionLogprobs struct {
 	Tokens        []string             `json:"tokens"`
-	TokenLogprobs []*float64           `json:"token_logprobs"`
-	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
+	TokenLogprobs []*float32           `json:"token_logprobs"`
+	TopLogprobs   []map[string]float32 `json:"top_logprobs"`
 	TextOffset    []int                `json:"text_offset"`
 }
 
@@ -62,7 +62,7 @@ func (c completionShape) logprobs(x *exchange, scores []scoredToken) *completion
 		return nil
 	}
 	out := &completionLogprobs{
-		Tokens: []string{}, TokenLogprobs: []*float64{}, TopLogprobs: []map[string]float64{}, TextOffset: []int{},
+		Tokens: []string{}, TokenLogprobs: []*float32{}, TopLogprobs: []map[string]float32{}, TextOffset: []int{},
 	}
 	for _, score := range scores {
 		name := c.name(score.Token)
@@ -75,7 +75,7 @@ func (c completionShape) logprobs(x *exchange, scores []scoredToken) *completion
 		}
 		own := finite(score.Logprob.Logprob)
 		// The token itself is always among the top, as OpenAI has it.
-		tops := map[string]float64{}
+		tops := map[string]float32{}
 		for _, top := range slices.Backward(score.Top) { // of two of one name the likelier stays
 			tops[c.name(top.Token)] = finite(top.Logprob)
 		}

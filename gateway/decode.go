@@ -35,21 +35,31 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if r.ContentLength > s.opts.MaxBodyBytes {
 		return nil, tooLarge
 	}
-	// A client that never ends its body would hold its place for ever.
+	body, err := s.readLimited(w, r)
+	if err == nil {
+		return body, nil
+	}
+	w.Header().Set("Connection", "close") // the rest of the body is still on its way
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, badBody(http.StatusRequestTimeout, "request_timeout", "the request body did not come within %v", s.opts.ClientTimeout)
+	}
+	return nil, badBody(http.StatusBadRequest, "incomplete_body", "cannot read the request body: %v", err)
+}
+
+// readLimited reads the body within its limits of size and time: a client that
+// never ends its body would hold its place for ever.
+func (s *Server) readLimited(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(s.opts.ClientTimeout))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opts.MaxBodyBytes))
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, tooLarge
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, badBody(http.StatusRequestTimeout, "request_timeout", "the request body did not come within %v", s.opts.ClientTimeout)
-		}
-		return nil, badBody(http.StatusBadRequest, "incomplete_body", "cannot read the request body: %v", err)
+	if err == nil {
+		// The server reads on, to see the client leave.
+		_ = control.SetReadDeadline(time.Time{})
 	}
-	return body, nil
+	return body, err
 }
 
 // decodeObject reads one JSON object into v, a pointer to a struct, and
@@ -99,6 +109,8 @@ func jsonError(err error, where string) error {
 		return api // from one of our own UnmarshalJSON methods
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		// The path names the embedded struct, which no client knows of.
+		wrong.Field = strings.TrimPrefix(wrong.Field, "commonRequest.")
 		param := joinPath(where, wrong.Field)
 		return badField(param, "%s must be %s, not %s", orBody(param), jsonKind(wrong.Type.Kind().String()), wrong.Value)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
 // generation handles a generation endpoint: prepare reads the body into the
@@ -114,7 +115,7 @@ func (s *Server) prepareChat(x *exchange, body []byte) error {
 }
 
 // planChat turns a chat into the exchange's tasks.
-func (s *Server) planChat(x *exchange, params genParams, messages []Message, open bool, limitName string, limit *int) error {
+func (s *Server) planChat(x *exchange, params genParams, messages []chat.Message, open bool, limitName string, limit *int) error {
 	if s.opts.Template == nil {
 		return unsupported("messages", "the model has no chat template; write the prompt yourself on /v1/completions")
 	}

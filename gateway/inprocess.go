@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
 // ChatParams says how [Server.Chat] generates.
@@ -27,7 +28,7 @@ type ChatResult struct {
 // checks, limits, metrics and log line. onText gets the text as it comes, from
 // one goroutine; nil is allowed. When ctx ends, or with any other failure, the
 // result has the text so far.
-func (s *Server) Chat(ctx context.Context, messages []Message, p ChatParams, onText func(string)) (ChatResult, error) {
+func (s *Server) Chat(ctx context.Context, messages []chat.Message, p ChatParams, onText func(string)) (ChatResult, error) {
 	x := s.newExchange("run", "run")
 	defer x.close(s)
 	to := &textSink{onText: onText}
@@ -40,7 +41,7 @@ func (s *Server) Chat(ctx context.Context, messages []Message, p ChatParams, onT
 	return out, x.err
 }
 
-func (s *Server) chat(ctx context.Context, x *exchange, messages []Message, p ChatParams, to sink) error {
+func (s *Server) chat(ctx context.Context, x *exchange, messages []chat.Message, p ChatParams, to sink) error {
 	leave, err := s.enter()
 	if err != nil {
 		return err

@@ -61,9 +61,9 @@ func (m *marks) restore(rendered string) (text string, plain []tokenizer.Span) {
 		if !found {
 			return b.String(), plain
 		}
-		digits, rest, _ := strings.Cut(after, "x")
+		digits, rest, ended := strings.Cut(after, "x")
 		i, err := strconv.Atoi(digits)
-		if err != nil || i < 0 || i >= len(m.texts) {
+		if !ended || err != nil || i < 0 || i >= len(m.texts) {
 			rendered = after // the template broke the mark; what is left of it is text
 			continue
 		}

@@ -4,20 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
-// Message is one turn of a chat.
-type Message struct {
-	Role    string // system, user or assistant
-	Content string
-}
-
 // readMessages reads the array messages of a chat.
-func (s *Server) readMessages(raw json.RawMessage) ([]Message, error) {
+func (s *Server) readMessages(raw json.RawMessage) ([]chat.Message, error) {
 	if isNull(raw) {
 		return nil, missing("messages")
 	}
-	var messages []Message
+	var messages []chat.Message
 	err := eachElement(raw, "messages", func(i int, dec *json.Decoder) error {
 		var element json.RawMessage
 		if err := dec.Decode(&element); err != nil {
@@ -33,20 +29,20 @@ func (s *Server) readMessages(raw json.RawMessage) ([]Message, error) {
 	return messages, err
 }
 
-func (s *Server) readMessage(raw json.RawMessage, where string) (Message, error) {
+func (s *Server) readMessage(raw json.RawMessage, where string) (chat.Message, error) {
 	var in struct {
 		Role    string          `json:"role"`
 		Content json.RawMessage `json:"content"`
 	}
 	if err := decodeObject(raw, where, s.rules.message, &in); err != nil {
-		return Message{}, err
+		return chat.Message{}, err
 	}
 	role, err := chatRole(in.Role, where+".role")
 	if err != nil {
-		return Message{}, err
+		return chat.Message{}, err
 	}
 	content, err := s.readContent(in.Content, where+".content")
-	return Message{Role: role, Content: content}, err
+	return chat.Message{Role: role, Content: content}, err
 }
 
 // chatRole maps OpenAI's roles to those that templates know.

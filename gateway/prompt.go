@@ -6,6 +6,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/tokenizer"
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
 // vocabulary is what the gateway needs to know of a tokenizer beforehand.
@@ -53,7 +54,7 @@ func isControl(t *tokenizer.Tokenizer, id terse.Token, text string) (bool, error
 
 // encodeChat renders a chat and turns it into tokens. No text of a message
 // becomes a control token; doc.go says how.
-func (s *Server) encodeChat(messages []Message, open bool) ([]terse.Token, error) {
+func (s *Server) encodeChat(messages []chat.Message, open bool) ([]terse.Token, error) {
 	size := 0
 	for _, m := range messages {
 		size += len(m.Content)
@@ -62,13 +63,14 @@ func (s *Server) encodeChat(messages []Message, open bool) ([]terse.Token, error
 		return nil, err
 	}
 	marks := newMarks(s.vocab.controls)
-	guarded := make([]Message, len(messages))
-	for i, m := range messages {
-		guarded[i] = Message{Role: m.Role, Content: marks.guard(m.Content)}
+	guarded := slices.Clone(messages)
+	for i := range guarded {
+		guarded[i].Content = marks.guard(guarded[i].Content)
 	}
-	rendered, err := s.opts.Template.Render(guarded, open)
+	rendered, err := s.opts.Template.Render(chat.Input{Messages: guarded, AddGenerationPrompt: open})
 	if err != nil {
-		return nil, badField("messages", "the model's chat template refuses these messages: %v", err)
+		reason, _ := marks.restore(err.Error()) // it may quote a message
+		return nil, badField("messages", "%s", reason)
 	}
 	text, plain := marks.restore(rendered)
 	return s.encode("messages", text, tokenizer.EncodeOptions{ParseSpecial: true, Plain: plain})

@@ -16,13 +16,14 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/tokenizer"
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
 // Options says what a [Server] serves and within which limits.
 type Options struct {
 	Dispatcher Dispatcher           // runs the requests; required
 	Tokenizer  *tokenizer.Tokenizer // the model's; required
-	Template   Template             // the model's chat template; nil refuses chats
+	Template   *chat.Template       // the model's; nil refuses chats
 	Models     []string             // names clients may ask for, the model's own first; required
 	MaxContext int                  // tokens of prompt and answer together; required
 	StopTokens []terse.Token        // end every answer; nil takes the tokenizer's
