@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	errNesting = errors.New("Sequence in Sequence is nested too deep")
+	errNesting = errors.New("a Sequence in a Sequence is nested too deep")
 	errSteps   = fmt.Errorf("there are more than %d steps", maxSteps)
 	errGrowth  = fmt.Errorf("a text to put in is longer than %d bytes", maxGrowth)
 )
@@ -51,7 +51,7 @@ func parseNormalizer(raw json.RawMessage, depth int) (normalizer, error) {
 		return normalizer{prepend(n.Prepend)}, nil
 	case "Replace":
 		if n.Pattern.String == nil || *n.Pattern.String == "" {
-			return nil, errors.New("Replace with a regular expression is not supported")
+			return nil, errors.New("a Replace with a regular expression is not supported")
 		}
 		if len(n.Content) > maxGrowth {
 			return nil, errGrowth
@@ -186,7 +186,7 @@ func (h *hfPre) matcher() (matcher, error) {
 		case h.Pattern.String != nil && *h.Pattern.String != "":
 			return literal(*h.Pattern.String), nil
 		}
-		return nil, errors.New("Split has no pattern")
+		return nil, errors.New("a Split has no pattern")
 	case "Digits":
 		return runes(unicode.IsNumber, !h.IndividualDigits), nil
 	case "Punctuation":
@@ -214,7 +214,7 @@ func (h *hfPre) behavior() (behavior, error) {
 
 func (h *hfPre) metaspace() (preStep, error) {
 	if h.Replacement == "" || len(h.Replacement) > utf8.UTFMax {
-		return nil, errors.New("Metaspace needs one character as replacement")
+		return nil, errors.New("the Metaspace needs one character as replacement")
 	}
 	scheme := prependAlways
 	switch h.PrependScheme {
@@ -229,7 +229,7 @@ func (h *hfPre) metaspace() (preStep, error) {
 			scheme = prependNever
 		}
 	default:
-		return nil, fmt.Errorf("Metaspace has prepend_scheme %.40q: want always, first or never", h.PrependScheme)
+		return nil, fmt.Errorf("the Metaspace has prepend_scheme %.40q: want always, first or never", h.PrependScheme)
 	}
 	return metaspaceStep(h.Replacement, scheme, orTrue(h.Split)), nil
 }
@@ -285,12 +285,12 @@ func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
 		return nil
 	case "ByteLevel":
 		if !b.byteLevel {
-			return errors.New("ByteLevel needs a ByteLevel pre-tokenizer")
+			return errors.New("a ByteLevel needs a ByteLevel pre-tokenizer")
 		}
 		return nil
 	case "Metaspace":
 		if d.Replacement == "" {
-			return errors.New("Metaspace has no replacement")
+			return errors.New("the Metaspace has no replacement")
 		}
 		b.respell = append(b.respell, replaceAll(d.Replacement, " "))
 		if d.PrependScheme != "never" && orTrue(d.AddPrefixSpace) {
@@ -299,10 +299,10 @@ func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
 		return nil
 	case "Replace":
 		if *fused || d.Pattern.String == nil || *d.Pattern.String == "" {
-			return errors.New("Replace is supported for a literal before Fuse only")
+			return errors.New("a Replace is supported for a literal before Fuse only")
 		}
 		if len(d.Content) > len(*d.Pattern.String) {
-			return errors.New("Replace makes tokens longer, which is not supported")
+			return errors.New("a Replace that makes tokens longer is not supported")
 		}
 		b.respell = append(b.respell, replaceAll(*d.Pattern.String, d.Content))
 		return nil
@@ -314,7 +314,7 @@ func (b *builder) decoder(raw json.RawMessage, fused *bool, depth int) error {
 		return nil
 	case "Strip":
 		if !*fused || d.Content != " " || d.Stop != 0 || d.Start < 0 || d.Start > maxStrip {
-			return fmt.Errorf("Strip is supported for leading spaces after Fuse only")
+			return errors.New("a Strip is supported for leading spaces after Fuse only")
 		}
 		b.stripStart = d.Start
 		return nil

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -220,4 +221,96 @@ func TestGrowthIsBounded(t *testing.T) {
 		strings.Repeat(step+",", 20)+step+`]},`))
 	_, err := tok.Encode("aaaaaaaa", EncodeOptions{})
 	require.ErrorContains(t, err, "normalizer")
+}
+
+// TestTiktoken reads a file like Llama 3's: 128,000 ranks and nothing else.
+func TestTiktoken(t *testing.T) {
+	var b strings.Builder
+	for rank := range llama3Ranks {
+		raw := []byte{byte(rank)}
+		if n := rank - 256; n >= 1<<16 { // three bytes: 0, then any two
+			raw = []byte{0, byte(n >> 8), byte(n)}
+		} else if n >= 0 {
+			raw = []byte{byte(n >> 8), byte(n)}
+		}
+		fmt.Fprintf(&b, "%s %d\n", base64.StdEncoding.EncodeToString(raw), rank)
+	}
+	tok, err := Load(fstest.MapFS{"tokenizer.model": {Data: []byte(b.String())}})
+	require.NoError(t, err)
+	require.Equal(t, 128256, tok.Size())
+	require.Equal(t, []terse.Token{128001, 128009}, tok.StopTokens())
+	pair := func(s string) terse.Token { return 256 + terse.Token(s[0])<<8 + terse.Token(s[1]) }
+	// "ab" has the lowest rank of the pairs of "cabd"; "cd" is a token whole.
+	require.Equal(t, []terse.Token{128000, 'c', pair("ab"), 'd', pair(" c")},
+		encode(t, tok, "cabd c", EncodeOptions{AddSpecial: true}))
+	require.Equal(t, []terse.Token{128006, pair("cd"), 128007, 128255},
+		encode(t, tok, "<|start_header_id|>cd<|end_header_id|><|reserved_special_token_246|>", EncodeOptions{ParseSpecial: true}))
+	f := func(text, want string) {
+		t.Helper()
+		_, err := Load(fstest.MapFS{"tokenizer.model": {Data: []byte(text)}})
+		require.ErrorContains(t, err, want)
+	}
+	f("YQ== 0\nYg== 2\n", "line 2 has rank")
+	f("YQ== 0\nYQ== 1\n", "line 2 repeats")
+	f("YQ== 0\nYg==\n", "line 2 has rank")
+}
+
+// TestNormalizers checks each component of tokenizer.json.
+func TestNormalizers(t *testing.T) {
+	f := func(json, text, want string) {
+		t.Helper()
+		n, err := parseNormalizer([]byte(json), 0)
+		require.NoError(t, err)
+		got, err := n.apply(text)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	f(`null`, "E\u0301", "E\u0301")
+	f(`{"type":"NFC"}`, "E\u0301", "\u00c9")
+	f(`{"type":"NFD"}`, "\u00c9", "E\u0301")
+	f(`{"type":"NFKC"}`, "ﬁ①", "fi1")
+	f(`{"type":"NFKD"}`, "\u00c9ﬁ", "E\u0301fi")
+	f(`{"type":"Lowercase"}`, "ÀB", "àb")
+	f(`{"type":"Prepend","prepend":"_"}`, "a", "_a")
+	f(`{"type":"Prepend","prepend":"_"}`, "", "")
+	f(`{"type":"Replace","pattern":{"String":"ab"},"content":"c"}`, "aabb", "acb")
+	f(`{"type":"Strip","strip_left":true,"strip_right":false}`, " a ", "a ")
+	f(`{"type":"Strip","strip_left":false,"strip_right":true}`, " a ", " a")
+	f(`{"type":"Sequence","normalizers":[{"type":"Lowercase"},{"type":"Prepend","prepend":"X"}]}`, "A", "Xa")
+}
+
+// TestDecoders checks what each decoder makes of the pieces of a text.
+func TestDecoders(t *testing.T) {
+	f := func(decoder, want string) {
+		t.Helper()
+		tok := loadJSON(t, strings.Replace(fmt.Sprintf(tinyModel, ""), `{"type":"Fuse"}`, decoder, 1))
+		require.Equal(t, want, tok.Decode([]terse.Token{4, 1, 4, 3, 0}, false))
+	}
+	f(`{"type":"Fuse"}`, "▁ab▁a▁a")
+	f(`{"type":"Metaspace","replacement":"▁"}`, "ab a a")
+	f(`{"type":"Metaspace","replacement":"▁","prepend_scheme":"never"}`, " ab a a")
+	f(`{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"}]}`, " ab a a")
+	f(`{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}`, "ab a a")
+}
+
+// TestGGUFNumbers: a reader may hand over numbers of any type.
+func TestGGUFNumbers(t *testing.T) {
+	f := func(v any) {
+		t.Helper()
+		got, err := numbers[int32](ggufMeta{"k": v}, "k", 2)
+		require.NoError(t, err)
+		require.Equal(t, []int32{1, 2}, got)
+		scores, err := numbers[float32](ggufMeta{"k": v}, "k", 2)
+		require.NoError(t, err)
+		require.Equal(t, []float32{1, 2}, scores)
+	}
+	f([]int32{1, 2})
+	f([]uint32{1, 2})
+	f([]float32{1, 2})
+	f([]float64{1, 2})
+	f([]any{uint8(1), int8(2)})
+	f([]any{uint16(1), int16(2)})
+	f([]any{uint64(1), int64(2)})
+	f([]any{int(1), float64(2)})
+	f([]any{uint32(1), float32(2)})
 }

@@ -50,14 +50,12 @@ func (g *merger) withNext(syms []symbol, i int) merged {
 // candidate is a possible merge: [left.start, mid) with [mid, end). It is stale
 // once either part has changed.
 type candidate struct {
-	rank, left int32
-	mid, end   int32
-	id         int32
+	order    uint64 // rank, then left: the lowest merges first
+	mid, end int32
+	id       int32
 }
 
-func (a candidate) less(b candidate) bool {
-	return a.rank < b.rank || a.rank == b.rank && a.left < b.left
-}
+func (c candidate) left() int32 { return int32(uint32(c.order)) }
 
 // mergeLong joins pairs with a heap over a linked list: O(n log n).
 func (g *merger) mergeLong() {
@@ -67,7 +65,8 @@ func (g *merger) mergeLong() {
 	}
 	for len(g.heap) > 0 {
 		c := g.pop()
-		left := &g.syms[c.left]
+		at := c.left()
+		left := &g.syms[at]
 		if left.end != c.mid || left.next < 0 || g.syms[left.next].end != c.end {
 			continue
 		}
@@ -75,8 +74,8 @@ func (g *merger) mergeLong() {
 		left.end, left.id, left.next = right.end, c.id, right.next
 		right.end = -1
 		if left.next >= 0 {
-			g.syms[left.next].prev = c.left
-			g.propose(c.left)
+			g.syms[left.next].prev = at
+			g.propose(at)
 		}
 		if left.prev >= 0 {
 			g.propose(left.prev)
@@ -89,7 +88,7 @@ func (g *merger) propose(i int32) {
 	left := &g.syms[i]
 	right := &g.syms[left.next]
 	if out, ok := g.m.pair(g.text, left, right); ok {
-		g.push(candidate{rank: out.rank, left: i, mid: left.end, end: right.end, id: out.id})
+		g.push(candidate{order: uint64(out.rank)<<32 | uint64(i), mid: left.end, end: right.end, id: out.id})
 	}
 }
 
@@ -98,7 +97,7 @@ func (g *merger) push(c candidate) {
 	i := len(h) - 1
 	for i > 0 {
 		up := (i - 1) / 2
-		if !c.less(h[up]) {
+		if c.order >= h[up].order {
 			break
 		}
 		h[i], i = h[up], up
@@ -113,10 +112,10 @@ func (g *merger) pop() candidate {
 	h = h[:len(h)-1]
 	for i := 0; len(h) > 0; {
 		down := 2*i + 1
-		if down+1 < len(h) && h[down+1].less(h[down]) {
+		if down+1 < len(h) && h[down+1].order < h[down].order {
 			down++
 		}
-		if down >= len(h) || !h[down].less(c) {
+		if down >= len(h) || h[down].order >= c.order {
 			h[i] = c
 			break
 		}

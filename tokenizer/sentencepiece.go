@@ -74,19 +74,19 @@ func ranksOf(scores []float32) []int32 {
 	return ranks
 }
 
-// Tags of the protocol buffer, field<<3 | wire type: what this package reads of
+// Tags of the protocol buffer, field<<3 | wire type (0 for integers): what this package reads of
 // SentencePiece's ModelProto.
 const (
 	spTagPiece      = 1<<3 | 2
 	spTagTrainer    = 2<<3 | 2
 	spTagNormalizer = 3<<3 | 2
 
-	spPieceText, spPieceScore, spPieceKind = 1<<3 | 2, 2<<3 | 5, 3<<3 | 0
+	spPieceText, spPieceScore, spPieceKind = 1<<3 | 2, 2<<3 | 5, 3 << 3
 
-	spTrainerType                                                  = 3<<3 | 0
-	spTrainerSuffix                                                = 24<<3 | 0
-	spTrainerUnkID, spTrainerBOSID, spTrainerEOSID, spTrainerPadID = 40<<3 | 0, 41<<3 | 0, 42<<3 | 0, 43<<3 | 0
-	spNormName, spNormMap, spNormPrefix, spNormTrim, spNormEscape  = 1<<3 | 2, 2<<3 | 2, 3<<3 | 0, 4<<3 | 0, 5<<3 | 0
+	spTrainerType                                                  = 3 << 3
+	spTrainerSuffix                                                = 24 << 3
+	spTrainerUnkID, spTrainerBOSID, spTrainerEOSID, spTrainerPadID = 40 << 3, 41 << 3, 42 << 3, 43 << 3
+	spNormName, spNormMap, spNormPrefix, spNormTrim, spNormEscape  = 1<<3 | 2, 2<<3 | 2, 3 << 3, 4 << 3, 5 << 3
 	spModelUnigram, spModelBPE                                     = 1, 2
 )
 
