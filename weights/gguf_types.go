@@ -46,6 +46,9 @@ var ggmlTypes = map[uint32]ggmlType{
 	34: {"TQ1_0", 256, 54, 0},
 	35: {"TQ2_0", 256, 66, 0},
 	39: {"MXFP4", 32, 17, 0},
+	40: {"NVFP4", 64, 36, 0},
+	41: {"Q1_0", 128, 18, 0},
+	42: {"Q2_0", 64, 18, 0},
 }
 
 // valueType is the type of a metadata value in the file.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -102,6 +103,15 @@ func refuse(t *testing.T, size int, open func() (*weights.Source, error), parts 
 	}
 }
 
+// requireUnmapped checks that nothing keeps a map of a file under path, where
+// the system tells.
+func requireUnmapped(t testing.TB, path string) {
+	t.Helper()
+	if maps, err := os.ReadFile("/proc/self/maps"); err == nil && bytes.Contains(maps, []byte(path)) {
+		t.Errorf("%s is still mapped", path)
+	}
+}
+
 func openSafe(b []byte) (*weights.Source, error) {
 	return weights.OpenFS(fstest.MapFS{"config.json": {Data: []byte("{}")}, "model.safetensors": {Data: b}})
 }
@@ -151,6 +161,7 @@ func TestHostileGGUF(t *testing.T) {
 		t.Helper()
 		path := g.write(t)
 		refuse(t, g.Len(), func() (*weights.Source, error) { return weights.Open(path) }, append(parts, path)...)
+		requireUnmapped(t, path)
 	}
 	junk := func(s string) *ggufBuilder {
 		g := &ggufBuilder{}

@@ -33,7 +33,11 @@ func open(t testing.TB, path string) *weights.Source {
 	t.Helper()
 	s, err := weights.Open(path)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	t.Cleanup(func() {
+		require.NoError(t, s.Close())
+		require.NoError(t, s.Close()) // a second time is harmless
+		requireUnmapped(t, path)
+	})
 	return s
 }
 
@@ -110,12 +114,15 @@ func TestBuiltInIsNotCopied(t *testing.T) {
 // Every element type goes through a GGUF file byte for byte.
 func TestGGUFTypes(t *testing.T) {
 	built := openBuiltIn(t)
-	up, err := built.Tensor("model.layers.0.mlp.down_proj.weight") // [384 1024]
+	down, err := built.Tensor("model.layers.0.mlp.down_proj.weight") // [384 1024]
 	require.NoError(t, err)
 	norm, err := built.Tensor("model.norm.weight")
 	require.NoError(t, err)
+	gate, err := built.Tensor("model.layers.0.mlp.gate_proj.weight") // [1024 384]
+	require.NoError(t, err)
+	require.Equal(t, tensor.Q8_0, weightstest.Convert(gate, tensor.Q4_K).DType)
 	for _, dt := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16, tensor.Q8_0, tensor.Q4_0, tensor.Q4_K, tensor.Q5_K, tensor.Q6_K} {
-		q := weightstest.Convert(up, dt)
+		q := weightstest.Convert(down, dt)
 		n := weightstest.Convert(norm, dt)
 		path := filepath.Join(t.TempDir(), "m.gguf")
 		require.NoError(t, weightstest.WriteGGUF(path, nil, []tensor.Tensor{q, n}))
@@ -303,6 +310,7 @@ func TestDirectories(t *testing.T) {
 		for _, p := range append(parts, dir) {
 			require.Contains(t, err.Error(), p)
 		}
+		requireUnmapped(t, dir)
 	}
 	with := func(m map[string][]byte) map[string][]byte {
 		all := map[string][]byte{"config.json": []byte("{}")}

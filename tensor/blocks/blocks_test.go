@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -227,4 +228,34 @@ func BenchmarkDequantize(b *testing.B) {
 			}
 		})
 	}
+}
+
+// The hashes are of what ggml's own dequantize_row functions (ggml commit
+// d99724f2) make of the same random bytes, NaN taken as 0.
+func TestAgainstGGML(t *testing.T) {
+	f := func(dt tensor.DType, want string) {
+		t.Helper()
+		rng := rand.New(rand.NewPCG(7, uint64(dt)))
+		dst := make([]float32, 256*64)
+		src := make([]byte, dt.RowBytes(len(dst)))
+		for i := range src {
+			src[i] = byte(rng.Uint32())
+		}
+		Dequantize(dst, dt, src)
+		h := sha256.New()
+		for _, v := range dst {
+			if v != v {
+				v = 0
+			}
+			h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
+		}
+		if got := hex.EncodeToString(h.Sum(nil)[:16]); got != want {
+			t.Errorf("%v: hash %s, ggml's is %s", dt, got, want)
+		}
+	}
+	f(tensor.Q8_0, "9eb3ce4678a0bf759cfdd0d844d78b68")
+	f(tensor.Q4_0, "7ed3a2b332f6cb851a5036b5c3892e85")
+	f(tensor.Q4_K, "033500a32e5609900facbcd0615e25a6")
+	f(tensor.Q5_K, "61fdc8ab929de9c943c4d55e3d4df467")
+	f(tensor.Q6_K, "381c33d59b13dac55d42c92f37878051")
 }

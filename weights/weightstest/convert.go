@@ -13,13 +13,18 @@ func Tensor(name string, dt tensor.DType, values []float32, shape ...int) tensor
 	return tensor.Tensor{Name: name, DType: dt, Shape: shape, Data: data}
 }
 
-// Convert is t in type dt. Where rows are no whole number of dt's blocks, it is
-// t in F32, as converters keep norms and biases.
+// Convert is t in type dt or, as converters do it, in the nearest type that can
+// hold it: vectors (norms, biases) in F32 for every block type, and matrices
+// whose rows are no whole number of dt's blocks in Q8_0 or else F32.
 func Convert(t tensor.Tensor, dt tensor.DType) tensor.Tensor {
-	if n, _ := dt.Block(); len(t.Shape) < 2 && n > 1 || t.Shape[len(t.Shape)-1]%n != 0 {
-		dt = tensor.F32
+	row := t.Shape[len(t.Shape)-1]
+	for _, dt := range []tensor.DType{dt, tensor.Q8_0, tensor.F32} {
+		n, _ := dt.Block()
+		if row%n == 0 && (n == 1 || len(t.Shape) > 1) {
+			return Tensor(t.Name, dt, Values(t), t.Shape...)
+		}
 	}
-	return Tensor(t.Name, dt, Values(t), t.Shape...)
+	panic("BUG: F32 holds any row")
 }
 
 // Values is every element of t, widened.
