@@ -1,0 +1,82 @@
+package session
+
+import (
+	"fmt"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+)
+
+// Want says which rows' logits a Forward returns.
+type Want int
+
+// What a Forward can return.
+const (
+	NoLogits   Want = iota
+	LastLogits      // of the last token
+	AllLogits       // of every token
+)
+
+// Session is one text in progress. It is not safe for concurrent use.
+type Session struct {
+	model   *model.Model
+	ops     kernels.Ops
+	runner  *attention.Runner
+	view    *quant.View
+	batch   model.Batch
+	scratch model.Scratch
+	pos     int
+	limit   int
+}
+
+// New makes a session for at most maxTokens tokens. cal may be nil.
+func New(m *model.Model, ops kernels.Ops, g *quant.Geometry, cal *quant.Calibration, maxTokens int) (*Session, error) {
+	tf, err := quant.NewTransform(g, cal)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{model: m, ops: ops, limit: maxTokens, view: &quant.View{Geometry: g},
+		runner: attention.New(ops, g, tf, m.Config.AttentionScale())}
+	lo, _ := g.Format.CodedPages(maxTokens)
+	for page := range (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens {
+		s.view.Exact = append(s.view.Exact, make([]byte, g.Layers*g.ExactBytes()))
+		var coded []byte
+		if g.Format.Coded() && page >= lo {
+			coded = make([]byte, g.Layers*g.CodedBytes())
+		}
+		s.view.Coded = append(s.view.Coded, coded)
+	}
+	return s, nil
+}
+
+// Forward appends tokens and returns the logits wanted, [rows][VocabSize], valid
+// until the next call.
+func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
+	if s.pos+len(tokens) > s.limit {
+		return nil, fmt.Errorf("cannot append %d tokens to %d: the session was made for %d", len(tokens), s.pos, s.limit)
+	}
+	s.batch.Reset()
+	s.batch.Append(tokens, s.view, s.pos)
+	switch want {
+	case LastLogits:
+		s.batch.WantLast()
+	case AllLogits:
+		s.batch.WantAll(len(tokens))
+	}
+	s.pos += len(tokens)
+	logits, _, err := s.model.Forward(s.ops, s.runner, &s.batch, &s.scratch)
+	return logits, err
+}
+
+// Prompt marks the first n positions as prompt, for formats whose prompt
+// queries attend exactly. Without it every query attends as in decoding.
+func (s *Session) Prompt(n int) { s.view.PromptLen = n }
+
+// View is the session's cache.
+func (s *Session) View() *quant.View { return s.view }
+
+// Len is the number of tokens so far.
+func (s *Session) Len() int { return s.pos }
