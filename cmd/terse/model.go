@@ -3,14 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/internal/defaultmodel"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
@@ -38,11 +40,12 @@ type files struct {
 	source *weights.Source
 	config model.Config
 	name   string
+	path   string // "" for the built-in model
 }
 
 // open maps the model's files and reads its configuration.
 func (f *modelFlags) open() (*files, error) {
-	m := &files{name: f.name}
+	m := &files{name: f.name, path: f.path}
 	var err error
 	if f.path == "" {
 		m.source, err = weights.OpenFS(defaultmodel.FS())
@@ -77,15 +80,7 @@ func (m *files) tokenizer() (*tokenizer.Tokenizer, error) {
 
 // chatTemplate reads the model's template, or the user's file. A model without
 // one is fine until somebody wants to chat: nil.
-func (m *files) chatTemplate(override string) (gateway.Template, error) {
-	t, err := m.readTemplate(override)
-	if err != nil || t == nil {
-		return nil, err
-	}
-	return templateAdapter{t}, nil
-}
-
-func (m *files) readTemplate(override string) (*chat.Template, error) {
+func (m *files) chatTemplate(override string) (*chat.Template, error) {
 	var jinja []byte
 	if override != "" {
 		b, err := os.ReadFile(override)
@@ -136,16 +131,12 @@ func ggufTemplate(meta map[string]any, jinja []byte) (*chat.Template, error) {
 	return chat.Parse(string(jinja), o)
 }
 
-// templateAdapter lets the gateway, which knows only plain messages, use the
-// model's template.
-type templateAdapter struct{ t *chat.Template }
-
-func (a templateAdapter) Render(messages []gateway.Message, open bool) (string, error) {
-	in := chat.Input{AddGenerationPrompt: open, Messages: make([]chat.Message, len(messages))}
-	for i, m := range messages {
-		in.Messages[i] = chat.Message{Role: m.Role, Content: m.Content}
-	}
-	return a.t.Render(in)
+// stopTokens are what the tokenizer's files and the model's configuration say
+// ends an answer; they do not always agree, and either ends it.
+func (m *files) stopTokens(fromTokenizer []terse.Token) []terse.Token {
+	stops := slices.Concat(fromTokenizer, m.config.EOS)
+	slices.Sort(stops)
+	return slices.Compact(stops)
 }
 
 // kvFlags choose the number format of the KV cache.
@@ -159,7 +150,7 @@ func (f *kvFlags) register(c *cobra.Command) {
 }
 
 // calibrationFile is where a model directory keeps what terse calibrate wrote.
-const calibrationFile = "kv_calibration.json"
+const calibrationFile = "kv.calibration"
 
 // geometry lays the chosen format out for the model, with its calibration.
 func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error) {
@@ -176,23 +167,35 @@ func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error
 }
 
 func (f *kvFlags) readCalibration(m *files) (*quant.Calibration, error) {
-	var b []byte
-	var err error
-	switch {
-	case f.calibration == "none":
+	if f.calibration == "none" {
 		return nil, nil
-	case f.calibration != "":
-		b, err = os.ReadFile(f.calibration)
-	case m.source.FS() == nil:
-		return nil, nil
-	default:
-		b, err = fs.ReadFile(m.source.FS(), calibrationFile)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
 	}
+	r, err := f.openCalibration(m)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the calibration file: %w", err)
+		return nil, fmt.Errorf("cannot open the calibration file: %w", err)
 	}
-	return quant.ReadCalibration(b, m.config.Layers, m.config.KVHeads, m.config.HeadDim)
+	if r == nil {
+		return nil, nil
+	}
+	defer r.Close()
+	return quant.ReadCalibration(r)
+}
+
+// openCalibration opens the file named by the flag, or the one beside the model
+// if there is one.
+func (f *kvFlags) openCalibration(m *files) (io.ReadCloser, error) {
+	if f.calibration != "" {
+		return os.Open(f.calibration)
+	}
+	var r io.ReadCloser
+	var err error
+	if _, gguf := m.source.GGUF(); gguf {
+		r, err = os.Open(m.path + "." + calibrationFile)
+	} else {
+		r, err = m.source.FS().Open(calibrationFile)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
 }

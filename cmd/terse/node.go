@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,11 +114,7 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
 	}
-	threads := f.engine.threads
-	if threads == 0 {
-		threads = runtime.NumCPU()
-	}
-	n := &node{flags: f, files: m, model: bound, ops: ref.New(threads), log: log}
+	n := &node{flags: f, files: m, model: bound, ops: ref.New(threadsOr(f.engine.threads)), log: log}
 	n.cfg = engine.Config{
 		Model: bound, Ops: n.ops, Geometry: g, Calibration: cal, Logger: log,
 		MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/tokenizer/chat"
 )
 
 // runFlags are the sampling of terse run.
@@ -110,7 +111,7 @@ type terminal struct {
 	out, err io.Writer
 	params   gateway.ChatParams
 	system   string
-	history  []gateway.Message
+	history  []chat.Message
 }
 
 // maxStdin bounds a prompt from standard input; no model's context is larger.
@@ -142,7 +143,7 @@ func (t *terminal) run(ctx context.Context, prompt string) error {
 func (t *terminal) clear() {
 	t.history = nil
 	if t.system != "" {
-		t.history = []gateway.Message{{Role: "system", Content: t.system}}
+		t.history = []chat.Message{{Role: "system", Content: t.system}}
 	}
 }
 
@@ -193,13 +194,13 @@ func (t *terminal) chat(ctx context.Context) error {
 func (t *terminal) answer(ctx context.Context, prompt string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	messages := append(t.history, gateway.Message{Role: "user", Content: prompt})
+	messages := append(t.history, chat.Message{Role: "user", Content: prompt})
 	res, err := t.server.Chat(ctx, messages, t.params, func(s string) { io.WriteString(t.out, s) })
 	fmt.Fprintln(t.out)
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	t.history = append(messages, gateway.Message{Role: "assistant", Content: res.Text})
+	t.history = append(messages, chat.Message{Role: "assistant", Content: res.Text})
 	fmt.Fprintln(t.err, summary(res))
 	return nil
 }

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/calibrate"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tokenizer"
+)
+
+// newCalibrate is terse calibrate: the means of K and V of a model.
+func newCalibrate() *cobra.Command {
+	var m modelFlags
+	var text, out string
+	var tokens, window, threads int
+	c := &cobra.Command{
+		Use:   "calibrate --model DIR|FILE",
+		Short: "Learn the means of K and V of a model from sample text",
+		Long: `Runs a model over sample text and writes the mean of K and of V per layer, KV head
+and channel. The file belongs beside the model (` + calibrationFile + `), on every worker: they
+compare its hash. With it codes are symmetric: smaller and faster; without it they
+are asymmetric.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			f, err := m.open()
+			if err != nil {
+				return err
+			}
+			defer f.source.Close()
+			if out == "" {
+				if out, err = m.calibrationPath(); err != nil {
+					return usageError{c.CommandPath(), err}
+				}
+			}
+			cal, err := fit(c.Context(), f, text, tokens, window, threads, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if err := writeCalibration(out, cal); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "wrote %s (%x)\n", out, cal.Hash[:6])
+			return nil
+		},
+	}
+	m.register(c)
+	c.Flags().StringVar(&text, "text", "", "file of sample text, documents split by lines <|endoftext|> (default: a built-in mixture)")
+	c.Flags().StringVar(&out, "out", "", "file to write (default: "+calibrationFile+" beside the model)")
+	c.Flags().IntVar(&tokens, "tokens", 32768, "most tokens to run")
+	c.Flags().IntVar(&window, "window", 4096, "tokens of one text")
+	c.Flags().IntVar(&threads, "threads", 0, "cores to compute on (default: all)")
+	return c
+}
+
+// calibrationPath is where a calibration of this model is looked for.
+func (f *modelFlags) calibrationPath() (string, error) {
+	if f.path == "" {
+		return "", fmt.Errorf("the built-in model has its calibration built in: give --out FILE to write another")
+	}
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return "", err
+	}
+	if info.IsDir() {
+		return filepath.Join(f.path, calibrationFile), nil
+	}
+	return f.path + "." + calibrationFile, nil
+}
+
+func fit(ctx context.Context, f *files, text string, tokens, window, threads int, progress io.Writer) (*quant.Calibration, error) {
+	tok, err := f.tokenizer()
+	if err != nil {
+		return nil, err
+	}
+	windows, err := sampleWindows(tok, text, tokens, min(window, f.config.MaxContext))
+	if err != nil {
+		return nil, err
+	}
+	bound, err := model.Bind(f.config, f.source)
+	if err != nil {
+		return nil, err
+	}
+	return calibrate.Fit(ctx, bound, ref.New(threadsOr(threads)), windows, bar(progress, "calibrating"))
+}
+
+// sampleWindows encodes the sample and cuts it into windows; a last, shorter one
+// counts too.
+func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([][]terse.Token, error) {
+	docs, err := calibrate.DefaultText()
+	if text != "" {
+		var b []byte
+		b, err = os.ReadFile(text)
+		docs = calibrate.Documents(string(b))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the sample text: %w", err)
+	}
+	var windows [][]terse.Token
+	for _, doc := range docs {
+		ids, err := tok.Encode(doc, tokenizer.EncodeOptions{AddSpecial: true})
+		if err != nil {
+			return nil, fmt.Errorf("cannot encode the sample text: %w", err)
+		}
+		for len(ids) > 0 && tokens > 0 {
+			n := min(len(ids), window, tokens)
+			windows, ids, tokens = append(windows, ids[:n]), ids[n:], tokens-n
+		}
+	}
+	if len(windows) == 0 {
+		return nil, fmt.Errorf("the sample text is empty")
+	}
+	return windows, nil
+}
+
+// writeCalibration writes beside the target first: a model's workers never see
+// half a file.
+func writeCalibration(path string, cal *quant.Calibration) error {
+	t, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("cannot write the calibration: %w", err)
+	}
+	defer os.Remove(t.Name())
+	if err := quant.WriteCalibration(t, cal); err != nil {
+		t.Close()
+		return err
+	}
+	if err := t.Close(); err != nil {
+		return fmt.Errorf("cannot write the calibration: %w", err)
+	}
+	if err := os.Chmod(t.Name(), 0o644); err != nil {
+		return fmt.Errorf("cannot write the calibration: %w", err)
+	}
+	return os.Rename(t.Name(), path)
+}
+
+// bar reports the share done of long work on one line.
+func bar(w io.Writer, what string) func(done float64) {
+	return func(done float64) {
+		fmt.Fprintf(w, "\r%s %3.0f %%", what, 100*done)
+		if done >= 1 {
+			fmt.Fprintln(w)
+		}
+	}
+}
+
+func threadsOr(n int) int {
+	if n == 0 {
+		return runtime.NumCPU()
+	}
+	return n
+}
