@@ -10,6 +10,7 @@ import (
 type Ops struct {
 	threads int
 	panels  sync.Pool // *panel
+	attends sync.Pool // *attender
 }
 
 // New makes a backend that uses threads cores, at least one.
