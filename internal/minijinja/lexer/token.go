@@ -1,3 +1,5 @@
+// Forked from minijinja-go v2.24.0 (Apache-2.0) and changed; see ../README.md.
+
 package lexer
 
 import "fmt"
