@@ -1,6 +1,5 @@
 // Forked from minijinja-go v2.24.0 (Apache-2.0) and changed; see ../README.md.
 
-// Package parser provides parsing for Jinja2 templates.
 package parser
 
 import "github.com/terse-llm/terse/internal/minijinja/lexer"
