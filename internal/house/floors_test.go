@@ -17,7 +17,8 @@ var floors = map[string]int{
 	"model": 4, "sim": 4,
 	"engine": 5,
 	"worker": 6, "gateway": 6, "dashboard": 6,
-	"bench": 7, "eval": 7, "pilot": 7,
+	"bench": 7, "eval": 7, "pilot": 7, "calibrate": 7,
+	"e2e": 9,
 	"cmd": 8,
 }
 
