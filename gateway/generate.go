@@ -218,6 +218,7 @@ func (s *Server) generateAll(ctx context.Context, tasks []*choiceTask, since tim
 			}
 			return to.finish(i, results[i])
 		})
+		s.metrics.choice(results[i], err)
 		if err != nil {
 			cancel(&choiceFailed{err})
 		}
