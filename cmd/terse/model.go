@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -68,6 +69,13 @@ func orElse(s, fallback string) string {
 		return fallback
 	}
 	return s
+}
+
+// identity is what two workers compare to know that they run the same model: the
+// tensors and every setting of the graph (RoPE, norms), which is not in them.
+func (m *files) identity() [32]byte {
+	tensors := m.source.Fingerprint()
+	return sha256.Sum256(fmt.Appendf(tensors[:], "%+v", m.config))
 }
 
 // tokenizer reads the vocabulary from where the model keeps it.

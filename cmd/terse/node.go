@@ -144,7 +144,7 @@ func (n *node) newWorker(conn *cluster.Conn, role terse.Role, id, listen, advert
 	}
 	return worker.New(worker.Config{
 		ID: id, Role: role, Conn: conn, Engine: e, Geometry: n.cfg.Geometry, Calibration: n.cfg.Calibration,
-		Model: n.files.name, ModelHash: n.files.source.Fingerprint(), VocabSize: n.files.config.VocabSize,
+		Model: n.files.name, ModelHash: n.files.identity(), VocabSize: n.files.config.VocabSize,
 		Logger: n.log.With("worker", id), DataListen: listen, DataAdvertise: advertise, Drain: drain,
 	})
 }
