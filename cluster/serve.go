@@ -48,13 +48,16 @@ type serving struct {
 	runs    map[string]*run // by stream subject
 	closing bool
 	handled sync.WaitGroup
+
+	voice sync.Mutex // one announcement at a time, none after the goodbye
+	gone  bool
 }
 
 // Serve makes this process the worker that w.Record describes: it takes jobs,
 // then joins, and returns after ctx has ended, it has said goodbye and the
 // handlers have returned. An ID that another worker holds is an error; so is
 // the connection's end.
-func (c *Conn) Serve(ctx context.Context, w Worker) error {
+func (c *Conn) Serve(ctx context.Context, w Worker) (err error) {
 	s, err := c.newServing(w)
 	if err != nil {
 		return err
@@ -66,12 +69,13 @@ func (c *Conn) Serve(ctx context.Context, w Worker) error {
 	if err != nil {
 		return fmt.Errorf("cannot serve as worker %q: %w", s.self.ID, err)
 	}
-	defer jobs.Unsubscribe()
+	// Last of all: whoever sends a job to a worker that leaves gets an answer.
+	defer func() { err = errors.Join(err, c.retire(jobs)) }()
 	who, err := c.nc.Subscribe(c.whoSubject(), func(*nats.Msg) { s.announce(false) })
 	if err != nil {
 		return fmt.Errorf("cannot serve as worker %q: %w", s.self.ID, err)
 	}
-	defer who.Unsubscribe()
+	defer func() { err = errors.Join(err, c.retire(who)) }()
 	if err := c.flush(ctx); err != nil { // jobs may come as soon as others know us
 		return fmt.Errorf("cannot serve as worker %q: %w", s.self.ID, err)
 	}
@@ -79,7 +83,7 @@ func (c *Conn) Serve(ctx context.Context, w Worker) error {
 	err = s.live(ctx)
 	s.cancelAll()
 	s.handled.Wait()
-	return errors.Join(err, s.lastFlush())
+	return err
 }
 
 func (c *Conn) newServing(w Worker) (*serving, error) {
@@ -157,14 +161,11 @@ func (s *serving) tick(beat bool) {
 		}
 		runs = append(runs, r)
 	}
-	closing := s.closing
 	s.mu.Unlock()
 	if !beat {
 		return
 	}
-	if !closing {
-		s.announce(false)
-	}
+	s.announce(false)
 	for _, r := range runs {
 		r.alive()
 	}
@@ -172,6 +173,12 @@ func (s *serving) tick(beat bool) {
 
 // announce publishes the worker's record as it is now, or its goodbye.
 func (s *serving) announce(gone bool) {
+	s.voice.Lock()
+	defer s.voice.Unlock()
+	if s.gone {
+		return
+	}
+	s.gone = gone
 	m := s.worker.Record()
 	m.ID, m.Role, m.Started, m.Epoch = s.self.ID, s.self.Role, s.self.Started, s.self.Epoch
 	data, err := marshalRecord(m, gone)
@@ -303,11 +310,26 @@ func (s *serving) cancelAll() {
 	}
 }
 
-// lastFlush sees the goodbye and the last outputs off, unless the connection
-// is gone.
-func (s *serving) lastFlush() error {
-	if s.conn.Connected() != nil {
-		return nil
+// retire ends a subscription after what was sent to it has been handled, and
+// sees the last words of the worker off. A message that NATS had on the way
+// would otherwise vanish without an answer.
+func (c *Conn) retire(sub *nats.Subscription) error {
+	if c.Connected() != nil {
+		return nil // the subscription ended with the connection
 	}
-	return s.conn.flush(context.Background())
+	drained := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(drained) })
+	if err := sub.Drain(); err != nil {
+		return fmt.Errorf("cannot leave subject %s: %w", sub.Subject, err)
+	}
+	timeout := time.NewTimer(flushTimeout)
+	defer timeout.Stop()
+	select {
+	case <-drained:
+		return c.flush(context.Background())
+	case <-c.closed:
+		return nil
+	case <-timeout.C:
+		return fmt.Errorf("cannot leave subject %s: no answer from NATS at %s", sub.Subject, c.where)
+	}
 }
