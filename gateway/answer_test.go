@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
@@ -96,6 +97,25 @@ func TestStopStringCancelsTheRequest(t *testing.T) {
 	}
 	if !strings.Contains(w.Header().Get("x-terse-timing"), `"prefill_ms":20`) {
 		t.Errorf("timing %s", w.Header().Get("x-terse-timing"))
+	}
+}
+
+// A worker that is cancelled has no time for a last word: what it reported with
+// an earlier output stays.
+func TestStopKeepsAnEarlierTiming(t *testing.T) {
+	s := newTestServer(t)
+	s.fake.generate = func(ctx context.Context, _ *terse.Request, emit func(terse.Output) error) error {
+		if err := emit(terse.Output{Tokens: encode(t, "one"), Timing: &terse.Timing{Prefill: 7 * time.Millisecond, KVBytes: 5}}); err != nil {
+			return err
+		}
+		if err := emit(terse.Output{Tokens: encode(t, " two")}); err != nil {
+			return err
+		}
+		return ctx.Err()
+	}
+	w := s.ok(t, completionPath, `{"prompt":"Hi","stop":" two"}`, &struct{}{})
+	if got := w.Header().Get("x-terse-timing"); !strings.Contains(got, `"prefill_ms":7,`) || !strings.Contains(got, `"kv_bytes":5,`) {
+		t.Errorf("timing %s", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -144,7 +145,7 @@ func (m *metrics) choice(r choiceResult, err error) {
 	}
 	m.retries.Add(float64(t.Retries))
 	if t.Route != "" {
-		m.routes.WithLabelValues(t.Route).Inc()
+		m.routes.WithLabelValues(routeLabel(t.Route)).Inc()
 	}
 	if t.KVBytes > 0 {
 		m.kvBytes.Add(float64(t.KVBytes))
@@ -152,6 +153,25 @@ func (m *metrics) choice(r choiceResult, err error) {
 		m.transfer.Observe(t.Transfer.Seconds())
 		m.transferTotal.Observe(t.TransferTotal.Seconds())
 	}
+}
+
+// routeLabel makes a reason written for people a label of few values: its first
+// clause, with N for every number.
+func routeLabel(reason string) string {
+	clause, _, _ := strings.Cut(reason, ",")
+	var b strings.Builder
+	number := false
+	for _, r := range clause {
+		digit := r >= '0' && r <= '9'
+		switch {
+		case !digit:
+			b.WriteRune(r)
+		case !number:
+			b.WriteByte('N')
+		}
+		number = digit
+	}
+	return b.String()
 }
 
 // finishedReason is vLLM's word for how a request ended.

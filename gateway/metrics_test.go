@@ -133,3 +133,15 @@ func TestWithoutTimingFromTheWorker(t *testing.T) {
 		t.Errorf("what the gateway measured is not in the log: %v", line)
 	}
 }
+
+func TestRouteLabel(t *testing.T) {
+	f := func(reason, want string) {
+		t.Helper()
+		if got := routeLabel(reason); got != want {
+			t.Errorf("label of %q is %q, want %q", reason, got, want)
+		}
+	}
+	f("split", "split")
+	f("stay: 37 tokens to compute, fewer than 256", "stay: N tokens to compute")
+	f(`split: 4096 tokens to compute, "p0" is the least loaded of 2`, "split: N tokens to compute")
+}
