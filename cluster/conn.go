@@ -32,6 +32,7 @@ type Conn struct {
 	where   string // the server, for messages; without secrets
 	log     *slog.Logger
 	beat    time.Duration
+	backlog int // bytes that may wait for a slow emit
 	closed  chan struct{}
 	strange nag
 }
@@ -55,7 +56,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if o.Beat <= 0 {
 		o.Beat = DefaultBeat
 	}
-	c := &Conn{cluster: o.Cluster, where: redact(o.URL), log: loggerOr(o.Logger), beat: o.Beat, closed: make(chan struct{})}
+	c := &Conn{cluster: o.Cluster, where: redact(o.URL), log: loggerOr(o.Logger), beat: o.Beat, backlog: maxBacklog, closed: make(chan struct{})}
 	options := c.natsOptions(o.Name, dialTimeout(ctx))
 	if o.Server != nil {
 		c.where = "the embedded server"

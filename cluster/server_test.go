@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 
 	"github.com/terse-llm/terse"
@@ -142,7 +143,7 @@ func TestServerRestart(t *testing.T) {
 	require.NoError(t, err)
 	address := srv.nats.Addr().String()
 	work, gate := connect(t, srv, 50*time.Millisecond), connect(t, srv, 50*time.Millisecond)
-	serve(t, work, worker("d1", echo))
+	s := serve(t, work, worker("d1", echo))
 	v := watch(t, gate)
 	waitFor(t, v, "d1")
 
@@ -158,4 +159,43 @@ func TestServerRestart(t *testing.T) {
 	tokens, err := collect(t, gate, "d1", request(4, 5))
 	require.NoError(t, err)
 	require.Equal(t, []terse.Token{4, 5}, tokens)
+	require.NoError(t, s.stop())
+}
+
+// A nats-server as it comes, with its own limits and no JetStream, is enough.
+func TestPlainExternalServer(t *testing.T) {
+	plain, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	require.NoError(t, err)
+	plain.Start()
+	t.Cleanup(func() {
+		plain.Shutdown()
+		plain.WaitForShutdown()
+	})
+	require.True(t, plain.ReadyForConnections(patience))
+	require.False(t, plain.JetStreamEnabled())
+	outside := &Server{nats: plain}
+
+	work, gate := connect(t, outside, 0), connect(t, outside, 0)
+	require.Equal(t, 1<<20, gate.MaxPayload())
+	serve(t, work, worker("d1", func(_ context.Context, job Job, emit func(terse.Output) error) error {
+		scores := make([]terse.Scored, len(job.Request.Prompt))
+		for i := range scores {
+			scores[i] = terse.Scored{Logprob: terse.Logprob{Token: job.Request.Prompt[i]}, Top: make([]terse.Logprob, 5)}
+		}
+		return emit(terse.Output{Prompt: scores, Finish: terse.FinishLength})
+	}))
+	job := request(ascending(128 << 10)...)
+	var scored []terse.Token
+	err = gate.Submit(testContext(t), "d1", job, func(out terse.Output) error {
+		for _, s := range out.Prompt {
+			scored = append(scored, s.Token)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, job.Request.Prompt, scored)
+
+	_, err = collect(t, gate, "d1", request(make([]terse.Token, 1<<20)...))
+	require.Equal(t, terse.CodeInvalid, terse.CodeOf(err))
+	require.ErrorContains(t, err, "takes 1048576")
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/terse-llm/terse"
 )
 
-// maxBacklog bounds what waits for a slow emit, in bytes. It holds the whole
+// maxBacklog bounds what waits for a slow emit of one job, in bytes. It holds the whole
 // stream of any usual request, prompt scores of 128K tokens included.
 const maxBacklog = 64 << 20
 
@@ -53,7 +53,7 @@ func (c *Conn) Submit(ctx context.Context, workerID string, job Job, emit func(t
 	// Errors of Unsubscribe mean that the connection is closed.
 	defer func() { _ = s.sub.Unsubscribe() }()
 	defer close(s.done)
-	if err := s.sub.SetPendingLimits(-1, maxBacklog); err != nil {
+	if err := s.sub.SetPendingLimits(-1, c.backlog); err != nil {
 		return fmt.Errorf("cannot listen for the outputs of request %s: %w", s.id, err)
 	}
 	if err := c.nc.PublishRequest(c.workerSubject(workerID, subjectJob), s.stream, data); err != nil {
@@ -89,7 +89,7 @@ func (c *Conn) packJob(workerID string, job Job) ([]byte, error) {
 }
 
 // hear hands messages to follow one at a time. While emit is slow they wait in
-// the subscription, up to maxBacklog, and the connection goes on reading.
+// the subscription, up to the backlog's bound, and the connection goes on reading.
 func (s *submission) hear(m *nats.Msg) {
 	select {
 	case s.msgs <- m:
@@ -218,14 +218,17 @@ func (s *submission) checkNumber(number uint64) error {
 	if number < s.next {
 		return s.broken(fmt.Errorf("message %d came after %d; do two workers use that name?", number, s.next))
 	}
-	if dropped, err := s.sub.Dropped(); err == nil && dropped > 0 {
-		return &terse.Error{Code: terse.CodeInternal, Message: fmt.Sprintf(
-			"request %s failed: outputs were read so slowly that %d of them did not fit into %d bytes", s.id, dropped, maxBacklog)}
-	}
 	return s.lost(fmt.Sprintf("%d outputs were lost on the way", number-s.next))
 }
 
+// lost is the error for a stream that ended before its last output. Where this
+// side let go of messages the worker is not to blame, and another would fare
+// no better.
 func (s *submission) lost(why string) error {
+	if dropped, err := s.sub.Dropped(); err == nil && dropped > 0 {
+		return &terse.Error{Code: terse.CodeInternal, Message: fmt.Sprintf(
+			"request %s failed: outputs were read so slowly that %d messages did not fit into %d bytes", s.id, dropped, s.conn.backlog)}
+	}
 	return &terse.Error{Code: terse.CodeWorkerLost, Message: fmt.Sprintf("worker %q lost: %s", s.worker, why)}
 }
 

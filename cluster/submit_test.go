@@ -226,18 +226,13 @@ func TestSlowConsumer(t *testing.T) {
 // Beyond the backlog's bound outputs are dropped, which is noticed and named.
 func TestTooSlowConsumer(t *testing.T) {
 	handled := make(chan struct{})
-	big := terse.Output{Prompt: make([]terse.Scored, 600_000)} // 3.6 MB
-	_, gate, _ := pair(t, 0, worker("d1", func(_ context.Context, _ Job, emit func(terse.Output) error) error {
+	_, gate, _ := pair(t, 0, worker("d1", func(ctx context.Context, job Job, emit func(terse.Output) error) error {
 		defer close(handled)
-		for range maxBacklog/(3<<20) + 3 {
-			if err := emit(big); err != nil {
-				return err
-			}
-		}
-		return emit(terse.Output{Finish: terse.FinishStop})
+		return echo(ctx, job, emit)
 	}))
+	gate.backlog = 1 << 10
 	waited := false
-	err := gate.Submit(testContext(t), "d1", request(1), func(terse.Output) error {
+	err := gate.Submit(testContext(t), "d1", request(ascending(2000)...), func(terse.Output) error {
 		if !waited {
 			waited = true
 			<-handled
