@@ -129,10 +129,7 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	s.timing.PrefillWorker = p.Timing.PrefillWorker
 	s.cached = p.Cached
 	s.timing.Wait = time.Since(ready)
-	prefill := s.timing.Prefill
-	done := s.emitToken(p.First, p.Score)
-	s.timing.Prefill = prefill // measured over there
-	if done {
+	if s.emitToken(p.First, p.Score) {
 		s.finish(s.reason, nil)
 		e.events = append(e.events, sched.KVFailed{ID: s.id}) // nothing to decode: free the pages
 		return

@@ -61,13 +61,20 @@ func (s *sequence) admit(now time.Time, a sched.Admission) {
 // emitToken queues a picked token and reports whether it was the last.
 func (s *sequence) emitToken(token terse.Token, score terse.Scored) bool {
 	now := time.Now()
+	out := terse.Output{Tokens: []terse.Token{token}}
 	if s.generated == 0 {
 		s.firstToken = now
-		s.timing.Prefill = now.Sub(s.admitted) - s.timing.Quantise
+		s.timing.TTFT = now.Sub(s.arrived)
+		if s.mode != sched.ModeRemote { // else measured where it was computed
+			s.timing.Prefill = now.Sub(s.admitted) - s.timing.Quantise
+		}
+		// The first output carries what is known: a client that leaves before the
+		// last one (a stop string, found in text) still learns what it cost.
+		timing := s.timing
+		out.Timing = &timing
 	}
 	s.lastOne = now
 	s.generated++
-	out := terse.Output{Tokens: []terse.Token{token}}
 	if s.req.Sampling.Logprobs >= 0 {
 		score.Top = slices.Clone(score.Top)
 		out.Scores = []terse.Scored{score}
@@ -116,7 +123,6 @@ func (s *sequence) finish(reason terse.FinishReason, err *terse.Error) {
 	}
 	if s.generated > 0 {
 		s.timing.Decode = s.lastOne.Sub(s.firstToken)
-		s.timing.TTFT = s.firstToken.Sub(s.arrived)
 	}
 	timing := s.timing
 	s.out.put(terse.Output{
