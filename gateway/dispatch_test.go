@@ -1,0 +1,327 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+)
+
+// workers is a scripted cluster: what each decode worker does with a job.
+type workers struct {
+	list []cluster.Member
+	do   map[string]func(job cluster.Job, emit func(terse.Output) error) error
+
+	mu    sync.Mutex
+	tried []string // decode worker, and prefill worker where split
+	jobs  []cluster.Job
+}
+
+func (w *workers) Members() []cluster.Member { return w.list }
+func (w *workers) Connected() error          { return nil }
+
+func (w *workers) Submit(_ context.Context, id string, job cluster.Job, emit func(terse.Output) error) error {
+	w.mu.Lock()
+	way := id
+	if job.Prefill != nil {
+		way = job.Prefill.WorkerID + ">" + id
+	}
+	w.tried = append(w.tried, way)
+	w.jobs = append(w.jobs, job)
+	w.mu.Unlock()
+	if do := w.do[way]; do != nil {
+		return do(job, emit)
+	}
+	return answerJob(job, emit)
+}
+
+func answerJob(_ cluster.Job, emit func(terse.Output) error) error {
+	if err := emit(terse.Output{Tokens: []terse.Token{42}}); err != nil {
+		return err
+	}
+	return emit(terse.Output{Finish: terse.FinishStop, Timing: &terse.Timing{TTFT: time.Second}})
+}
+
+func failWith(code terse.Code, message string) func(cluster.Job, func(terse.Output) error) error {
+	return func(cluster.Job, func(terse.Output) error) error {
+		return &terse.Error{Code: code, Message: message}
+	}
+}
+
+func clusterMember(id string, role terse.Role) cluster.Member {
+	return cluster.Member{ID: id, Role: role, DataAddr: id + ":9000", Model: "tiny", ModelHash: "h", Format: "hq3", MaxContext: 8192}
+}
+
+func longRequest() *terse.Request {
+	return &terse.Request{ID: "r1", Prompt: make([]terse.Token, 1000), MaxTokens: 8, Sampling: terse.Sampling{Logprobs: -1, PromptLogprobs: -1}}
+}
+
+// gather runs a request and returns its tokens and last output.
+func gather(c Dispatcher, req *terse.Request) (tokens []terse.Token, last terse.Output, err error) {
+	err = c.Generate(context.Background(), req, func(out terse.Output) error {
+		tokens = append(tokens, out.Tokens...)
+		last = out
+		return nil
+	})
+	return tokens, last, err
+}
+
+var xPyD = []cluster.Member{
+	clusterMember("d1", terse.RoleDecode), clusterMember("d2", terse.RoleDecode),
+	clusterMember("p1", terse.RolePrefill), clusterMember("p2", terse.RolePrefill),
+}
+
+func TestDispatchSplits(t *testing.T) {
+	w := &workers{list: xPyD}
+	tokens, last, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+	require.NoError(t, err)
+	require.Equal(t, []terse.Token{42}, tokens)
+	require.Equal(t, []string{"p1>d1"}, w.tried)
+	job := w.jobs[0]
+	require.Equal(t, &cluster.Target{WorkerID: "p1", DataAddr: "p1:9000"}, job.Prefill)
+	require.WithinDuration(t, time.Now(), job.Arrival, time.Minute)
+	require.Contains(t, job.Route, "split")
+	require.Equal(t, &terse.Timing{TTFT: time.Second, PrefillWorker: "p1", DecodeWorker: "d1", Route: job.Route}, last.Timing)
+}
+
+func TestDispatchRetries(t *testing.T) {
+	f := func(want []string, do map[string]func(cluster.Job, func(terse.Output) error) error) {
+		t.Helper()
+		w := &workers{list: xPyD, do: do}
+		tokens, last, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+		require.NoError(t, err)
+		require.Equal(t, []terse.Token{42}, tokens)
+		require.Equal(t, want, w.tried)
+		require.Equal(t, len(want)-1, last.Timing.Retries)
+		for i, job := range w.jobs {
+			require.Equal(t, i, job.Attempt)
+		}
+	}
+	type script = map[string]func(cluster.Job, func(terse.Output) error) error
+	f([]string{"p1>d1", "p1>d2"}, script{"p1>d1": failWith(terse.CodeWorkerLost, `worker "d1" lost`)})
+	f([]string{"p1>d1", "p1>d2"}, script{"p1>d1": failWith(terse.CodeNoWorker, `no worker "d1"`)})
+	f([]string{"p1>d1", "p1>d2"}, script{"p1>d1": failWith(terse.CodeOverloaded, `worker "d1" has 4 jobs`)})
+	// The prefill worker is to blame where the error says so, or is a transfer.
+	f([]string{"p1>d1", "p2>d1"}, script{"p1>d1": failWith(terse.CodeWorkerLost, `prefill worker "p1" lost`)})
+	f([]string{"p1>d1", "p2>d1"}, script{"p1>d1": failWith(terse.CodeTransfer, "checksum of frame 7")})
+	f([]string{"p1>d1", "p1>d2"}, script{"p1>d1": failWith(terse.CodeWorkerLost, `worker "d1" near p11 lost`)})
+	// Without any prefill worker left the decode worker computes the prompt.
+	f([]string{"p1>d1", "p2>d1", "d1"}, script{
+		"p1>d1": failWith(terse.CodeTransfer, "broken"), "p2>d1": failWith(terse.CodeTransfer, "broken"),
+	})
+}
+
+func TestDispatchGivesUp(t *testing.T) {
+	f := func(code, want terse.Code, tries int, list []cluster.Member) {
+		t.Helper()
+		w := &workers{list: list, do: map[string]func(cluster.Job, func(terse.Output) error) error{}}
+		for _, way := range []string{"d1", "d2", "p1>d1", "p1>d2", "p2>d1", "p2>d2"} {
+			w.do[way] = failWith(code, "it "+way)
+		}
+		_, _, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+		require.Equal(t, want, terse.CodeOf(err))
+		require.Len(t, w.tried, tries)
+	}
+	f(terse.CodeTransfer, terse.CodeTransfer, 3, xPyD)
+	// With nobody left, what went wrong is reported, not that nobody is left.
+	f(terse.CodeWorkerLost, terse.CodeWorkerLost, 2, xPyD[:2])
+	f(terse.CodeOverloaded, terse.CodeOverloaded, 1, xPyD[:1])
+	// What another worker would answer as well is not tried again.
+	f(terse.CodeInvalid, terse.CodeInvalid, 1, xPyD)
+	f(terse.CodeKVMemory, terse.CodeKVMemory, 1, xPyD)
+	f(terse.CodeInternal, terse.CodeInternal, 1, xPyD)
+	f(terse.CodeCancelled, terse.CodeCancelled, 1, xPyD)
+	f(terse.CodeDeadline, terse.CodeDeadline, 1, xPyD)
+	// Nobody at all.
+	f("", terse.CodeNoWorker, 0, nil)
+	f("", terse.CodeNoWorker, 0, xPyD[2:])
+}
+
+// A client never sees a token twice.
+func TestDispatchDoesNotRetryAfterTokens(t *testing.T) {
+	w := &workers{list: xPyD, do: map[string]func(cluster.Job, func(terse.Output) error) error{
+		"p1>d1": func(_ cluster.Job, emit func(terse.Output) error) error {
+			if err := emit(terse.Output{Tokens: []terse.Token{1}}); err != nil {
+				return err
+			}
+			return &terse.Error{Code: terse.CodeWorkerLost, Message: `worker "d1" lost`}
+		},
+	}}
+	tokens, _, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+	require.Equal(t, terse.CodeWorkerLost, terse.CodeOf(err))
+	require.Equal(t, []terse.Token{1}, tokens)
+	require.Equal(t, []string{"p1>d1"}, w.tried)
+}
+
+func TestDispatchEmitErrorEnds(t *testing.T) {
+	w := &workers{list: xPyD}
+	gone := errors.New("gone")
+	err := newCluster(w, w, ClusterOptions{}).Generate(context.Background(), longRequest(), func(terse.Output) error { return gone })
+	require.ErrorIs(t, err, gone)
+	require.Len(t, w.tried, 1)
+}
+
+// A burst within one beat spreads over the workers, though every record still
+// shows them idle; when it is over the books are empty.
+func TestDispatchSpreadsABurst(t *testing.T) {
+	release := make(chan struct{})
+	hold := func(job cluster.Job, emit func(terse.Output) error) error {
+		<-release
+		return answerJob(job, emit)
+	}
+	w := &workers{list: xPyD, do: map[string]func(cluster.Job, func(terse.Output) error) error{
+		"p1>d1": hold, "p2>d1": hold, "p1>d2": hold, "p2>d2": hold,
+	}}
+	c := newCluster(w, w, ClusterOptions{})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() { _, _, _ = gather(c, longRequest()) })
+		require.Eventually(t, func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return len(w.tried) == i+1
+		}, 20*time.Second, time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	slices.Sort(w.tried)
+	require.Equal(t, []string{"p1>d1", "p1>d1", "p1>d1", "p1>d1", "p2>d2", "p2>d2", "p2>d2", "p2>d2"}, w.tried)
+	require.Empty(t, c.ledger.accounts)
+}
+
+func TestDispatchReady(t *testing.T) {
+	f := func(list []cluster.Member, want terse.Code) {
+		t.Helper()
+		w := &workers{list: list}
+		err := newCluster(w, w, ClusterOptions{}).Ready()
+		if want == "" {
+			require.NoError(t, err)
+			return
+		}
+		require.Equal(t, want, terse.CodeOf(err))
+	}
+	f(xPyD, "")
+	f(xPyD[:1], "")
+	f(xPyD[2:], terse.CodeNoWorker)
+	f(nil, terse.CodeNoWorker)
+	odd := clusterMember("x", terse.RoleDecode)
+	odd.Format = "hq2"
+	f([]cluster.Member{xPyD[0], odd}, terse.CodeMismatch)
+}
+
+// realCluster is an embedded NATS server with workers on connections of their
+// own, and a dispatcher.
+type realCluster struct {
+	*Cluster
+	kill map[string]func() // ends a worker's connection, without goodbye
+}
+
+func startCluster(t *testing.T, handlers map[string]cluster.Handler) *realCluster {
+	t.Helper()
+	srv, err := cluster.StartServer(cluster.ServerOptions{})
+	require.NoError(t, err)
+	t.Cleanup(srv.Shutdown)
+	dial := func() *cluster.Conn {
+		c, err := cluster.Connect(t.Context(), cluster.Options{URL: srv.URL(), Beat: 50 * time.Millisecond})
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		return c
+	}
+	conn := dial()
+	view, err := conn.Watch(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(view.Close)
+	r := &realCluster{Cluster: NewCluster(conn, view, ClusterOptions{}), kill: map[string]func(){}}
+	for id, handle := range handlers {
+		c := dial()
+		serveWorker(t, c, id, handle)
+		r.kill[id] = c.Close
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, view.Wait(ctx, func(m []cluster.Member) bool { return len(m) == len(handlers) }))
+	return r
+}
+
+func serveWorker(t *testing.T, c *cluster.Conn, id string, handle cluster.Handler) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Killed workers end with an error, which their test is about.
+		_ = c.Serve(ctx, cluster.Worker{Record: func() cluster.Member { return clusterMember(id, terse.RoleDecode) }, Handle: handle})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+func TestDispatchOverNATS(t *testing.T) {
+	echoPrompt := func(_ context.Context, job cluster.Job, emit func(terse.Output) error) error {
+		return emit(terse.Output{Tokens: job.Request.Prompt[:1], Finish: terse.FinishStop, Timing: &terse.Timing{}})
+	}
+	r := startCluster(t, map[string]cluster.Handler{"d1": echoPrompt, "d2": echoPrompt})
+	require.NoError(t, r.Ready())
+	require.Len(t, r.Members(), 2)
+	var wg sync.WaitGroup
+	errs := make([]error, 50)
+	for i := range errs {
+		wg.Go(func() {
+			req := longRequest()
+			req.Prompt[0] = terse.Token(i)
+			tokens, _, err := gather(r, req)
+			if err == nil && (len(tokens) != 1 || tokens[0] != terse.Token(i)) {
+				err = fmt.Errorf("request %d got %v", i, tokens)
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+}
+
+// The worker that got the request dies before its first token: another answers.
+func TestDispatchSurvivesAKilledWorker(t *testing.T) {
+	taken := make(chan struct{}, 1)
+	r := startCluster(t, map[string]cluster.Handler{
+		"d1": func(ctx context.Context, _ cluster.Job, _ func(terse.Output) error) error {
+			taken <- struct{}{}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		},
+		"d2": func(_ context.Context, job cluster.Job, emit func(terse.Output) error) error { return answerJob(job, emit) },
+	})
+	go func() {
+		<-taken
+		r.kill["d1"]()
+	}()
+	tokens, last, err := gather(r, longRequest())
+	require.NoError(t, err)
+	require.Equal(t, []terse.Token{42}, tokens)
+	require.Equal(t, 1, last.Timing.Retries)
+	require.Equal(t, "d2", last.Timing.DecodeWorker)
+}
+
+func TestDispatchHonoursDeadline(t *testing.T) {
+	cause := make(chan error, 1)
+	r := startCluster(t, map[string]cluster.Handler{"d1": func(ctx context.Context, _ cluster.Job, _ func(terse.Output) error) error {
+		<-ctx.Done()
+		cause <- context.Cause(ctx)
+		return context.Cause(ctx)
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err := r.Generate(ctx, longRequest(), func(terse.Output) error { return nil })
+	require.Equal(t, terse.CodeDeadline, terse.CodeOf(err))
+	require.Equal(t, terse.CodeCancelled, terse.CodeOf(<-cause))
+}
