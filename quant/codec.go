@@ -2,6 +2,7 @@ package quant
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/terse-llm/terse/tensor"
 )
@@ -98,10 +99,20 @@ func roundF16(x float32) float32 { return tensor.F16ToF32(tensor.F32ToF16(satura
 // PutExact stores one token's K and V ([KVHeads][HeadDim] each, in the cache's
 // basis) in one layer of an exact page. Values beyond float16 saturate.
 func (g *Geometry) PutExact(page []byte, tok int, k, v []float32) {
+	put, at := putRow, tok*g.exactRow()
+	if g.Format.Wide {
+		put = putWideRow
+	}
 	for head := range g.KVHeads {
 		lo, hi := head*g.HeadDim, (head+1)*g.HeadDim
-		putRow(g.ExactK(page, head)[tok*g.HeadDim*2:], k[lo:hi])
-		putRow(g.ExactV(page, head)[tok*g.HeadDim*2:], v[lo:hi])
+		put(g.ExactK(page, head)[at:], k[lo:hi])
+		put(g.ExactV(page, head)[at:], v[lo:hi])
+	}
+}
+
+func putWideRow(dst []byte, x []float32) {
+	for i, v := range x {
+		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
 	}
 }
 

@@ -10,7 +10,7 @@ type Family uint8
 
 // The families.
 const (
-	FamilyF16    Family = iota // exact float16 pages only
+	FamilyF16    Family = iota // exact pages only: f16, and f32 to check others against
 	FamilyHQ                   // ours: 2-bit planes, one group per token and head
 	FamilyHack                 // HACK as in arXiv 2502.03589v1
 	FamilyHackV2               // HACK as in the 2026 artifact
@@ -41,9 +41,10 @@ type Format struct {
 	Name   string
 	Family Family
 
-	PageTokens int // tokens of a page: 64, or the partition if that is larger
-	Sinks      int // leading tokens read exactly (both halves)
-	Recent     int // hq: at least this many last tokens are read exactly
+	PageTokens int  // tokens of a page: 64, or the partition if that is larger
+	Wide       bool // exact pages hold float32 (f32 only)
+	Sinks      int  // leading tokens read exactly (both halves)
+	Recent     int  // hq: at least this many last tokens are read exactly
 
 	// hq
 	K, V      Half
@@ -182,14 +183,14 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
-func FormatNames() []string { return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2"} }
+func FormatNames() []string { return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "f32"} }
 
 func base(name string) (Format, error) {
 	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true}
 	hack := Format{Family: FamilyHack, PageTokens: 64, Bits: 2, Partition: 64, SE: true, RQE: true, Stochastic: true}
 	switch name {
-	case "f16":
-		return Format{Family: FamilyF16, PageTokens: 64}, nil
+	case "f16", "f32":
+		return Format{Family: FamilyF16, PageTokens: 64, Wide: name == "f32"}, nil
 	case "hq2":
 		return hq, nil
 	case "hq3":

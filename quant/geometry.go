@@ -1,6 +1,10 @@
 package quant
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/terse-llm/terse/tensor"
+)
 
 // Geometry is a format laid out for a model's shape: where everything lies in
 // the bytes of a page. It is immutable and shared.
@@ -64,12 +68,23 @@ func (g *Geometry) check() error {
 }
 
 // ExactBytes is the size of one layer of an exact page: [head][K then V][token]
-// [channel] float16, head-major so that one head's half is contiguous.
+// [channel] of ExactType, head-major so that one head's half is contiguous.
 func (g *Geometry) ExactBytes() int { return g.KVHeads * 2 * g.exactHalf() }
 
-func (g *Geometry) exactHalf() int { return g.Format.PageTokens * g.HeadDim * 2 }
+// ExactType is the element type of exact pages: float16, float32 for f32.
+func (g *Geometry) ExactType() tensor.DType {
+	if g.Format.Wide {
+		return tensor.F32
+	}
+	return tensor.F16
+}
 
-// ExactK is head's K half of one layer of an exact page: [token][channel] float16.
+// exactRow is the size of one token's K or V of one head.
+func (g *Geometry) exactRow() int { return g.ExactType().RowBytes(g.HeadDim) }
+
+func (g *Geometry) exactHalf() int { return g.Format.PageTokens * g.exactRow() }
+
+// ExactK is head's K half of one layer of an exact page: [token][channel].
 func (g *Geometry) ExactK(page []byte, head int) []byte {
 	n := g.exactHalf()
 	return page[2*head*n : (2*head+1)*n : (2*head+1)*n]
@@ -97,7 +112,7 @@ type Span struct{ Off, Len int }
 // ExactSpans are the bytes of tokens [lo, hi) of one layer of an exact page, of
 // the halves asked for: what the wire carries of a partly needed page.
 func (g *Geometry) ExactSpans(lo, hi int, k, v bool) []Span {
-	half, tok := g.exactHalf(), g.HeadDim*2
+	half, tok := g.exactHalf(), g.exactRow()
 	var s []Span
 	for h := range g.KVHeads {
 		for i, want := range []bool{k, v} {

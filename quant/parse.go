@@ -116,6 +116,8 @@ func baseName(f Format) string {
 		return "hack"
 	case f.Family == FamilyHackV2:
 		return "hack:v2"
+	case f.Family == FamilyF16 && f.Wide:
+		return "f32"
 	case f.Family == FamilyF16:
 		return "f16"
 	case f.K.Second == SecondAll && f.V.Second == SecondAll:

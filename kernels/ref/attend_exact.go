@@ -2,7 +2,7 @@ package ref
 
 import (
 	"github.com/terse-llm/terse/kernels"
-	"github.com/terse-llm/terse/tensor"
+	"github.com/terse-llm/terse/quant"
 )
 
 // exactReader reads a tile's float16 K and V, widened once for all vectors.
@@ -14,18 +14,19 @@ func (r *exactReader) prepare(*attendItem) {}
 
 func (r *exactReader) loadKeys(it *attendItem, t *kernels.Tile) {
 	g := it.job.Geometry
-	r.k = widenRows(r.k, g.ExactK(t.Exact, it.job.Head), t.Lo, t.Hi, g.HeadDim)
+	r.k = widenRows(r.k, g, g.ExactK(t.Exact, it.job.Head), t.Lo, t.Hi)
 }
 
 func (r *exactReader) loadValues(it *attendItem, t *kernels.Tile) {
 	g := it.job.Geometry
-	r.v = widenRows(r.v, g.ExactV(t.Exact, it.job.Head), t.Lo, t.Hi, g.HeadDim)
+	r.v = widenRows(r.v, g, g.ExactV(t.Exact, it.job.Head), t.Lo, t.Hi)
 }
 
-func widenRows(dst []float32, src []byte, lo, hi, d int) []float32 {
+func widenRows(dst []float32, g *quant.Geometry, src []byte, lo, hi int) []float32 {
+	d, row := g.HeadDim, g.ExactType().RowBytes(g.HeadDim)
 	n := (hi - lo) * d
 	dst = grow(dst, (hi-lo+3)/4*4*d)
-	widen(dst[:n], tensor.F16, src[2*lo*d:2*hi*d])
+	widen(dst[:n], g.ExactType(), src[lo*row:hi*row])
 	clear(dst[n:])
 	return dst
 }
