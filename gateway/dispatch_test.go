@@ -299,7 +299,9 @@ func TestDispatchSurvivesAKilledWorker(t *testing.T) {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		},
-		"d2": func(_ context.Context, job cluster.Job, emit func(terse.Output) error) error { return answerJob(job, emit) },
+		"d2": func(_ context.Context, job cluster.Job, emit func(terse.Output) error) error {
+			return answerJob(job, emit)
+		},
 	})
 	go func() {
 		<-taken
