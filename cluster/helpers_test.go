@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -57,21 +58,9 @@ func waitFor(t *testing.T, v *View, ids ...string) {
 		for _, m := range members {
 			got = append(got, m.ID)
 		}
-		return equalStrings(got, ids)
+		return slices.Equal(got, ids)
 	})
 	require.NoError(t, err)
-}
-
-func equalStrings(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func decoder(id string) Member {
@@ -119,7 +108,7 @@ func worker(id string, handle Handler) Worker {
 	return Worker{Record: func() Member { return decoder(id) }, Handle: handle}
 }
 
-// count emits one output per token of the prompt, echoing it.
+// echo emits one output per token of the prompt.
 func echo(_ context.Context, job Job, emit func(terse.Output) error) error {
 	for _, token := range job.Request.Prompt {
 		if err := emit(terse.Output{Tokens: []terse.Token{token}}); err != nil {

@@ -152,7 +152,7 @@ func TestBrokenStreams(t *testing.T) {
 	m0, m1, m2 := outputMessage(t, 0, token), outputMessage(t, 1, token), outputMessage(t, 2, token)
 	f("gap", terse.CodeWorkerLost, "1 outputs were lost", 1, m0, m2)
 	f("first", terse.CodeWorkerLost, "1 outputs were lost", 0, m1)
-	f("tail", terse.CodeWorkerLost, "2 outputs were lost", 1, m0, numbered(kindAlive, 3))
+	f("tail", terse.CodeWorkerLost, "2 outputs were lost", 1, m0, aliveMessage(3))
 	f("twice", terse.CodeInternal, "two workers", 2, m0, m1, m1)
 	f("restarted", terse.CodeWorkerLost, "restarted", 1, m0, []byte{protocol, kindUnknown})
 	f("version", terse.CodeMismatch, "same version", 1, m0, []byte{protocol + 1, kindOutput})

@@ -71,7 +71,7 @@ func (r *run) alive() {
 	if r.finished {
 		return
 	}
-	if err := r.conn.nc.Publish(r.stream, numbered(kindAlive, r.next)); err != nil {
+	if err := r.conn.nc.Publish(r.stream, aliveMessage(r.next)); err != nil {
 		r.conn.log.Warn("cannot keep a job alive", "worker", r.worker, "error", err)
 	}
 }

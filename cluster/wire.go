@@ -181,7 +181,7 @@ func header(data []byte) (byte, []byte, error) {
 	return data[1], data[headerBytes:], nil
 }
 
-// numbered is a message that carries one number: kindAlive.
-func numbered(kind byte, n uint64) []byte {
-	return binary.AppendUvarint([]byte{protocol, kind}, n)
+// aliveMessage says how many outputs were published before it.
+func aliveMessage(next uint64) []byte {
+	return binary.AppendUvarint([]byte{protocol, kindAlive}, next)
 }
