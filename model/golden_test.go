@@ -1,0 +1,175 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/terse-llm/terse"
+)
+
+// golden is what transformers computes with the built-in model in float32.
+type golden struct {
+	Golden []struct {
+		Prompt string        `json:"prompt"`
+		IDs    []terse.Token `json:"ids"`
+		Top    [][2]float64  `json:"last_logits_top"`
+		Greedy []terse.Token `json:"greedy"` // the prompt, then what follows
+	} `json:"golden"`
+	Longs []struct {
+		IDs    []terse.Token `json:"ids"`
+		Top    [][2]float64  `json:"last_logits_top"`
+		Greedy []terse.Token `json:"greedy"`
+	} `json:"longs"`
+	Scored []struct {
+		Source string        `json:"source"`
+		IDs    []terse.Token `json:"ids"`
+		Next   []float64     `json:"next_logprob"`
+	} `json:"scored"`
+}
+
+func readGolden(t *testing.T) golden {
+	t.Helper()
+	var g golden
+	readJSON(t, filepath.Join("..", "internal", "defaultmodel", "testdata", "golden.json"), &g)
+	if len(g.Golden) < 4 || len(g.Longs) < 4 || len(g.Scored) < 4 {
+		t.Fatal("the golden file has lost entries")
+	}
+	return g
+}
+
+func readJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkTop compares the largest logits within 2e-3 of their range.
+func checkTop(t *testing.T, logits []float32, top [][2]float64) {
+	t.Helper()
+	bound := 2e-3 * (top[0][1] - top[len(top)-1][1])
+	worst := 0.0
+	for _, want := range top {
+		worst = max(worst, math.Abs(float64(logits[int(want[0])])-want[1]))
+	}
+	t.Logf("the %d largest logits differ by at most %.2g of %.2g allowed", len(top), worst, bound)
+	if !(worst <= bound) || len(top) < 20 {
+		t.Errorf("one of %d logits is off by %g, bound %g", len(top), worst, bound)
+	}
+}
+
+// The prompts' largest logits, and 160 greedy tokens of each.
+func TestGolden(t *testing.T) {
+	b := newBench(t, defaultSource(t), "f16")
+	for _, g := range readGolden(t).Golden {
+		t.Run(g.Prompt, func(t *testing.T) {
+			b.t = t
+			s := b.newSequence()
+			logits := b.feed(s, g.IDs, 512)
+			checkTop(t, logits, g.Top)
+			b.follow(s, logits, g.Greedy[len(g.IDs):])
+		})
+	}
+}
+
+// The log-probabilities of texts of 600 tokens. With keys and values in float32
+// the graph is transformers' own; rounding them to float16 (relative 2⁻¹¹, scores
+// of 10 and more, eight layers) costs 1e-3 on average and up to ten times that.
+func TestGoldenScores(t *testing.T) {
+	f := func(kv string, text int, mean, each float64) {
+		t.Helper()
+		g := readGolden(t).Scored[text]
+		rows := newBench(t, defaultSource(t), kv).all(g.IDs)
+		worst, sum := 0.0, 0.0
+		for i, want := range g.Next {
+			d := math.Abs(logProb(rows[i], g.IDs[i+1]) - want)
+			worst, sum = max(worst, d), sum+d*d
+		}
+		rms := math.Sqrt(sum / float64(len(g.Next)))
+		t.Logf("%s, %s: %d log-probabilities differ by %.2g on average and %.2g at most", kv, g.Source, len(g.Next), rms, worst)
+		if !(worst <= each && rms <= mean) || len(g.Next) != len(g.IDs)-1 {
+			t.Errorf("%s, %s: log-probabilities are off by %g on average and %g at most, bounds %g and %g", kv, g.Source, rms, worst, mean, each)
+		}
+	}
+	f("f32", 0, 1e-4, 5e-4)
+	if testing.Short() {
+		return
+	}
+	f("f16", 1, 2e-3, 1.5e-2)
+	f("f32", 2, 1e-4, 5e-4)
+	f("f16", 3, 2e-3, 1.5e-2)
+}
+
+// Facts found in long texts, up to the whole context.
+func TestGoldenLong(t *testing.T) {
+	b := newBench(t, defaultSource(t), "f16")
+	for _, g := range readGolden(t).Longs {
+		if testing.Short() && len(g.IDs) > 1000 {
+			continue
+		}
+		t.Run(fmt.Sprint(len(g.IDs)), func(t *testing.T) {
+			b.t = t
+			s := b.newSequence()
+			logits := b.feed(s, g.IDs, 512)
+			checkTop(t, logits, g.Top)
+			b.follow(s, logits, g.Greedy)
+		})
+	}
+}
+
+// Chunks of any size give equal logits: every sum has the same order.
+func TestChunks(t *testing.T) {
+	b := newBench(t, defaultSource(t), "f16")
+	g := readGolden(t).Longs[0]
+	prompt := g.IDs[len(g.IDs)-200:]
+	want := b.feed(b.newSequence(), prompt, len(prompt))
+	for _, chunk := range []int{1, 7, 64, 191} {
+		s := b.newSequence()
+		got := b.feed(s, prompt, chunk)
+		d := distance(got, want)
+		t.Logf("chunks of %d: %.2g off", chunk, d)
+		if !(d <= 1e-4*spread(want)) {
+			t.Errorf("chunks of %d: logits differ by %g of %g", chunk, d, spread(want))
+		}
+		if argmax(got) != argmax(want) {
+			t.Errorf("chunks of %d: greedy token %d, want %d", chunk, argmax(got), argmax(want))
+		}
+	}
+}
+
+// Sequences in one batch do not touch each other.
+func TestBatch(t *testing.T) {
+	b := newBench(t, defaultSource(t), "f16")
+	g := readGolden(t)
+	var batch Batch
+	var alone [][]float32
+	var views []*sequence
+	for _, p := range g.Golden {
+		alone = append(alone, b.feed(b.newSequence(), p.IDs, 512))
+		views = append(views, b.newSequence())
+	}
+	for i, p := range g.Golden { // all but the last token of each
+		b.add(&batch, views[i], p.IDs[:len(p.IDs)-1])
+	}
+	if rows := b.run(&batch); len(rows) != 0 {
+		t.Fatalf("%d rows of logits, none were wanted", len(rows))
+	}
+	batch.Reset()
+	for i, p := range g.Golden { // then these together, in one step
+		b.add(&batch, views[i], p.IDs[len(p.IDs)-1:])
+		batch.WantLast()
+	}
+	for i, row := range b.run(&batch) {
+		if d := distance(row, alone[i]); !(d <= 1e-4*spread(row)) {
+			t.Errorf("sequence %d differs by %g from the one computed alone", i, d)
+		}
+	}
+}

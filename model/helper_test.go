@@ -1,0 +1,180 @@
+package model
+
+import (
+	"math"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/internal/defaultmodel"
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/weights"
+)
+
+// bench is a model with exact pages, and the sequences that run on it.
+type bench struct {
+	t       *testing.T
+	model   *Model
+	ops     kernels.Ops
+	runner  *attention.Runner
+	g       *quant.Geometry
+	scratch Scratch
+}
+
+// newBench binds src to pages of a KV format: f16, or f32 where the graph alone
+// is in question.
+func newBench(t *testing.T, src *weights.Source, kv string) *bench {
+	t.Helper()
+	c, err := ConfigOf(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Bind(c, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := quant.ParseFormat(kv, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := c.Geometry(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tf, err := quant.NewTransform(g, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := ref.New(runtime.GOMAXPROCS(0))
+	return &bench{t: t, model: m, ops: ops, g: g, runner: attention.New(ops, g, tf, c.AttentionScale())}
+}
+
+func defaultSource(t *testing.T) *weights.Source {
+	t.Helper()
+	src, err := weights.OpenFS(defaultmodel.FS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	return src
+}
+
+func open(t *testing.T, path string) *weights.Source {
+	t.Helper()
+	src, err := weights.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	return src
+}
+
+// sequence is one sequence's pages and how far they are written.
+type sequence struct {
+	view quant.View
+	pos  int
+}
+
+func (b *bench) newSequence() *sequence { return &sequence{view: quant.View{Geometry: b.g}} }
+
+// add puts the next tokens of s into the batch.
+func (b *bench) add(batch *Batch, s *sequence, tokens []terse.Token) {
+	for len(s.view.Exact)*b.g.Format.PageTokens < s.pos+len(tokens) {
+		s.view.Exact = append(s.view.Exact, make([]byte, b.g.Layers*b.g.ExactBytes()))
+	}
+	batch.Append(tokens, &s.view, s.pos)
+	s.pos += len(tokens)
+}
+
+// run computes a batch; every row of the result is a copy.
+func (b *bench) run(batch *Batch) [][]float32 {
+	b.t.Helper()
+	logits, _, err := b.model.Forward(b.ops, b.runner, batch, &b.scratch)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var rows [][]float32
+	for row := range slices.Chunk(logits, b.model.Config.VocabSize) {
+		rows = append(rows, slices.Clone(row))
+	}
+	return rows
+}
+
+// feed runs tokens in chunks and returns the last one's logits.
+func (b *bench) feed(s *sequence, tokens []terse.Token, chunk int) []float32 {
+	b.t.Helper()
+	var last []float32
+	for part := range slices.Chunk(tokens, chunk) {
+		var batch Batch
+		b.add(&batch, s, part)
+		batch.WantLast()
+		last = b.run(&batch)[0]
+	}
+	return last
+}
+
+// all is the logits of every token of a text.
+func (b *bench) all(tokens []terse.Token) [][]float32 {
+	b.t.Helper()
+	var batch Batch
+	b.add(&batch, b.newSequence(), tokens)
+	batch.WantAll(len(tokens))
+	return b.run(&batch)
+}
+
+// closeCall is the difference of the two largest logits below which either
+// token is right: float16 keys and another order of summation may swap them.
+const closeCall = 1e-2
+
+// follow generates greedily and compares with want. Where the choice is a close
+// call it follows want, so that one swap does not end the comparison.
+func (b *bench) follow(s *sequence, logits []float32, want []terse.Token) {
+	b.t.Helper()
+	for i, w := range want {
+		best := argmax(logits)
+		if best != w && logits[best]-logits[w] >= closeCall {
+			b.t.Fatalf("token %d of %d is %d, want %d, whose logit is %g lower", i, len(want), best, w, logits[best]-logits[w])
+		}
+		if i < len(want)-1 {
+			logits = b.feed(s, []terse.Token{w}, 1)
+		}
+	}
+}
+
+func argmax(x []float32) terse.Token {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return terse.Token(best)
+}
+
+// spread is the range of a row of logits.
+func spread(x []float32) float64 { return float64(slices.Max(x) - slices.Min(x)) }
+
+// distance is the largest difference of two rows.
+func distance(a, b []float32) float64 {
+	var d float64
+	for i := range a {
+		if e := math.Abs(float64(a[i]) - float64(b[i])); !(e <= d) {
+			d = e
+		}
+	}
+	return d
+}
+
+// logProb is the natural log-probability of token t.
+func logProb(logits []float32, t terse.Token) float64 {
+	top := float64(slices.Max(logits))
+	var sum float64
+	for _, v := range logits {
+		sum += math.Exp(float64(v) - top)
+	}
+	return float64(logits[t]) - top - math.Log(sum)
+}
