@@ -54,6 +54,7 @@ type Engine struct {
 // Load is how busy an engine is.
 type Load struct {
 	Running, Waiting int
+	WaitingTokens    int // prompt tokens of requests not yet admitted
 	KVUsed, KVTotal  int64   // bytes
 	PrefillRate      float64 // prompt tokens per second, recent; 0 before the first
 	PrefixQueries    int64   // prompt tokens looked up in the prefix index, since the start
@@ -293,8 +294,14 @@ func (e *Engine) settle(plan sched.Plan) {
 
 func (e *Engine) publishLoad() {
 	st, kv := e.sched.Stats(), e.cache.Stats()
+	waiting := 0
+	for _, s := range e.seqs {
+		if s.admitted.IsZero() && s.mode != sched.ModeRemote {
+			waiting += len(s.req.Prompt)
+		}
+	}
 	e.load.Store(&Load{
-		Running: st.Running + st.Reserved, Waiting: st.Waiting,
+		Running: st.Running + st.Reserved, Waiting: st.Waiting, WaitingTokens: waiting,
 		KVUsed: kv.Used, KVTotal: kv.Budget, PrefillRate: e.rate.value(),
 		PrefixQueries: kv.QueryTokens, PrefixHits: kv.HitTokens,
 	})

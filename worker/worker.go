@@ -14,6 +14,7 @@ import (
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/transfer"
 	"github.com/terse-llm/terse/transfer/tcp"
 )
@@ -84,6 +85,9 @@ func (w *Worker) DataAddr() string {
 // Run serves until ctx ends, drains, and returns. The first part that fails ends
 // the others.
 func (w *Worker) Run(ctx context.Context) error {
+	if err := w.fitsIn(ctx); err != nil {
+		return err
+	}
 	// The engine and the data port outlive the cluster's part, so that running
 	// jobs can drain.
 	inner, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -116,6 +120,33 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
+// fitsIn refuses to join workers that could not share KV with this one: a
+// misconfigured newcomer must not stop a cluster that works.
+func (w *Worker) fitsIn(ctx context.Context) error {
+	view, err := w.cfg.Conn.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	settle, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	<-settle.Done() // those that are there answer within a round trip
+	self := candidate(w.record())
+	for _, m := range view.Members() {
+		if d := route.Difference(candidate(m), self); m.ID != self.ID && d != "" {
+			return &terse.Error{Code: terse.CodeMismatch, Message: fmt.Sprintf("cannot join the cluster: %s; give all workers the same --model, --kv and calibration, or this one another --cluster", d)}
+		}
+	}
+	return ctx.Err()
+}
+
+// settleTime is how long a joining worker listens for those that are there.
+const settleTime = 200 * time.Millisecond
+
+func candidate(m cluster.Member) route.Candidate {
+	return route.Candidate{ID: m.ID, Role: m.Role, Model: m.Model, ModelHash: m.ModelHash, Calibration: m.Calibration, Format: m.Format}
+}
+
 // handler is nil for pure prefill workers, whose prompts come over the data port.
 func (w *Worker) handler() cluster.Handler {
 	if !w.cfg.Role.Decodes() {
@@ -131,7 +162,7 @@ func (w *Worker) record() cluster.Member {
 		ID: w.cfg.ID, Role: w.cfg.Role, DataAddr: w.DataAddr(),
 		Model: w.cfg.Model, ModelHash: w.hello.ModelHash, Calibration: w.hello.Calibration,
 		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
-		Running: load.Running, Waiting: load.Waiting,
+		Running: load.Running, Waiting: load.Waiting, WaitingTokens: load.WaitingTokens,
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
 	}
 }
