@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/terse-llm/terse"
+)
+
+// reference is the answer of one worker that does everything.
+func reference(t *testing.T, h host, nats, kv string, q question) answer {
+	t.Helper()
+	name := "whole" + onlyLetters(kv)
+	args := []string{"--cluster", name}
+	w := h.worker(t, nats, "both", name, append(args, "--kv", kv)...)
+	defer w.stop()
+	g := h.gateway(t, nats, args, name)
+	defer g.stop()
+	a := g.ask(q)
+	if !strings.HasPrefix(a.timing.Route, "stay") || a.timing.KVBytes != 0 {
+		t.Fatalf("the reference moved KV: %+v", a.timing)
+	}
+	return a
+}
+
+// onlyLetters makes a part of a worker's name of a format's.
+func onlyLetters(s string) string { return strings.NewReplacer(":", "", ",", "", "=", "").Replace(s) }
+
+// wantSplit fails for an answer whose prompt was not computed elsewhere.
+func wantSplit(t *testing.T, a answer) {
+	t.Helper()
+	if !strings.HasPrefix(a.timing.Route, "split") || a.timing.KVBytes <= 0 || a.timing.Retries != 0 || a.timing.Prefill == a.timing.Decode {
+		t.Errorf("the request was not split: %+v", a.timing)
+	}
+}
+
+// Prefill and decode as two processes say what one says, in every format.
+func TestSplitEqualsWhole(t *testing.T) {
+	prompt, n := passage(t, 0, 1000), 40
+	list := formats()
+	if !*full {
+		prompt, n, list = passage(t, 0, 330), 16, []string{"hq3"}
+	}
+	h := loopback()
+	nats := h.nats(t)
+	for _, kv := range list {
+		t.Run(kv, func(t *testing.T) {
+			q := greedy(prompt, n)
+			want := reference(t, h, nats, kv, q)
+			name := "split" + onlyLetters(kv)
+			p := h.worker(t, nats, "prefill", name+"-p", "--cluster", name, "--kv", kv)
+			d := h.worker(t, nats, "decode", name+"-d", "--cluster", name, "--kv", kv)
+			g := h.gateway(t, nats, []string{"--cluster", name}, p.name, d.name)
+			got := g.ask(q)
+			wantSplit(t, got)
+			same(t, "three processes", got, want)
+			t.Logf("%.1f %% of f16's bytes for %d tokens", 100*got.timing.share(), len(prompt))
+			for _, p := range []*process{g.process, d, p} {
+				p.stop()
+			}
+			s := h.serve(t, "--kv", kv)
+			defer s.stop()
+			got = s.ask(q)
+			wantSplit(t, got)
+			same(t, "terse serve", got, want)
+		})
+	}
+}
+
+// Several of each role share the work and mix nothing up.
+func TestSeveralOfEach(t *testing.T) {
+	needFull(t)
+	h := loopback()
+	nats := h.nats(t)
+	questions := make([]question, 8)
+	for i := range questions {
+		questions[i] = greedy(passage(t, 700*i, 300+20*i), 12)
+	}
+	var names []string
+	for _, role := range []string{"prefill", "decode"} {
+		for i := range 2 {
+			names = append(names, h.worker(t, nats, role, fmt.Sprintf("%s-%d", role, i)).name)
+		}
+	}
+	g := h.gateway(t, nats, nil, names...)
+	asked := make([]*asking, len(questions))
+	for i, q := range questions {
+		asked[i] = g.begin(t.Context(), q)
+	}
+	used := map[string]bool{}
+	answers := make([]answer, len(questions))
+	for i := range asked {
+		answers[i] = asked[i].wait()
+		if answers[i].status != 200 {
+			t.Fatalf("request %d: status %d, %s", i, answers[i].status, answers[i].body)
+		}
+		wantSplit(t, answers[i])
+		used[answers[i].timing.Prefill], used[answers[i].timing.Decode] = true, true
+	}
+	for _, name := range names {
+		if !used[name] {
+			t.Errorf("worker %s had nothing to do", name)
+		}
+	}
+	g.awaitFree()
+	whole := h.serve(t)
+	for i, q := range questions {
+		same(t, fmt.Sprintf("request %d", i), answers[i], whole.ask(q))
+	}
+}
+
+// A conversation's second turn finds the pages of its first.
+func TestPrefixReuse(t *testing.T) {
+	s := loopback().serve(t, "--kv", "f16")
+	prompt := passage(t, 0, 330)
+	first := s.ask(greedy(prompt, 4))
+	again := s.ask(greedy(prompt, 4))
+	same(t, "again", again, first)
+	if first.Usage.Details.Cached != 0 || again.Usage.Details.Cached < 256 {
+		t.Errorf("cached tokens %d, then %d", first.Usage.Details.Cached, again.Usage.Details.Cached)
+	}
+	longer := append(prompt, []terse.Token{300, 301, 302}...)
+	if a := s.ask(greedy(longer, 4)); a.Usage.Details.Cached < 256 {
+		t.Errorf("cached tokens of a longer prompt: %d", a.Usage.Details.Cached)
+	}
+}

@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"net"
+	"os/exec"
+	"slices"
+	"testing"
+
+	"github.com/terse-llm/terse/cluster"
+)
+
+// host is where processes run: this machine's loopback, or a network namespace.
+type host struct {
+	ns string // "" = the tests' own
+	ip string
+}
+
+func loopback() host { return host{ip: "127.0.0.1"} }
+
+func (h host) start(t *testing.T, name string, argv ...string) *process {
+	t.Helper()
+	if h.ns != "" {
+		argv = append([]string{"ip", "netns", "exec", h.ns}, argv...)
+	}
+	return start(t, name, argv...)
+}
+
+// nats starts Debian's nats-server where it is installed, else the one that
+// terse embeds, and returns its URL.
+func (h host) nats(t *testing.T) string {
+	t.Helper()
+	bin := natsServer()
+	if bin == "" && h.ns != "" {
+		t.Skip("no nats-server installed")
+	}
+	if bin == "" {
+		s, err := cluster.StartServer(cluster.ServerOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Shutdown)
+		return s.URL()
+	}
+	p := h.start(t, "nats-server", bin, "-a", h.ip, "-p", "-1")
+	addr := p.awaitLog(`Listening for client connections on (\S+)`)[1]
+	p.awaitLog(`Server is ready`)
+	return "nats://" + addr
+}
+
+func natsServer() string {
+	for _, name := range []string{"nats-server", "/usr/sbin/nats-server"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// worker starts a worker and waits until it has loaded its model.
+func (h host) worker(t *testing.T, nats, role, id string, args ...string) *process {
+	t.Helper()
+	argv := []string{program, "worker", "--role", role, "--id", id, "--nats", nats, "--kv-memory", "128MiB"}
+	if !slices.Contains(args, "--data-listen") {
+		argv = append(argv, "--data-listen", h.ip+":0")
+	}
+	p := h.start(t, id, append(argv, args...)...)
+	p.awaitLog(`worker ready`)
+	return p
+}
+
+// api is a process with the OpenAI API, and a client of it.
+type api struct {
+	*process
+	*client
+}
+
+// gateway starts a gateway and waits until it knows the workers.
+func (h host) gateway(t *testing.T, nats string, args []string, workers ...string) api {
+	t.Helper()
+	argv := []string{program, "gateway", "--nats", nats, "--listen", h.ip + ":0"}
+	p := h.start(t, "gateway", append(argv, args...)...)
+	url := p.awaitLog(`gateway ready.* api=(\S+)/v1`)[1]
+	for _, id := range workers {
+		p.awaitLog(`member joined.* id=` + id + ` `)
+	}
+	a := api{p, newClient(t, url, h.ns)}
+	a.awaitReady()
+	return a
+}
+
+// serve starts everything in one process.
+func (h host) serve(t *testing.T, args ...string) api {
+	t.Helper()
+	argv := []string{program, "serve", "--listen", h.ip + ":0", "--kv-memory", "128MiB"}
+	p := h.start(t, "serve", append(argv, args...)...)
+	a := api{p, newClient(t, p.awaitLog(`at (http://\S+)/v1`)[1], h.ns)}
+	a.awaitReady()
+	return a
+}
+
+// observer sees the workers' records as a gateway does.
+func observer(t *testing.T, nats string) *cluster.View {
+	t.Helper()
+	conn, err := cluster.Connect(t.Context(), cluster.Options{URL: nats, Name: "observer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	view, err := conn.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(view.Close)
+	return view
+}
+
+// awaitMember waits until a worker's record is as wanted.
+func awaitMember(t *testing.T, v *cluster.View, id, what string, ok func(cluster.Member) bool) {
+	t.Helper()
+	var last cluster.Member
+	if !poll(func() bool {
+		for _, m := range v.Members() {
+			if m.ID == id {
+				last = m
+				return ok(m)
+			}
+		}
+		return false
+	}) {
+		t.Fatalf("worker %s is never %s: %+v", id, what, last)
+	}
+}
+
+func busy(m cluster.Member) bool { return m.Running > 0 }
+
+func idle(m cluster.Member) bool {
+	return m.Running == 0 && m.Waiting == 0 && m.KVFree == m.KVTotal
+}
+
+// freeAddress is an address on loopback that nothing listened on a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
