@@ -1,0 +1,207 @@
+package quant
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func randomRow(r *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+func testCalibration(layers, heads, d int) *Calibration {
+	r := rand.New(rand.NewPCG(3, 3))
+	n := layers * heads * d
+	return &Calibration{Layers: layers, KVHeads: heads, HeadDim: d, KMean: randomRow(r, n), VMean: randomRow(r, n)}
+}
+
+func transformOf(t *testing.T, name string, d int, cal *Calibration) *Transform {
+	t.Helper()
+	g, err := NewGeometry(parse(t, name, cal != nil), 2, 2, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tf, err := NewTransform(g, cal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tf
+}
+
+func dotRow(a, b []float32) (s float64) {
+	for i := range a {
+		s += float64(a[i]) * float64(b[i])
+	}
+	return s
+}
+
+// In the cache's basis all scores of a query move by one constant, and weighted
+// sums of V come back: attention is unchanged.
+func TestTransformKeepsAttention(t *testing.T) {
+	for _, name := range []string{"hq2", "hq2,rotate=off", "hq2,mean=off", "hack", "f16"} {
+		for _, d := range []int{8, 64, 72, 80, 96, 128} {
+			r := rand.New(rand.NewPCG(uint64(d), 1))
+			tf := transformOf(t, name, d, testCalibration(2, 2, d))
+			const tokens, heads, layer = 5, 4, 1
+			k, v := randomRow(r, tokens*2*d), randomRow(r, tokens*2*d)
+			q := randomRow(r, heads*d)
+			k0, v0, q0 := slices.Clone(k), slices.Clone(v), slices.Clone(q)
+			tf.Keys(layer, k)
+			tf.Values(layer, v)
+			tf.Queries(layer, q)
+			out, want := make([]float32, heads*d), make([]float32, heads*d)
+			for h := range heads {
+				kv := h / 2
+				var shift float64
+				for tok := range tokens {
+					at := (tok*2 + kv) * d
+					before, after := dotRow(q0[h*d:(h+1)*d], k0[at:at+d]), dotRow(q[h*d:(h+1)*d], k[at:at+d])
+					if tok == 0 {
+						shift = after - before
+					}
+					if math.Abs(after-before-shift) > 1e-4 {
+						t.Fatalf("%s d%d: head %d token %d moves by %g, token 0 by %g", name, d, h, tok, after-before, shift)
+					}
+					for c := range d { // weights 0, 1, 2, … /10 sum to 1
+						out[h*d+c] += float32(tok) / 10 * v[at+c]
+						want[h*d+c] += float32(tok) / 10 * v0[at+c]
+					}
+				}
+			}
+			tf.Outputs(layer, out, heads)
+			for i := range out {
+				if math.Abs(float64(out[i]-want[i])) > 1e-5 {
+					t.Fatalf("%s d%d: output %d is %g, want %g", name, d, i, out[i], want[i])
+				}
+			}
+		}
+	}
+}
+
+// Rotation spreads one large channel over its block, and other formats are left
+// alone.
+func TestRotationSpreads(t *testing.T) {
+	x := make([]float32, 2*64)
+	x[3] = 8
+	transformOf(t, "hq2", 64, nil).Keys(0, x)
+	for c, v := range x[:64] {
+		if math.Abs(math.Abs(float64(v))-1) > 1e-6 {
+			t.Fatalf("channel %d is %g, want ±1", c, v)
+		}
+	}
+	y := randomRow(rand.New(rand.NewPCG(1, 2)), 128)
+	want := slices.Clone(y)
+	tf := transformOf(t, "hack", 64, testCalibration(2, 2, 64))
+	tf.Keys(0, y)
+	tf.Values(0, y)
+	tf.Queries(0, y)
+	tf.Outputs(0, y, 2)
+	if !slices.Equal(y, want) {
+		t.Error("hack's transform changes values")
+	}
+}
+
+// The signs of the rotations are part of the format: caches travel.
+func TestRotationSigns(t *testing.T) {
+	f := func(half int, want uint64) {
+		t.Helper()
+		var got uint64
+		for c, s := range newRotation(64, half).signs {
+			if s < 0 {
+				got |= 1 << c
+			}
+		}
+		if got != want {
+			t.Errorf("signs of half %d: %#x, want %#x", half, got, want)
+		}
+	}
+	f(HalfK, 0xb345d63d0223b88b)
+	f(HalfV, 0x45fbee0a3bff3eda)
+}
+
+func TestCalibrationFile(t *testing.T) {
+	c := testCalibration(3, 2, 8)
+	var file bytes.Buffer
+	if err := WriteCalibration(&file, c); err != nil {
+		t.Fatal(err)
+	}
+	data := file.Bytes()
+	got, err := ReadCalibration(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) {
+		t.Error("a calibration does not survive its file")
+	}
+	f := func(what string, data []byte, want string) {
+		t.Helper()
+		if _, err := ReadCalibration(bytes.NewReader(data)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+	}
+	f("empty", nil, "line of JSON")
+	f("cut", data[:len(data)-1], "wants 384 bytes of means, found 383")
+	f("longer", append(slices.Clone(data), 0), "found 385")
+	f("other kind", []byte(`{"format":"x","version":1}`+"\n"), "want \"terse-calibration\" version 1")
+	f("unknown field", []byte(`{"format":"terse-calibration","version":1,"rank":3}`+"\n"), "unknown field")
+	f("huge", []byte(`{"format":"terse-calibration","version":1,"layers":4096,"kv_heads":4096,"head_dim":4096}`+"\n"), "more than")
+	f("negative", []byte(`{"format":"terse-calibration","version":1,"layers":-1,"kv_heads":1,"head_dim":1}`+"\n"), "from 1 to")
+	bad := slices.Clone(data)
+	copy(bad[len(bad)-4:], []byte{0, 0, 0xc0, 0x7f})
+	f("not a number", bad, "outside float16's range")
+}
+
+func TestTransformRefusesOtherShapes(t *testing.T) {
+	g, err := NewGeometry(parse(t, "hq2", true), 2, 2, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = NewTransform(g, testCalibration(2, 2, 32))
+	if err == nil || !strings.Contains(err.Error(), "terse calibrate") {
+		t.Errorf("a calibration of another shape: %v", err)
+	}
+}
+
+func FuzzReadCalibration(f *testing.F) {
+	var file bytes.Buffer
+	if err := WriteCalibration(&file, testCalibration(1, 1, 2)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(file.Bytes())
+	f.Add([]byte("{}\n"))
+	f.Add([]byte(`{"format":"terse-calibration","version":1,"layers":1,"kv_heads":1,"head_dim":1}` + "\n12345678"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := ReadCalibration(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		if err := WriteCalibration(&again, c); err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+	})
+}
+
+func TestGeometryRefuses(t *testing.T) {
+	f := func(name string, headDim int, want string) {
+		t.Helper()
+		if _, err := NewGeometry(parse(t, name, true), 2, 2, headDim); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s at head_dim %d: %v, want %q", name, headDim, err, want)
+		}
+	}
+	f("hq2", 0, "positive")
+	f("hq2", 20, "multiple of 8")
+	f("hack", 2048, "at most 1024")
+	f("hq2,k2=lead:64", 64, "leading channels")
+	if _, err := NewGeometry(parse(t, "f16", true), 2, 2, 20); err != nil {
+		t.Errorf("f16 takes any head_dim: %v", err)
+	}
+}
