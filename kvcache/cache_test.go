@@ -11,7 +11,7 @@ import (
 )
 
 func TestNewNamesTheLeastBudget(t *testing.T) {
-	g := &quant.Geometry{Format: formats["hq"], Layers: 3, KVHeads: 2, HeadDim: 16}
+	g := &quant.Geometry{Format: formats["hq"], Layers: 3, KVHeads: 2, HeadDim: 16, HeadBytes: 80}
 	least := int64(2 * 3 * g.ExactBytes()) // a sink page and an open page
 	least += int64(3 * g.CodedBytes())     // the open page when it is full
 	_, err := New(g, least-1)
