@@ -349,7 +349,7 @@ func TestGoldenPages(t *testing.T) {
 	f("hq2", "6144 7911daad2cfb1388")
 	f("hq4,sym=off", "12288 ec70c6620ce6293f")
 	f("hq2,k2=lead:16,v2=tokens:8", "7328 8c78f84a6e7011c6")
-	f("hack", "7712 92cf3e22c1ff3c61")
+	f("hack", "7712 e1cb1acf50171eba")
 	f("hack:v2,bits=4,partition=32", "15488 8460aab8bde3de92")
 }
 

@@ -46,7 +46,7 @@ func (r Rounding) Level(y, last float32, i int) uint8 {
 
 // uniform is a number in [0, 1) with 24 random bits.
 func (r Rounding) uniform(i int) float32 {
-	return float32(mix(r.key^uint64(i)<<1|1)>>40) * (1.0 / (1 << 24))
+	return float32(mix(r.key^uint64(i))>>40) * (1.0 / (1 << 24))
 }
 
 // mix is a bijection of 64-bit words in which every input bit reaches every

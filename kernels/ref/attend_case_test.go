@@ -113,7 +113,8 @@ func (c *cache) read(t *kernels.Tile, half int) []float64 {
 type tileTruth struct {
 	*kernels.Tile
 	k, v  []float64
-	vBits []int // of the codes of V, 0 where exact
+	vBits []int // of the codes of V, nil where exact
+	codes []int // of K, nil where exact
 }
 
 func (c *cache) truth(j *kernels.AttnJob) []tileTruth {
@@ -121,6 +122,9 @@ func (c *cache) truth(j *kernels.AttnJob) []tileTruth {
 	for i := range j.Tiles {
 		t := &j.Tiles[i]
 		truth[i] = tileTruth{Tile: t, k: c.read(t, quant.HalfK), v: c.read(t, quant.HalfV)}
+		if t.KCoded {
+			truth[i].codes, _ = dequant.Codes(c.g, t.Coded, 0, quant.HalfK)
+		}
 		if t.VCoded {
 			_, truth[i].vBits = dequant.Codes(c.g, t.Coded, 0, quant.HalfV)
 		}

@@ -84,10 +84,9 @@ func checkScores(t *testing.T, name string, it *attendItem, tile *tileTruth, b *
 		}
 		if tile.KCoded && g.Format.Family == quant.FamilyHackV2 { // its queries stand beside scale and min
 			want, size = 0, 0
-			codes, _ := dequant.Codes(g, tile.Coded, it.job.Head, quant.HalfK)
 			for ch, x := range q {
 				_, zero := dequant.Params(g, g.CodedHead(tile.Coded, it.job.Head), quant.HalfK, tok, ch, g.Format.Bits)
-				p := x*float64(codes[tok*d+ch]) + float64(it.query(b.first + l)[ch])*zero
+				p := x*float64(tile.codes[tok*d+ch]) + float64(it.query(b.first + l)[ch])*zero
 				want, size = want+p, size+math.Abs(p)
 			}
 		}
