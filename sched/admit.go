@@ -106,6 +106,6 @@ func (s *Scheduler) activate(q *seq, to state) time.Duration {
 	s.queue = s.queue[1:]
 	s.fresh = min(s.fresh, len(s.queue))
 	q.state = to
-	s.active = append(s.active, q)
+	s.active = insert(s.active, q)
 	return s.now.Sub(q.since)
 }

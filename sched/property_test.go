@@ -205,7 +205,8 @@ func (w *world) settle(p Plan) {
 func (w *world) checkBudget(p Plan) {
 	decodes, prompts := 0, 0
 	for _, work := range p.Rows {
-		if work.Sample && len(work.Tokens) == 1 && prompts == 0 {
+		last := work.From+len(work.Tokens) == len(w.find(work.ID).tokens)
+		if last && len(work.Tokens) == 1 && prompts == 0 {
 			decodes++
 		} else {
 			prompts += len(work.Tokens)
@@ -337,12 +338,16 @@ func TestRandomRequestsAllFinish(t *testing.T) {
 				live := func(*request) bool { return true }
 				reserved := func(r *request) bool { return r.reserved }
 				held := func(r *request) bool { return r.held }
-				step := func(*rapid.T) { w.step() }
+				step := func(rt *rapid.T) {
+					for range rapid.IntRange(1, 6).Draw(rt, "steps") {
+						w.step()
+					}
+				}
 				rt.Repeat(map[string]func(*rapid.T){
 					"add":      w.add,
+					"add2":     w.add,
 					"step":     step,
 					"step2":    step,
-					"step3":    step,
 					"cancel":   func(rt *rapid.T) { w.cancel(w.pick(rt, live)) },
 					"kvready":  func(rt *rapid.T) { w.kvReady(w.pick(rt, reserved)) },
 					"kvfailed": func(rt *rapid.T) { w.kvFailed(w.pick(rt, reserved)) },

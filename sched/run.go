@@ -117,8 +117,8 @@ func (s *Scheduler) preemptYounger(q *seq) bool {
 	return false
 }
 
-// preempt takes a sequence's pages and puts it in front of the queue: it is
-// older than all that wait.
+// preempt takes a sequence's pages and puts it back into the queue at its age:
+// in front of all that were never admitted.
 func (s *Scheduler) preempt(q *seq) {
 	s.cache.Free(&q.table)
 	if q.mode == ModeRemote {
@@ -127,9 +127,7 @@ func (s *Scheduler) preempt(q *seq) {
 	}
 	q.state, q.since = waiting, s.now
 	q.written, q.next, q.peak = 0, 0, 0
-	s.queue = append(s.queue, nil)
-	copy(s.queue[1:], s.queue)
-	s.queue[0] = q
+	s.queue = insert(s.queue, q)
 	s.plan.Preempted = append(s.plan.Preempted, q.id)
 }
 

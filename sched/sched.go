@@ -153,5 +153,3 @@ func (s *Scheduler) Check() error {
 	}
 	return s.cache.Check(live...)
 }
-
-func byAge(a, b *seq) int { return cmp.Compare(a.age, b.age) }

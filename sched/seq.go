@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -83,4 +85,12 @@ func (q *seq) mostWritten() int {
 		return q.promptLen
 	}
 	return q.promptLen + max(0, q.maxTokens-1)
+}
+
+func byAge(a, b *seq) int { return cmp.Compare(a.age, b.age) }
+
+// insert puts q into a list that is ordered by age.
+func insert(list []*seq, q *seq) []*seq {
+	i, _ := slices.BinarySearchFunc(list, q, byAge)
+	return slices.Insert(list, i, q)
 }
