@@ -47,5 +47,10 @@ e2e:
 	$(GO) test -count=1 -timeout 30m ./e2e/...
 	cd e2e/openai && $(GO) test -count=1 ./...
 
+# What the built-in model's KV formats know of it; workers compare the file's
+# hash, so a new file is a new model to them.
+calibration:
+	$(GO) run ./cmd/terse calibrate --out internal/defaultmodel/kv.calibration
+
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./kernels/... ./quant/... ./tokenizer/... ./sched/...

@@ -176,7 +176,7 @@ func printDivergence(w io.Writer, name string, rows []*eval.Divergence) {
 func (f *evalFlags) runTasks(c *cobra.Command, s eval.Subject, tok *tokenizer.Tokenizer, report *evalReport) error {
 	for _, task := range list(f.tasks) {
 		for _, format := range append([]string{"f16"}, f.kvFormats()...) {
-			r, err := eval.RunTask(c.Context(), s, tok, task, format, f.length, f.cases)
+			r, err := eval.RunTask(c.Context(), s, tok, task, format, f.length, f.cases, bar(c.ErrOrStderr(), task+" "+format))
 			if err != nil {
 				return err
 			}

@@ -8,7 +8,7 @@ import (
 // Name is what the model is called on the command line and in the API.
 const Name = "terse-16m"
 
-//go:embed config.json generation_config.json tokenizer.json tokenizer_config.json
+//go:embed config.json generation_config.json tokenizer.json tokenizer_config.json kv.calibration
 //go:embed model.safetensors.index.json model-*.safetensors
 var files embed.FS
 

@@ -30,8 +30,8 @@ func TestFS(t *testing.T) {
 			}
 		}
 	}
-	if len(entries) != 9 || shards != 4 {
-		t.Errorf("%d files, %d shards without a copy; want 9 and 4", len(entries), shards)
+	if len(entries) != 10 || shards != 4 {
+		t.Errorf("%d files, %d shards without a copy; want 10 and 4", len(entries), shards)
 	}
 	for _, page := range []string{"README.md", "testdata", "testdata/golden.json", "files.go"} {
 		if _, err := fs.Stat(FS(), page); err == nil {
