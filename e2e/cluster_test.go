@@ -21,7 +21,18 @@ func reference(t *testing.T, h host, nats, kv string, q question) answer {
 	if !strings.HasPrefix(a.timing.Route, "stay") || a.timing.KVBytes != 0 {
 		t.Fatalf("the reference moved KV: %+v", a.timing)
 	}
+	if said := distinct(a); said < q.MaxTokens/4 {
+		t.Fatalf("the reference says only %d different tokens, which proves little: %q", said, a.Choices[0].Text)
+	}
 	return a
+}
+
+func distinct(a answer) int {
+	seen := map[string]bool{}
+	for _, token := range a.Choices[0].Logprobs.Tokens {
+		seen[token] = true
+	}
+	return len(seen)
 }
 
 // onlyLetters makes a part of a worker's name of a format's.

@@ -1,0 +1,321 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/transfer/mem"
+)
+
+// fleet is a cluster on loopback that something is going to happen to.
+type fleet struct {
+	nats    string
+	gateway api
+	view    *cluster.View
+	workers map[string]*process
+}
+
+// newFleet starts workers named for their role and a letter: "prefill-a".
+func newFleet(t *testing.T, ids ...string) *fleet {
+	t.Helper()
+	h := loopback()
+	f := &fleet{nats: h.nats(t), workers: map[string]*process{}}
+	for _, id := range ids {
+		role, _, _ := strings.Cut(id, "-")
+		f.workers[id] = h.worker(t, f.nats, role, id)
+	}
+	f.gateway = h.gateway(t, f.nats, nil, ids...)
+	f.view = observer(t, f.nats)
+	return f
+}
+
+// await waits until a worker's record is as wanted.
+func (f *fleet) await(t *testing.T, id, what string, ok func(cluster.Member) bool) {
+	t.Helper()
+	awaitMember(t, f.view, id, what, ok)
+}
+
+// awaitIdle waits until the workers that are left hold nothing.
+func (f *fleet) awaitIdle(t *testing.T) {
+	t.Helper()
+	for id, p := range f.workers {
+		if p.running() {
+			f.await(t, id, "idle", idle)
+		}
+	}
+	f.gateway.awaitFree()
+}
+
+// wantRight compares an answer with that of an undisturbed process.
+func wantRight(t *testing.T, got answer, q question) {
+	t.Helper()
+	if got.status != http.StatusOK {
+		t.Fatalf("status %d: %s", got.status, got.body)
+	}
+	s := loopback().serve(t)
+	defer s.stop()
+	same(t, "after the failure", got, s.ask(q))
+}
+
+// wantFault wants an error answer with a code that says to try again.
+func wantFault(t *testing.T, got answer, codes ...terse.Code) {
+	t.Helper()
+	if got.status != http.StatusServiceUnavailable || !slices.Contains(codes, terse.Code(got.fault.Code)) || got.fault.Message == "" {
+		t.Errorf("status %d, %+v; want 503 with one of %q", got.status, got.fault, codes)
+	}
+}
+
+// slow is a prompt whose prefill takes long enough to be interrupted.
+func slow(t *testing.T, n int) question { return greedy(passage(t, 0, 2500), n) }
+
+func TestPrefillWorkerDies(t *testing.T) {
+	needFull(t)
+	f := func(name string, others ...string) {
+		t.Run(name, func(t *testing.T) {
+			fl := newFleet(t, append([]string{"prefill-a", "decode-a"}, others...)...)
+			q := slow(t, 8)
+			asked := fl.gateway.begin(t.Context(), q)
+			fl.await(t, "prefill-a", "busy", busy) // of equals, the first by name is taken
+			fl.workers["prefill-a"].kill()
+			got := asked.wait()
+			wantRight(t, got, q)
+			want := "decode-a" // nobody else prefills, so the decoder does
+			if len(others) > 0 {
+				want = others[0]
+			}
+			if got.timing.Retries != 1 || got.timing.Prefill != want {
+				t.Errorf("prefilled again by %q in try %d, want %q in 1", got.timing.Prefill, got.timing.Retries, want)
+			}
+			fl.awaitIdle(t)
+		})
+	}
+	f("another is there", "prefill-b")
+	f("no other is there")
+}
+
+func TestDecodeWorkerDiesBeforeItsFirstToken(t *testing.T) {
+	needFull(t)
+	f := func(name string, check func(*testing.T, answer, question), others ...string) {
+		t.Run(name, func(t *testing.T) {
+			fl := newFleet(t, append([]string{"prefill-a", "decode-a"}, others...)...)
+			q := slow(t, 8)
+			asked := fl.gateway.begin(t.Context(), q)
+			fl.await(t, "prefill-a", "busy", busy)
+			fl.workers["decode-a"].kill()
+			check(t, asked.wait(), q)
+			fl.awaitIdle(t)
+		})
+	}
+	f("another is there", func(t *testing.T, a answer, q question) {
+		wantRight(t, a, q)
+		if a.timing.Retries != 1 || a.timing.Decode != "decode-b" {
+			t.Errorf("timing %+v", a.timing)
+		}
+	}, "decode-b")
+	f("no other is there", func(t *testing.T, a answer, _ question) {
+		wantFault(t, a, terse.CodeWorkerLost, terse.CodeNoWorker)
+	})
+}
+
+func TestDecodeWorkerDiesInMidStream(t *testing.T) {
+	ids := []string{"prefill-a", "decode-a", "decode-b"} // another is no help: the client has tokens
+	fl := newFleet(t, ids...)
+	s, err := fl.gateway.stream(t.Context(), greedy(passage(t, 0, 300), 3000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for range 3 {
+		if err := s.next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fl.workers["decode-a"].kill()
+	err = s.rest()
+	var fault *streamFault
+	if !errors.As(err, &fault) || fault.Code != string(terse.CodeWorkerLost) {
+		t.Errorf("after %d chunks the stream ended by %v, want an event with code %s", s.chunks, err, terse.CodeWorkerLost)
+	}
+	fl.awaitIdle(t)
+	fl.gateway.ask(greedy(passage(t, 10, 300), 2)) // the other serves on
+}
+
+// What a bad link does to the KV on its way is noticed, and the answer is right.
+func TestDamagedTransfer(t *testing.T) {
+	needFull(t)
+	h := loopback()
+	for _, script := range []string{"corrupt@100000", "drop@100000", "cut@100000", "stall@100000", "corrupt@3", "cut@0"} {
+		t.Run(script, func(t *testing.T) {
+			faults, err := mem.ParseScript(script)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nats, data := h.nats(t), freeAddress(t)
+			relay, err := mem.NewRelay(data, nil, faults)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer relay.Close()
+			h.worker(t, nats, "prefill", "behind-relay", "--data-listen", data, "--data-advertise", relay.Addr())
+			h.worker(t, nats, "decode", "decoder")
+			g := h.gateway(t, nats, nil, "behind-relay", "decoder")
+			q := greedy(passage(t, 0, 330), 8)
+			got, err := g.try(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRight(t, got, q)
+			if got.timing.Retries != 1 || got.timing.KVBytes != 0 || !strings.HasPrefix(got.timing.Route, "stay") {
+				t.Errorf("the damaged KV was used: %+v", got.timing)
+			}
+			g.awaitLog(`failed before its first output.* without=behind-relay`)
+			g.awaitFree()
+		})
+	}
+}
+
+// SIGTERM lets an answer that has begun finish.
+func TestTermDrains(t *testing.T) {
+	const tokens = 60
+	// drains signals a process while a stream goes through it.
+	drains := func(t *testing.T, a api, p *process, q question, first int) {
+		t.Helper()
+		s, err := a.stream(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close()
+		for range first {
+			if err := s.next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.signal(syscall.SIGTERM)
+		if err := s.rest(); err != nil {
+			t.Errorf("%s was asked to stop, and the answer broke off after %d chunks: %v", p.name, s.chunks, err)
+		}
+		if status := p.exit(); status != 0 {
+			t.Errorf("%s exited with status %d", p.name, status)
+		}
+	}
+	t.Run("serve", func(t *testing.T) {
+		s := loopback().serve(t)
+		drains(t, s, s.process, greedy(passage(t, 0, 300), tokens), 3)
+	})
+	for _, id := range []string{"decode-a", "gateway"} {
+		t.Run(id, func(t *testing.T) {
+			needFull(t)
+			fl := newFleet(t, "prefill-a", "decode-a")
+			p := fl.workers[id]
+			if id == "gateway" {
+				p = fl.gateway.process
+			}
+			drains(t, fl.gateway, p, greedy(passage(t, 0, 300), tokens), 3)
+		})
+	}
+}
+
+// A worker or a server that is asked to stop while it prefills finishes that too.
+func TestTermDrainsPrefill(t *testing.T) {
+	needFull(t)
+	q := greedy(passage(t, 0, 1200), 4)
+	t.Run("prefill worker", func(t *testing.T) {
+		fl := newFleet(t, "prefill-a", "decode-a")
+		asked := fl.gateway.begin(t.Context(), q)
+		fl.await(t, "prefill-a", "busy", busy)
+		fl.workers["prefill-a"].signal(syscall.SIGTERM)
+		got := asked.wait()
+		wantRight(t, got, q)
+		if got.timing.Retries != 0 {
+			t.Errorf("the prompt was computed again: %+v", got.timing)
+		}
+		if status := fl.workers["prefill-a"].exit(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+	})
+	t.Run("serve", func(t *testing.T) {
+		s := loopback().serve(t)
+		asked := s.begin(t.Context(), q)
+		if !poll(func() bool { return s.metric("vllm:num_requests_running") > 0 }) {
+			t.Fatal("the request never runs")
+		}
+		s.signal(syscall.SIGTERM)
+		if got := asked.wait(); got.status != http.StatusOK {
+			t.Errorf("status %d: %s", got.status, got.body)
+		}
+		if status := s.exit(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+	})
+}
+
+// Clients that leave, at whatever moment, leave nothing behind.
+func TestAbortsFreeEverything(t *testing.T) {
+	aborts, most := 200, 1500*time.Millisecond
+	if !*full {
+		aborts, most = 20, 500*time.Millisecond
+	}
+	fl := newFleet(t, "prefill-a", "decode-a")
+	var wg sync.WaitGroup
+	work := make(chan int)
+	for range 8 {
+		wg.Go(func() {
+			for i := range work {
+				fl.abort(t, i, time.Duration(rand.Int64N(int64(most))))
+			}
+		})
+	}
+	for i := range aborts {
+		work <- i
+	}
+	close(work)
+	wg.Wait()
+	fl.awaitIdle(t)
+	fl.gateway.ask(greedy(passage(t, 5, 300), 4))
+	fl.awaitIdle(t)
+}
+
+// abort asks something of its own and leaves after a while.
+func (f *fleet) abort(t *testing.T, i int, after time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	defer cancel()
+	q := greedy(passage(t, 37*i%7000, 270+i%60), 1000)
+	s, err := f.gateway.stream(ctx, q)
+	if err == nil {
+		err = s.rest()
+		s.close()
+	}
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		t.Errorf("abort %d: the request ended by itself: %v", i, err)
+	}
+}
+
+// A request that its client gives up on stops being computed.
+func TestDisconnectStopsPrefill(t *testing.T) {
+	needFull(t)
+	fl := newFleet(t, "prefill-a", "decode-a")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := fl.gateway.begin(ctx, greedy(passage(t, 0, 7000), 100))
+	fl.await(t, "prefill-a", "busy", busy)
+	cancel()
+	<-asked.done
+	fl.awaitIdle(t)
+	for id, w := range fl.workers {
+		if !w.running() {
+			t.Errorf("%s is gone", id)
+		}
+	}
+	fl.gateway.awaitLog(fmt.Sprintf(`endpoint=completions.* status=%d `, 499))
+}

@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// nsPrefix begins the names of all network namespaces that these tests make,
+// and of no others; the number of the test process follows.
+const nsPrefix = "terse-e2e-"
+
+// network is hosts joined by a switch, each behind a shaped link. All of it
+// lies in namespaces of its own: the machine's network is not touched.
+type network struct {
+	t      *testing.T
+	prefix string
+}
+
+// newNetwork makes n hosts whose links carry rate in each direction.
+func newNetwork(t *testing.T, n int, rate string) []host {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	for _, tool := range []string{"ip", "tc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("network namespaces need %s (package iproute2)", tool)
+		}
+	}
+	sweep(t)
+	w := &network{t: t, prefix: fmt.Sprintf("%s%d-", nsPrefix, os.Getpid())}
+	hub := w.namespace("switch")
+	w.do("ip", "-n", hub, "link", "add", "bridge", "type", "bridge")
+	w.do("ip", "-n", hub, "link", "set", "bridge", "up")
+	hosts := make([]host, n)
+	for i := range hosts {
+		hosts[i] = w.host(hub, i, rate)
+	}
+	return hosts
+}
+
+func (w *network) host(hub string, i int, rate string) host {
+	w.t.Helper()
+	h := host{ns: w.namespace(fmt.Sprint("host", i)), ip: fmt.Sprintf("10.77.0.%d", i+1)}
+	port := fmt.Sprint("port", i)
+	w.do("ip", "-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", h.ns)
+	w.do("ip", "-n", hub, "link", "set", port, "master", "bridge", "up")
+	w.do("ip", "-n", h.ns, "link", "set", "lo", "up")
+	w.do("ip", "-n", h.ns, "addr", "add", h.ip+"/24", "dev", "eth0")
+	w.do("ip", "-n", h.ns, "link", "set", "eth0", "up")
+	for _, end := range [][2]string{{h.ns, "eth0"}, {hub, port}} {
+		w.do("tc", "-n", end[0], "qdisc", "add", "dev", end[1], "root", "tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
+	}
+	return h
+}
+
+// namespace makes one that goes away with the test.
+func (w *network) namespace(name string) string {
+	w.t.Helper()
+	name = w.prefix + name
+	w.do("ip", "netns", "add", name)
+	w.t.Cleanup(func() {
+		if out, err := exec.Command("ip", "netns", "delete", name).CombinedOutput(); err != nil {
+			w.t.Errorf("cannot delete network namespace %s: %v: %s", name, err, out)
+		}
+	})
+	return name
+}
+
+func (w *network) do(argv ...string) {
+	w.t.Helper()
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		w.t.Fatalf("%s: %v: %s", strings.Join(argv, " "), err, out)
+	}
+}
+
+// sweep deletes what test processes left behind that were killed.
+func sweep(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("ip", "netns", "list").Output()
+	if err != nil {
+		t.Fatalf("cannot list network namespaces: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		rest, ours := strings.CutPrefix(name, nsPrefix)
+		number, _, _ := strings.Cut(rest, "-")
+		pid, err := strconv.Atoi(number)
+		if !ours || err != nil || syscall.Kill(pid, 0) == nil {
+			continue
+		}
+		if out, err := exec.Command("ip", "netns", "delete", name).CombinedOutput(); err != nil {
+			t.Logf("cannot delete the stale network namespace %s: %v: %s", name, err, out)
+		}
+	}
+}
+
+// sent is how many bytes a host has sent over its link, headers and all.
+func (h host) sent(t *testing.T) int64 {
+	t.Helper()
+	out, err := exec.Command("ip", "-n", h.ns, "-s", "-j", "link", "show", "dev", "eth0").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var links []struct {
+		Stats struct{ TX struct{ Bytes int64 } } `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &links); err != nil || len(links) != 1 {
+		t.Fatalf("cannot read %q: %v", out, err)
+	}
+	return links[0].Stats.TX.Bytes
+}
+
+// Three machines on a 1 Gb/s network say what one process says, and move as
+// little as the formats promise.
+func TestThreeMachines(t *testing.T) {
+	needFull(t)
+	hosts := newNetwork(t, 3, "1gbit")
+	front, first, second := hosts[0], hosts[1], hosts[2]
+	nats := front.nats(t)
+	// The largest part of f16's bytes for 4,096 tokens, exact windows included.
+	most := map[string]float64{"hq2": 0.21, "hq3": 0.27, "hack": 0.18}
+	for _, kv := range formats() {
+		t.Run(kv, func(t *testing.T) {
+			q := greedy(passage(t, 400, 600), 24)
+			s := loopback().serve(t, "--kv", kv)
+			want := s.ask(q)
+			s.stop()
+
+			name := onlyLetters(kv)
+			args := []string{"--cluster", name, "--kv", kv}
+			first.worker(t, nats, "prefill", "prefill-"+name, args...)
+			second.worker(t, nats, "decode", "decode-"+name, args...)
+			g := front.gateway(t, nats, args[:2], "prefill-"+name, "decode-"+name)
+			got := g.ask(q)
+			wantSplit(t, got)
+			same(t, "three machines", got, want)
+			if limit, ok := most[kv]; ok {
+				wantBytes(t, g, first, limit)
+			}
+		})
+	}
+}
+
+// wantBytes sends a prompt of 4,096 tokens and compares what its KV cost, by
+// the timing and by the network's own count.
+func wantBytes(t *testing.T, g api, prefill host, most float64) {
+	t.Helper()
+	before := prefill.sent(t)
+	a := g.ask(greedy(passage(t, 1000, 4096), 2))
+	wire := prefill.sent(t) - before
+	wantSplit(t, a)
+	if share := a.timing.share(); share > most {
+		t.Errorf("%d bytes moved, %.1f %% of f16's %d; want %.0f %% at most", a.timing.KVBytes, 100*share, a.timing.KVBytesF16, 100*most)
+	}
+	if f16 := int64(4096 * 4096); a.timing.KVBytesF16 != f16 {
+		t.Errorf("f16 would be %d bytes, want %d: 4,096 tokens of 8 layers, 2 heads and 64 channels of K and V", a.timing.KVBytesF16, f16)
+	}
+	if ratio := float64(wire) / float64(a.timing.KVBytes); ratio < 1 || ratio > 1.06 {
+		t.Errorf("the prefill worker sent %d bytes, %.3f times the %d that the timing reports", wire, ratio, a.timing.KVBytes)
+	}
+	t.Logf("%d KV bytes, %.1f %% of f16's; %d on the wire", a.timing.KVBytes, 100*a.timing.share(), wire)
+}
