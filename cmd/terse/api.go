@@ -31,6 +31,9 @@ func (f *apiFlags) register(c *cobra.Command) {
 
 // bind opens the port, refusing to face the network without a key.
 func (f *apiFlags) bind() (net.Listener, error) {
+	if f.timeout < 0 {
+		return nil, fmt.Errorf("--request-timeout is %v: it cannot be negative", f.timeout)
+	}
 	host, _, err := net.SplitHostPort(f.listen)
 	if err != nil {
 		return nil, fmt.Errorf("--listen %q: write it as host:port: %w", f.listen, err)

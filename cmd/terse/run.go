@@ -40,6 +40,28 @@ func (f *runFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.system, "system", "", "system message")
 }
 
+// check refuses values that mean nothing, as the API does.
+func (f *runFlags) check(c *cobra.Command) error {
+	for _, v := range []struct {
+		name  string
+		value any
+		ok    bool
+		want  string
+	}{
+		{"temperature", f.temperature, f.temperature >= 0 && f.temperature <= 2, "0 to 2"},
+		{"top-p", f.topP, f.topP > 0 && f.topP <= 1, "above 0 and at most 1"},
+		{"min-p", f.minP, f.minP >= 0 && f.minP <= 1, "0 to 1"},
+		{"top-k", f.topK, f.topK >= 0, "0 or more"},
+		{"repetition-penalty", f.repetition, f.repetition > 0, "above 0"},
+		{"max-tokens", f.maxTokens, f.maxTokens > 0, "positive"},
+	} {
+		if !v.ok {
+			return usageError{c.CommandPath(), fmt.Errorf("--%s is %v: it must be %s", v.name, v.value, v.want)}
+		}
+	}
+	return nil
+}
+
 func (f *runFlags) params(c *cobra.Command) gateway.ChatParams {
 	seed := f.seed
 	if !c.Flags().Changed("seed") {
@@ -67,7 +89,7 @@ an answer, Ctrl-D or /bye leaves, /clear forgets the conversation.`,
   terse run --kv f16 --temperature 0 < long-prompt.txt`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := n.engine.check(c); err != nil {
+			if err := errors.Join(n.engine.check(c), r.check(c)); err != nil {
 				return err
 			}
 			log, err := logs.logger(c.ErrOrStderr())
