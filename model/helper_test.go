@@ -178,3 +178,16 @@ func logProb(logits []float32, t terse.Token) float64 {
 	}
 	return float64(logits[t]) - top - math.Log(sum)
 }
+
+// relative is the rms difference of two texts' logits over the deviation of the
+// second's.
+func relative(got, want [][]float32) float64 {
+	var diff, sum, square, n float64
+	for r := range want {
+		for i, w := range want[r] {
+			d := float64(got[r][i]) - float64(w)
+			diff, sum, square, n = diff+d*d, sum+float64(w), square+float64(w)*float64(w), n+1
+		}
+	}
+	return math.Sqrt(diff / (square - sum*sum/n))
+}
