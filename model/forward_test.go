@@ -74,8 +74,7 @@ func TestLogitRows(t *testing.T) {
 	}
 }
 
-// A step leaves no memory behind once the scratch has grown, but for the
-// bookkeeping of attention and of goroutines.
+// Activations are not allocated anew once the scratch has grown.
 func TestScratchIsReused(t *testing.T) {
 	b := smallBench(t)
 	s := b.newSequence()

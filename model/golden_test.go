@@ -69,15 +69,17 @@ func checkTop(t *testing.T, logits []float32, top [][2]float64) {
 // The prompts' largest logits, and 160 greedy tokens of each.
 func TestGolden(t *testing.T) {
 	b := newBench(t, defaultSource(t), "f16")
+	var answers []*answer
 	for _, g := range readGolden(t).Golden {
-		t.Run(g.Prompt, func(t *testing.T) {
-			b.t = t
-			s := b.newSequence()
-			logits := b.feed(s, g.IDs, 512)
-			checkTop(t, logits, g.Top)
-			b.follow(s, logits, g.Greedy[len(g.IDs):])
-		})
+		a := &answer{s: b.newSequence(), want: g.Greedy[len(g.IDs):]}
+		a.logits = b.feed(a.s, g.IDs, 512)
+		checkTop(t, a.logits, g.Top)
+		if testing.Short() {
+			a.want = a.want[:40]
+		}
+		answers = append(answers, a)
 	}
+	b.follow(answers...)
 }
 
 // The log-probabilities of texts of 600 tokens. With keys and values in float32
@@ -99,11 +101,11 @@ func TestGoldenScores(t *testing.T) {
 			t.Errorf("%s, %s: log-probabilities are off by %g on average and %g at most, bounds %g and %g", kv, g.Source, rms, worst, mean, each)
 		}
 	}
-	f("f32", 0, 1e-4, 5e-4)
+	f("f16", 1, 2e-3, 1.5e-2)
 	if testing.Short() {
 		return
 	}
-	f("f16", 1, 2e-3, 1.5e-2)
+	f("f32", 0, 1e-4, 5e-4)
 	f("f32", 2, 1e-4, 5e-4)
 	f("f16", 3, 2e-3, 1.5e-2)
 }
@@ -120,27 +122,23 @@ func TestGoldenLong(t *testing.T) {
 			s := b.newSequence()
 			logits := b.feed(s, g.IDs, 512)
 			checkTop(t, logits, g.Top)
-			b.follow(s, logits, g.Greedy)
+			b.follow(&answer{s, logits, g.Greedy})
 		})
 	}
 }
 
-// Chunks of any size give equal logits: every sum has the same order.
+// Chunks of any size give the same bits: every sum has the same order. (Another
+// backend than ref may promise less.)
 func TestChunks(t *testing.T) {
 	b := newBench(t, defaultSource(t), "f16")
 	g := readGolden(t).Longs[0]
-	prompt := g.IDs[len(g.IDs)-200:]
+	prompt := g.IDs[len(g.IDs)-150:]
 	want := b.feed(b.newSequence(), prompt, len(prompt))
-	for _, chunk := range []int{1, 7, 64, 191} {
+	for _, chunk := range []int{1, 7, 64, 149} {
 		s := b.newSequence()
 		got := b.feed(s, prompt, chunk)
-		d := distance(got, want)
-		t.Logf("chunks of %d: %.2g off", chunk, d)
-		if !(d <= 1e-4*spread(want)) {
-			t.Errorf("chunks of %d: logits differ by %g of %g", chunk, d, spread(want))
-		}
-		if argmax(got) != argmax(want) {
-			t.Errorf("chunks of %d: greedy token %d, want %d", chunk, argmax(got), argmax(want))
+		if d := distance(got, want); d != 0 {
+			t.Errorf("chunks of %d: logits differ by %g", chunk, d)
 		}
 	}
 }

@@ -130,17 +130,36 @@ func (b *bench) all(tokens []terse.Token) [][]float32 {
 // token is right: float16 keys and another order of summation may swap them.
 const closeCall = 1e-2
 
-// follow generates greedily and compares with want. Where the choice is a close
-// call it follows want, so that one swap does not end the comparison.
-func (b *bench) follow(s *sequence, logits []float32, want []terse.Token) {
+// answer is a sequence that generates greedily: the logits so far and the tokens
+// that should follow.
+type answer struct {
+	s      *sequence
+	logits []float32
+	want   []terse.Token
+}
+
+// follow generates all answers together and compares with what is wanted. Where
+// the choice is a close call it follows want, so that one swap does not end the
+// comparison.
+func (b *bench) follow(answers ...*answer) {
 	b.t.Helper()
-	for i, w := range want {
-		best := argmax(logits)
-		if best != w && logits[best]-logits[w] >= closeCall {
-			b.t.Fatalf("token %d of %d is %d, want %d, whose logit is %g lower", i, len(want), best, w, logits[best]-logits[w])
+	for i := 0; len(answers) > 0; i++ {
+		var batch Batch
+		var left []*answer
+		for n, a := range answers {
+			w, best := a.want[i], argmax(a.logits)
+			if best != w && a.logits[best]-a.logits[w] >= closeCall {
+				b.t.Fatalf("answer %d: token %d of %d is %d, want %d, whose logit is %g lower", n, i, len(a.want), best, w, a.logits[best]-a.logits[w])
+			}
+			if i < len(a.want)-1 {
+				b.add(&batch, a.s, []terse.Token{w})
+				batch.WantLast()
+				left = append(left, a)
+			}
 		}
-		if i < len(want)-1 {
-			logits = b.feed(s, []terse.Token{w}, 1)
+		answers = left
+		for n, row := range b.run(&batch) {
+			answers[n].logits = row
 		}
 	}
 }

@@ -178,10 +178,10 @@ func (g llama2cGolden) check(t *testing.T, src *weights.Source) {
 		}
 	}
 	s := b.newSequence()
-	b.follow(s, b.feed(s, []terse.Token{g.BOS}, 1), g.Greedy)
+	b.follow(&answer{s, b.feed(s, []terse.Token{g.BOS}, 1), g.Greedy})
 	if g.Prompt != nil {
 		s = b.newSequence()
-		b.follow(s, b.feed(s, g.Prompt, 5), g.Answer)
+		b.follow(&answer{s, b.feed(s, g.Prompt, 5), g.Answer})
 	}
 }
 
