@@ -54,7 +54,7 @@ type Engine struct {
 // Load is how busy an engine is.
 type Load struct {
 	Running, Waiting int
-	WaitingTokens    int // prompt tokens of requests not yet admitted
+	WaitingTokens    int     // prompt tokens of requests not yet admitted
 	KVUsed, KVTotal  int64   // bytes
 	PrefillRate      float64 // prompt tokens per second, recent; 0 before the first
 	PrefixQueries    int64   // prompt tokens looked up in the prefix index, since the start
@@ -251,17 +251,6 @@ func (e *Engine) drop(s *sequence, err *terse.Error) {
 func (e *Engine) failAll(err *terse.Error) {
 	for _, s := range e.seqs {
 		s.finish(terse.FinishError, err)
-	}
-	for {
-		select {
-		case c := <-e.inbox:
-			c(e)
-		default:
-			for _, s := range e.seqs {
-				s.finish(terse.FinishError, err)
-			}
-			return
-		}
 	}
 }
 

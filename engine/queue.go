@@ -13,10 +13,13 @@ import (
 type queue struct {
 	mu    sync.Mutex
 	items []terse.Output
-	more  chan struct{} // holds one token when items is not empty
+	more  chan struct{}   // holds one token when items is not empty
+	ended <-chan struct{} // closed when the loop has ended and puts no more
 }
 
-func newQueue() *queue { return &queue{more: make(chan struct{}, 1)} }
+func newQueue(ended <-chan struct{}) *queue {
+	return &queue{more: make(chan struct{}, 1), ended: ended}
+}
 
 func (q *queue) put(o terse.Output) {
 	q.mu.Lock()
@@ -34,11 +37,19 @@ func (q *queue) take(ctx context.Context) ([]terse.Output, error) {
 	case <-q.more:
 	case <-ctx.Done():
 		return nil, cancelled(ctx)
+	case <-q.ended:
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
 	q.items = nil
+	select {
+	case <-q.ended:
+		if len(items) == 0 { // a command that the loop never came to
+			return nil, errStopped
+		}
+	default:
+	}
 	return items, nil
 }
 

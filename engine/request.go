@@ -27,7 +27,7 @@ type Sink interface {
 // Generate computes the prompt and generates here. emit gets every output in
 // order, the last (with Finish) included; an error it returns cancels.
 func (e *Engine) Generate(ctx context.Context, req *terse.Request, emit func(terse.Output) error) error {
-	s := newSequence(req, sched.ModeLocal)
+	s := e.newSequence(req, sched.ModeLocal)
 	if err := e.add(ctx, s); err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ type Prefilled struct {
 // Prefill computes req's prompt, samples its first token and then calls
 // handover; the pages stay until that has returned and sink has stopped.
 func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, handover func(Prefilled) error) error {
-	s := newSequence(req, sched.ModePrefill)
+	s := e.newSequence(req, sched.ModePrefill)
 	s.sink = sink
 	if err := e.add(ctx, s); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, han
 // output's.
 func (e *Engine) Receive(ctx context.Context, req *terse.Request, emit func(terse.Output) error,
 	fetch func(ctx context.Context, view *quant.View) (Prefilled, error)) error {
-	s := newSequence(req, sched.ModeRemote)
+	s := e.newSequence(req, sched.ModeRemote)
 	if err := e.add(ctx, s); err != nil {
 		return err
 	}
@@ -112,6 +112,8 @@ func (s *sequence) awaitPages(ctx context.Context) (*quant.View, error) {
 		return nil, err
 	case <-ctx.Done():
 		return nil, cancelled(ctx)
+	case <-s.out.ended:
+		return nil, errStopped
 	}
 }
 

@@ -33,9 +33,9 @@ type sequence struct {
 	firstToken, lastOne time.Time
 }
 
-func newSequence(req *terse.Request, mode sched.Mode) *sequence {
+func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
 	return &sequence{
-		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(), arrived: time.Now(),
+		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(e.closed), arrived: time.Now(),
 		sampler:  sample.New(req.Sampling, req.Prompt),
 		reserved: make(chan *quant.View, 1),
 	}

@@ -27,10 +27,9 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 				cal.Layers, cal.KVHeads, cal.HeadDim, g.Layers, g.KVHeads, g.HeadDim)
 		}
 	}
-	if g.Format.Family != FamilyHQ {
-		return t, nil
-	}
-	if g.Format.Mean && cal != nil {
+	// f16 subtracts the means too: softmax does not see it, and float16 keeps more
+	// digits of what is left. f32 has digits enough and stays plain.
+	if (g.Format.Mean || g.Format.Family == FamilyF16 && !g.Format.Wide) && cal != nil {
 		t.kMean, t.vMean = cal.KMean, cal.VMean
 	}
 	if g.Format.Rotate {
