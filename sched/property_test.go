@@ -183,6 +183,9 @@ func (w *world) settle(p Plan) {
 		}
 		gone[id] = true
 	}
+	if len(p.Preempted) > 0 && len(p.Admitted)+len(p.Reserved) > 0 {
+		w.t.Fatalf("%v lose their pages, and others come in", p.Preempted)
+	}
 	for _, id := range p.Preempted {
 		r := w.find(id)
 		if r.mode == ModePrefill || r.reserved {
