@@ -8,175 +8,164 @@ import (
 	"github.com/terse-llm/terse"
 )
 
+// Below this temperature the largest logit wins all but impossible draws, and
+// dividing by it would overflow.
+const greedyBelow = 1e-5
+
 // Sampler is the sampling state of one request.
 type Sampler struct {
-	opts   terse.Sampling
-	output map[terse.Token]int  // generated tokens and how often
-	seen   map[terse.Token]bool // prompt and output, for the repetition penalty
+	p    terse.Sampling
+	bias []weighted
 
-	logits []float32   // a copy that bias and penalties change
-	cands  []candidate // what is left to draw from, most likely first
-	top    []terse.Logprob
+	// Of the text so far, where there are penalties.
+	penalties bool
+	index     map[terse.Token]int
+	history   []occurrence
+
+	changed []weighted // logits as they were, to be put back
+	buf     []candidate
+	blocks  []float64
+	top     []terse.Logprob
 }
 
-// candidate is a token with its adjusted logit, later its probability.
-type candidate struct {
+type weighted struct {
 	token terse.Token
-	p     float64
+	value float32
+}
+
+// occurrence is a token of the prompt or of the output.
+type occurrence struct {
+	token  terse.Token
+	output int // how often it was generated
 }
 
 // New makes the sampler of a request.
-func New(s terse.Sampling, prompt []terse.Token) *Sampler {
-	out := &Sampler{opts: s, output: map[terse.Token]int{}}
-	if out.repeats() {
-		out.seen = make(map[terse.Token]bool, len(prompt))
+func New(p terse.Sampling, prompt []terse.Token) *Sampler {
+	s := &Sampler{p: p}
+	for t, v := range p.LogitBias {
+		s.bias = append(s.bias, weighted{t, v})
+	}
+	slices.SortFunc(s.bias, func(a, b weighted) int { return cmp.Compare(a.token, b.token) })
+	s.penalties = s.repeats() || p.PresencePenalty != 0 || p.FrequencyPenalty != 0
+	if s.penalties {
+		s.index = make(map[terse.Token]int)
 		for _, t := range prompt {
-			out.seen[t] = true
+			s.entry(t)
 		}
 	}
-	return out
+	return s
 }
 
-func (s *Sampler) repeats() bool {
-	return s.opts.RepetitionPenalty != 0 && s.opts.RepetitionPenalty != 1
-}
+func (s *Sampler) repeats() bool { return s.p.RepetitionPenalty > 0 && s.p.RepetitionPenalty != 1 }
 
 // Next picks the request's n-th generated token (n counts from 0 and is the
-// random counter) and observes it. logits are not changed. The Scored has the
-// log-probabilities that Sampling.Logprobs asks for; its Top is valid until the
-// next call. A logit that is NaN counts as -Inf; if nothing is finite, token 0
-// is picked.
+// random counter) and observes it. logits are changed during the call and as
+// before after it. The Scored has the log-probabilities that Sampling.Logprobs
+// asks for; its Top is valid until the next call.
 func (s *Sampler) Next(logits []float32, n int) (terse.Token, terse.Scored) {
-	adjusted := s.adjust(logits)
-	var token terse.Token
-	if s.opts.Temperature <= 0 {
-		token = argmax(adjusted)
-	} else {
-		token = s.draw(adjusted, uniform(s.opts.Seed, uint64(n)))
+	var scored terse.Scored
+	var d distribution
+	if s.p.Logprobs >= 0 {
+		d = distributionOf(logits)
+		scored.Top = s.mostLikely(logits, d, s.p.Logprobs)
+	}
+	s.adjust(logits)
+	token := s.pick(logits, uniform(s.p.Seed, uint64(n)))
+	s.restore(logits)
+	scored.Token = token
+	if s.p.Logprobs >= 0 {
+		scored.Logprob.Logprob = d.logprobOf(logits, token)
 	}
 	s.Observe(token)
-	var score terse.Scored
-	if s.opts.Logprobs >= 0 {
-		score, s.top = scoreInto(s.top, logits, token, s.opts.Logprobs)
-	}
-	return token, score
+	return token, scored
 }
 
 // Observe counts a generated token that was picked elsewhere (a replay, or the
 // first token of a remote prefill).
 func (s *Sampler) Observe(t terse.Token) {
-	s.output[t]++
-	if s.seen != nil {
-		s.seen[t] = true
+	if s.penalties {
+		s.history[s.entry(t)].output++
 	}
 }
 
-// adjust applies bias and penalties to a copy of the logits, or returns them as
-// they are where there is nothing to apply.
-func (s *Sampler) adjust(logits []float32) []float32 {
-	o := &s.opts
-	if len(o.LogitBias) == 0 && !s.repeats() && o.PresencePenalty == 0 && o.FrequencyPenalty == 0 {
-		return logits
+func (s *Sampler) entry(t terse.Token) int {
+	i, ok := s.index[t]
+	if !ok {
+		i = len(s.history)
+		s.index[t] = i
+		s.history = append(s.history, occurrence{token: t})
 	}
-	s.logits = append(s.logits[:0], logits...)
-	l := s.logits
-	for t, b := range o.LogitBias {
-		if int(t) < len(l) && t >= 0 {
-			l[t] += b
+	return i
+}
+
+// adjust applies bias and penalties in place: they touch few logits, and a copy
+// of a whole row per request would be the engine's largest buffer.
+func (s *Sampler) adjust(logits []float32) {
+	for _, b := range s.bias {
+		s.change(logits, b.token, func(l float32) float32 { return l + b.value })
+	}
+	for _, o := range s.history {
+		s.change(logits, o.token, func(l float32) float32 { return s.penalised(l, o.output) })
+	}
+}
+
+func (s *Sampler) change(logits []float32, t terse.Token, f func(float32) float32) {
+	if t < 0 || int(t) >= len(logits) {
+		return
+	}
+	s.changed = append(s.changed, weighted{t, logits[t]})
+	logits[t] = f(logits[t])
+}
+
+func (s *Sampler) penalised(l float32, output int) float32 {
+	if s.repeats() {
+		if l > 0 {
+			l /= s.p.RepetitionPenalty
+		} else {
+			l *= s.p.RepetitionPenalty
 		}
 	}
-	for t := range s.seen {
-		if int(t) < len(l) && l[t] > 0 {
-			l[t] /= o.RepetitionPenalty
-		} else if int(t) < len(l) {
-			l[t] *= o.RepetitionPenalty
-		}
-	}
-	for t, count := range s.output {
-		if int(t) < len(l) {
-			l[t] -= o.PresencePenalty + o.FrequencyPenalty*float32(count)
-		}
+	if output > 0 {
+		l -= s.p.FrequencyPenalty*float32(output) + s.p.PresencePenalty
 	}
 	return l
 }
 
-func argmax(logits []float32) terse.Token {
-	best, found := 0, false
-	for i, v := range logits {
-		if v == v && (!found || v > logits[best]) {
-			best, found = i, true
-		}
+func (s *Sampler) restore(logits []float32) {
+	for _, c := range slices.Backward(s.changed) {
+		logits[c.token] = c.value
 	}
-	return terse.Token(best)
+	s.changed = s.changed[:0]
 }
 
-// draw picks by u in [0, 1): temperature, min-p, top-k, top-p, then one draw
-// over what is left, most likely tokens first (lower ids on ties).
-func (s *Sampler) draw(logits []float32, u float64) terse.Token {
-	best := float64(logits[argmax(logits)])
-	if math.IsInf(best, 0) || math.IsNaN(best) {
-		return argmax(logits)
+// pick chooses a token for the random number u of [0, 1).
+func (s *Sampler) pick(logits []float32, u float64) terse.Token {
+	best := argmax(logits)
+	if !(s.p.Temperature >= greedyBelow) || !(logits[best] > float32(math.Inf(-1))) {
+		return terse.Token(best)
 	}
-	// A token e^-50 times less likely than the best cannot matter to a draw of
-	// 53 bits: leaving it out keeps the sort short.
-	floor := -50.0
-	if s.opts.MinP > 0 {
-		floor = max(floor, math.Log(float64(s.opts.MinP)))
+	w := weights{max: float64(logits[best]), scale: 1 / float64(s.p.Temperature)}
+	topK := s.p.TopK > 0 && s.p.TopK < len(logits)
+	topP := s.p.TopP > 0 && s.p.TopP < 1
+	if !topK && !topP && !(s.p.MinP > 0) {
+		return s.drawAny(logits, w, u)
 	}
-	s.cands = s.cands[:0]
-	for i, v := range logits {
-		if d := (float64(v) - best) / float64(s.opts.Temperature); d >= floor {
-			s.cands = append(s.cands, candidate{terse.Token(i), math.Exp(d)})
-		}
+	var total float64
+	if topK {
+		total = s.gatherTopK(logits, w)
+	} else {
+		total = s.gatherTopP(logits, w)
 	}
-	slices.SortFunc(s.cands, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.p, a.p), cmp.Compare(a.token, b.token))
-	})
-	left := s.cut()
-	sum := 0.0
-	for _, c := range left {
-		sum += c.p
-	}
-	u *= sum
-	for _, c := range left {
-		if u -= c.p; u < 0 {
-			return c.token
-		}
-	}
-	return left[len(left)-1].token
+	return draw(s.nucleus(total), u)
 }
 
-// cut applies top-k, then top-p to the sorted candidates.
-func (s *Sampler) cut() []candidate {
-	left := s.cands
-	if s.opts.TopK > 0 {
-		left = left[:min(len(left), s.opts.TopK)]
-	}
-	if s.opts.TopP <= 0 || s.opts.TopP >= 1 {
-		return left
-	}
-	sum := 0.0
-	for _, c := range left {
-		sum += c.p
-	}
-	part := 0.0
-	for i, c := range left {
-		if part += c.p; part >= sum*float64(s.opts.TopP) {
-			return left[:i+1]
+// argmax is the lowest index of the largest number; 0 if there is no number.
+func argmax(logits []float32) int {
+	best, at := float32(math.Inf(-1)), 0
+	for i, l := range logits {
+		if l > best {
+			best, at = l, i
 		}
 	}
-	return left
-}
-
-// uniform is draw n of a seed's stream: splitmix64's finaliser over seed and
-// counter, so that draws can be made in any order and on any machine.
-func uniform(seed, n uint64) float64 {
-	return float64(mix(mix(seed)+n*0x9e3779b97f4a7c15)>>11) / (1 << 53)
-}
-
-func mix(z uint64) uint64 {
-	z += 0x9e3779b97f4a7c15
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
+	return at
 }

@@ -6,63 +6,65 @@ import (
 	"github.com/terse-llm/terse"
 )
 
+// Floor is the least log-probability that is reported, of impossible tokens too.
+const Floor = -9999
+
+// distribution is the softmax of a row.
+type distribution struct {
+	max    float64 // the largest logit
+	logSum float64 // log of the sum of exp(logit - max)
+}
+
+func distributionOf(logits []float32) distribution {
+	w := weights{max: float64(logits[argmax(logits)]), scale: 1}
+	if !(w.max > math.Inf(-1)) {
+		return distribution{max: math.Inf(-1)}
+	}
+	var sum float64
+	for _, l := range logits {
+		sum += w.of(l)
+	}
+	return distribution{max: w.max, logSum: math.Log(sum)}
+}
+
+func (d distribution) logprob(l float32) float32 {
+	x := float64(l)
+	switch {
+	case !(x > math.Inf(-1)):
+		return Floor
+	case x == d.max:
+		return float32(-d.logSum)
+	}
+	return float32(max(Floor, x-d.max-d.logSum))
+}
+
+func (d distribution) logprobOf(logits []float32, t terse.Token) float32 {
+	if t < 0 || int(t) >= len(logits) {
+		return Floor
+	}
+	return d.logprob(logits[t])
+}
+
+// mostLikely is the n most likely possible tokens, best first.
+func (s *Sampler) mostLikely(logits []float32, d distribution, n int) []terse.Logprob {
+	if n <= 0 {
+		return nil
+	}
+	s.buf = largest(logits, n, s.buf)
+	s.top = s.top[:0]
+	for _, c := range s.buf {
+		s.top = append(s.top, terse.Logprob{Token: c.token, Logprob: d.logprob(c.logit)})
+	}
+	return s.top
+}
+
 // Score gives the log-probability of token under logits, and of the topN most
-// likely ones. topN < 0 gives none.
+// likely ones; topN < 1 gives none.
 func Score(logits []float32, token terse.Token, topN int) terse.Scored {
-	s, _ := scoreInto(nil, logits, token, topN)
-	return s
-}
-
-// scoreInto is Score with memory for the most likely tokens.
-func scoreInto(top []terse.Logprob, logits []float32, token terse.Token, topN int) (terse.Scored, []terse.Logprob) {
-	sum := logSum(logits)
-	s := terse.Scored{Logprob: terse.Logprob{Token: token, Logprob: logprob(logits[token], sum)}}
-	top = top[:0]
-	for i, v := range logits {
-		if topN <= 0 || v != v || len(top) == topN && v <= top[len(top)-1].Logprob {
-			continue
-		}
-		// Insertion from the back: topN is small, and most tokens fail the test above.
-		if len(top) < topN {
-			top = append(top, terse.Logprob{})
-		}
-		at := len(top) - 1
-		for ; at > 0 && top[at-1].Logprob < v; at-- {
-			top[at] = top[at-1]
-		}
-		top[at] = terse.Logprob{Token: terse.Token(i), Logprob: v}
+	d := distributionOf(logits)
+	var s Sampler
+	return terse.Scored{
+		Logprob: terse.Logprob{Token: token, Logprob: d.logprobOf(logits, token)},
+		Top:     s.mostLikely(logits, d, topN),
 	}
-	for i := range top {
-		top[i].Logprob = logprob(top[i].Logprob, sum)
-	}
-	if len(top) > 0 {
-		s.Top = top
-	}
-	return s, top
-}
-
-// logprob is a log-probability that JSON can carry: -Inf and NaN become the
-// smallest float32.
-func logprob(logit float32, sum float64) float32 {
-	v := float64(logit) - sum
-	if !(v >= -math.MaxFloat32) {
-		return -math.MaxFloat32
-	}
-	return float32(min(v, 0))
-}
-
-// logSum is the logarithm of the sum of the logits' exponentials; NaN counts as
-// -Inf.
-func logSum(logits []float32) float64 {
-	best := float64(logits[argmax(logits)])
-	if math.IsInf(best, 0) {
-		return best
-	}
-	sum := 0.0
-	for _, v := range logits {
-		if v == v {
-			sum += math.Exp(float64(v) - best)
-		}
-	}
-	return best + math.Log(sum)
 }
