@@ -26,7 +26,6 @@ type runFlags struct {
 	topK, maxTokens                     int
 	seed                                uint64
 	system                              string
-	raw                                 bool
 }
 
 func (f *runFlags) register(c *cobra.Command) {
