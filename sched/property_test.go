@@ -44,7 +44,6 @@ type request struct {
 	reserved  bool           // its KV may be written
 	held      bool
 	cancelled bool
-	asked     bool
 	ended     bool // its last token was reported
 	scored    []bool
 }
