@@ -42,10 +42,11 @@ house:
 fuzz:
 	.ci/fuzz 20000x
 
-# Real processes over real sockets: needs root for network namespaces.
+# Real processes over real sockets; as root on Linux, network namespaces too.
+# The OpenAI client runs against a scripted worker and against terse serve.
 e2e:
-	$(GO) test -count=1 -timeout 30m ./e2e/...
-	cd e2e/openai && $(GO) test -count=1 ./...
+	$(GO) test -count=1 -timeout 30m ./e2e -full
+	cd e2e/openai && $(GO) test -count=1 . && $(GO) test -count=1 . -args -serve
 
 # What the built-in model's KV formats know of it; workers compare the file's
 # hash, so a new file is a new model to them.

@@ -19,13 +19,18 @@ type Subject struct {
 	Calibration *quant.Calibration
 }
 
-// session makes a session of the subject in a KV format.
-func (s Subject) session(format string, maxTokens int) (*session.Session, error) {
+// geometry lays a KV format out for the subject.
+func (s Subject) geometry(format string) (*quant.Geometry, error) {
 	f, err := quant.ParseFormat(format, s.Calibration != nil)
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.Model.Config.Geometry(f)
+	return s.Model.Config.Geometry(f)
+}
+
+// session makes a session of the subject in a KV format.
+func (s Subject) session(format string, maxTokens int) (*session.Session, error) {
+	g, err := s.geometry(format)
 	if err != nil {
 		return nil, err
 	}
@@ -46,9 +51,12 @@ type Divergence struct {
 	same int
 }
 
-// chunk is how many tokens one forward pass appends; results do not depend on
-// it, memory does.
+// chunk is how many tokens one forward pass of a prompt appends. Results do not
+// depend on it, memory does.
 const chunk = 512
+
+// scoredChunk is a chunk whose logits, 4 bytes each, fit in 16 MB a format.
+func scoredChunk(vocab int) int { return min(chunk, max(16, 1<<22/vocab)) }
 
 // Compare runs windows through the exact model and every format side by side and
 // scores positions from (0-based, of a window's input tokens) on. progress is
@@ -58,14 +66,20 @@ func Compare(ctx context.Context, s Subject, windows [][]terse.Token, formats []
 	for i, f := range formats {
 		out[i] = &Divergence{Format: f}
 	}
-	for w, ids := range windows {
-		if err := ctx.Err(); err != nil {
+	for n, ids := range windows {
+		w, err := newWindow(s, ids, from, out)
+		if err != nil {
 			return nil, err
 		}
-		if err := compareWindow(s, ids, from, out); err != nil {
-			return nil, err
+		for w.at < len(ids) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if err := w.step(); err != nil {
+				return nil, err
+			}
+			progress((float64(n) + float64(w.at)/float64(len(ids))) / float64(len(windows)))
 		}
-		progress(float64(w+1) / float64(len(windows)))
 	}
 	for _, d := range out {
 		d.finish()
@@ -73,44 +87,85 @@ func Compare(ctx context.Context, s Subject, windows [][]terse.Token, formats []
 	return out, nil
 }
 
-func compareWindow(s Subject, ids []terse.Token, from int, out []*Divergence) error {
-	exact, err := s.session("f16", len(ids))
+// window is one text in progress: in the exact model, and in every format.
+type window struct {
+	ops      kernels.Ops
+	vocab    int
+	ids      []terse.Token
+	at, from int
+	exact    *session.Session
+	formats  []*Divergence
+	sessions []*session.Session // nil where the format is the exact one
+}
+
+func newWindow(s Subject, ids []terse.Token, from int, formats []*Divergence) (*window, error) {
+	w := &window{ops: s.Ops, vocab: s.Model.Config.VocabSize, ids: ids, from: from, formats: formats}
+	var err error
+	if w.exact, err = s.session(exactFormat, len(ids)); err != nil {
+		return nil, err
+	}
+	w.sessions = make([]*session.Session, len(formats))
+	for i, d := range formats {
+		if d.Format == exactFormat {
+			continue
+		}
+		if w.sessions[i], err = s.session(d.Format, len(ids)); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// exactFormat is what others are compared with.
+const exactFormat = "f16"
+
+// step runs the next chunk through every format and scores its positions. A
+// window's last token has no successor to be scored by.
+func (w *window) step() error {
+	part := w.ids[w.at:min(w.at+scoredChunk(w.vocab), len(w.ids))]
+	lo, hi := max(0, w.from-w.at), min(len(part), len(w.ids)-1-w.at)
+	want := session.NoLogits
+	if lo < hi {
+		want = session.AllLogits
+	}
+	exact, err := w.exact.Forward(part, want)
 	if err != nil {
 		return err
 	}
-	sessions := make([]*session.Session, len(out))
-	for i, d := range out {
-		if sessions[i], err = s.session(d.Format, len(ids)); err != nil {
-			return err
-		}
-	}
-	vocab := s.Model.Config.VocabSize
-	for at := 0; at < len(ids); at += chunk {
-		part := ids[at:min(at+chunk, len(ids))]
-		want := session.NoLogits
-		if at+len(part) > from {
-			want = session.AllLogits
-		}
-		truth, err := exact.Forward(part, want)
-		if err != nil {
-			return err
-		}
-		for i, d := range out {
-			logits, err := sessions[i].Forward(part, want)
-			if err != nil {
+	for i, d := range w.formats {
+		logits := exact
+		if s := w.sessions[i]; s != nil {
+			if logits, err = s.Forward(part, want); err != nil {
 				return err
 			}
-			for r := max(0, from-at); r < len(part) && at+r+1 < len(ids) && want == session.AllLogits; r++ {
-				d.score(truth[r*vocab:(r+1)*vocab], logits[r*vocab:(r+1)*vocab], ids[at+r+1])
-			}
+		}
+		if lo < hi {
+			d.add(w.score(exact, logits, lo, hi))
 		}
 	}
+	w.at += len(part)
 	return nil
 }
 
-// score adds one position: the exact and the format's logits and the token that
-// really follows.
-func (d *Divergence) score(exact, coded []float32, next terse.Token) {
+// position is what one position adds to a divergence.
+type position struct {
+	kl, nll float64
+	same    bool
+}
+
+// score compares rows [lo, hi) of the chunk's logits.
+func (w *window) score(exact, coded []float32, lo, hi int) []position {
+	rows := make([]position, hi-lo)
+	w.ops.Parallel(len(rows), func(i int) {
+		r := lo + i
+		rows[i] = compare(exact[r*w.vocab:(r+1)*w.vocab], coded[r*w.vocab:(r+1)*w.vocab], w.ids[w.at+r+1])
+	})
+	return rows
+}
+
+// compare scores one position: the exact and the format's logits, and the token
+// that really follows.
+func compare(exact, coded []float32, next terse.Token) position {
 	topE, sumE := logSum(exact)
 	topC, sumC := logSum(coded)
 	kl := 0.0
@@ -118,10 +173,17 @@ func (d *Divergence) score(exact, coded []float32, next terse.Token) {
 		lp := float64(e) - sumE
 		kl += math.Exp(lp) * (lp - (float64(coded[i]) - sumC))
 	}
-	d.kl = append(d.kl, max(kl, 0))
-	d.nll -= float64(coded[next]) - sumC
-	if topE == topC {
-		d.same++
+	// Rounding can leave a zero slightly below zero.
+	return position{kl: max(kl, 0), nll: sumC - float64(coded[next]), same: topE == topC}
+}
+
+func (d *Divergence) add(rows []position) {
+	for _, p := range rows {
+		d.kl = append(d.kl, p.kl)
+		d.nll += p.nll
+		if p.same {
+			d.same++
+		}
 	}
 }
 

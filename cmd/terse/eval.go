@@ -1,12 +1,12 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
-	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +23,7 @@ type evalFlags struct {
 	windows, window, from, cases, threads   int
 	length                                  int
 	tasks                                   string
+	merge                                   []string
 }
 
 // newEval is terse eval: what each KV format costs in quality.
@@ -32,75 +33,107 @@ func newEval() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "eval",
 		Short: "Measure what each KV format costs in quality",
-		Long: `Runs text through the exact model and through each KV format side by side and
-prints perplexity, KL divergence to the exact model and top-1 agreement; then exact
-answers to retrieval, recall and quoting tasks as the built-in model was trained on.
-Every query attends as in decoding. The defaults are a small run; --windows 6
---cases 40 is the one that docs/quality.md reports.`,
+		Long: `Runs text through the exact model and through each KV format side by side, then asks
+retrieval, recall and quoting questions of the kind that the built-in model was trained
+on, and prints one table: size, perplexity, KL divergence to the exact model, top-1
+agreement and exact answers. Every query attends as in decoding. The defaults are a
+small run; --windows 6 --cases 40 is the one that docs/quality.md reports. --json keeps
+every figure, and is written anew after each text and task; --merge puts the files of
+several runs into one table.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runEval(c, &m, &f) },
 	}
 	m.register(c)
-	c.Flags().StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off)")
-	c.Flags().StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
-	c.Flags().StringVar(&f.texts, "texts", strings.Join(eval.TextNames(), ","), "built-in texts, split by commas; none for no text")
-	c.Flags().StringVar(&f.file, "file", "", "text file to use instead of the built-in texts")
-	c.Flags().IntVar(&f.windows, "windows", 1, "windows of each text")
-	c.Flags().IntVar(&f.window, "window", 4096, "tokens of a window")
-	c.Flags().IntVar(&f.from, "from", 512, "first position scored")
-	c.Flags().StringVar(&f.tasks, "tasks", "retrieval,recall", "tasks, split by commas: retrieval, recall, quote; none for no task")
-	c.Flags().IntVar(&f.cases, "cases", 4, "cases of each task")
-	c.Flags().IntVar(&f.length, "length", 4096, "tokens of a task's prompt")
-	c.Flags().IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
-	c.Flags().StringVar(&f.json, "json", "", "also write the results to this file")
+	flags := c.Flags()
+	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off)")
+	flags.StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
+	flags.StringVar(&f.texts, "texts", strings.Join(eval.TextNames(), ","), "built-in texts, split by commas; none for no text")
+	flags.StringVar(&f.file, "file", "", "text file to use instead of the built-in texts")
+	flags.IntVar(&f.windows, "windows", 1, "windows of each text")
+	flags.IntVar(&f.window, "window", 4096, "tokens of a window")
+	flags.IntVar(&f.from, "from", 512, "first position scored")
+	flags.StringVar(&f.tasks, "tasks", "retrieval,recall,quote@512", "tasks, split by commas, '@' before a length of their own: "+strings.Join(eval.TaskNames(), ", ")+"; none for no task")
+	flags.IntVar(&f.cases, "cases", 4, "cases of each task")
+	flags.IntVar(&f.length, "length", 4096, "tokens of a task's prompt")
+	flags.IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
+	flags.StringVar(&f.json, "json", "", "also write the results to this file")
+	flags.StringSliceVar(&f.merge, "merge", nil, "measure nothing: print the table of these --json files")
 	return c
 }
 
-// evalReport is everything a run measured.
-type evalReport struct {
-	Model   string
-	Windows int
-	Window  int
-	From    int
-	Texts   map[string][]*eval.Divergence
-	Tasks   []eval.TaskResult
+// evaluation is a run in progress.
+type evaluation struct {
+	*evalFlags
+	c       *cobra.Command
+	subject eval.Subject
+	tok     *tokenizer.Tokenizer
+	report  *eval.Report
 }
 
 func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
+	if err := f.check(); err != nil {
+		return usageError{c.CommandPath(), err}
+	}
+	if len(f.merge) > 0 {
+		return f.mergeReports(c)
+	}
 	files, err := m.open()
 	if err != nil {
 		return err
 	}
 	defer files.source.Close()
+	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Windows: f.windows, Window: f.window, From: f.from}}
+	if err := e.open(files); err != nil {
+		return err
+	}
+	for _, format := range f.kvFormats() {
+		cost, err := eval.CostOf(e.subject, format)
+		if err != nil {
+			return err
+		}
+		e.report.Costs = append(e.report.Costs, cost)
+	}
+	if err := e.runTexts(); err != nil {
+		return err
+	}
+	if err := e.runTasks(); err != nil {
+		return err
+	}
+	return f.finish(c, e.report)
+}
+
+// check refuses sizes that would measure nothing.
+func (f *evalFlags) check() error {
+	if f.windows < 1 || f.cases < 1 || f.length < 1 {
+		return fmt.Errorf("--windows, --cases and --length are at least 1")
+	}
+	if f.from < 0 || f.from > f.window-2 {
+		return fmt.Errorf("--from %d leaves no position to score in a --window of %d tokens", f.from, f.window)
+	}
+	return nil
+}
+
+// open reads what the evaluation needs of the model.
+func (e *evaluation) open(files *files) error {
 	tok, err := files.tokenizer()
 	if err != nil {
 		return err
 	}
-	kv := kvFlags{calibration: f.calibration}
+	kv := kvFlags{calibration: e.calibration}
 	cal, err := kv.readCalibration(files)
 	if err != nil {
 		return err
+	}
+	if cal != nil {
+		e.report.Calibration = fmt.Sprintf("%x", cal.Hash[:6])
 	}
 	bound, err := model.Bind(files.config, files.source)
 	if err != nil {
 		return err
 	}
-	subject := eval.Subject{Model: bound, Ops: ref.New(threadsOr(f.threads)), Calibration: cal}
-	report := evalReport{Model: files.name, Windows: f.windows, Window: f.window, From: f.from, Texts: map[string][]*eval.Divergence{}}
-	if err := f.divergence(c, subject, tok, &report); err != nil {
-		return err
-	}
-	if err := f.runTasks(c, subject, tok, &report); err != nil {
-		return err
-	}
-	if f.json == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(report, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(f.json, append(b, '\n'), 0o644)
+	e.tok = tok
+	e.subject = eval.Subject{Model: bound, Ops: ref.New(threadsOr(e.threads)), Calibration: cal}
+	return nil
 }
 
 // list splits a flag; "none" is empty.
@@ -111,78 +144,134 @@ func list(s string) []string {
 	return strings.Split(s, ",")
 }
 
+// kvFormats are the formats asked for, f16 first.
 func (f *evalFlags) kvFormats() []string {
-	formats := list(f.formats)
+	formats := slices.DeleteFunc(list(f.formats), func(name string) bool { return name == "f16" })
 	for i := range formats {
 		formats[i] = strings.ReplaceAll(formats[i], "+", ",")
 	}
-	return formats
+	return append([]string{"f16"}, formats...)
 }
 
-// divergence compares the formats over the texts.
-func (f *evalFlags) divergence(c *cobra.Command, s eval.Subject, tok *tokenizer.Tokenizer, report *evalReport) error {
-	encode := func(text string) ([]terse.Token, error) { return tok.Encode(text, tokenizer.EncodeOptions{}) }
-	end, ok := tok.ID("<|endoftext|>")
+// runTexts compares the formats over the texts.
+func (e *evaluation) runTexts() error {
+	encode := func(text string) ([]terse.Token, error) { return e.tok.Encode(text, tokenizer.EncodeOptions{}) }
+	end, ok := e.tok.ID("<|endoftext|>")
 	if !ok {
-		if end, ok = tok.EOS(); !ok {
+		if end, ok = e.tok.EOS(); !ok {
 			return fmt.Errorf("the model has no end-of-text token to put between documents")
 		}
 	}
-	names := list(f.texts)
-	if f.file != "" {
-		names = []string{f.file}
+	names := list(e.texts)
+	if e.file != "" {
+		names = []string{e.file}
 	}
 	for _, name := range names {
-		docs, err := f.text(name)
+		docs, err := e.text(name)
 		if err != nil {
 			return err
 		}
-		windows, err := eval.Windows(docs, encode, end, min(f.window, s.Model.Config.MaxContext), f.windows)
+		windows, err := eval.Windows(docs, encode, end, min(e.window, e.subject.Model.Config.MaxContext), e.windows)
 		if err != nil {
 			return err
 		}
-		rows, err := eval.Compare(c.Context(), s, windows, append([]string{"f16"}, f.kvFormats()...), f.from, bar(c.ErrOrStderr(), name))
+		rows, err := eval.Compare(e.c.Context(), e.subject, windows, e.kvFormats(), e.from, bar(e.c.ErrOrStderr(), name))
 		if err != nil {
 			return err
 		}
-		report.Texts[name] = rows
-		printDivergence(c.OutOrStdout(), name, rows)
+		e.report.Texts = append(e.report.Texts, eval.TextResult{Text: name, Rows: rows})
+		if err := e.save(e.report); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (f *evalFlags) text(name string) ([]string, error) {
-	if f.file == "" {
+func (e *evaluation) text(name string) ([]string, error) {
+	if e.file == "" {
 		return eval.Text(name)
 	}
-	b, err := os.ReadFile(f.file)
+	b, err := os.ReadFile(e.file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the text: %w", err)
 	}
 	return []string{string(b)}, nil
 }
 
-func printDivergence(w io.Writer, name string, rows []*eval.Divergence) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%s\ttokens\tperplexity\tmean KL\tKL p99\ttop-1\t\n", name)
-	for _, d := range rows {
-		fmt.Fprintf(t, "%s\t%d\t%.3f\t%.5f\t%.4f\t%.3f\t\n", d.Format, d.Tokens, d.Perplexity, d.KL, d.KLp99, d.Top1)
-	}
-	t.Flush()
-	fmt.Fprintln(w)
-}
-
 // runTasks scores exact answers in every format.
-func (f *evalFlags) runTasks(c *cobra.Command, s eval.Subject, tok *tokenizer.Tokenizer, report *evalReport) error {
-	for _, task := range list(f.tasks) {
-		for _, format := range append([]string{"f16"}, f.kvFormats()...) {
-			r, err := eval.RunTask(c.Context(), s, tok, task, format, f.length, f.cases, bar(c.ErrOrStderr(), task+" "+format))
+func (e *evaluation) runTasks() error {
+	for _, name := range list(e.tasks) {
+		task, length, err := e.task(name)
+		if err != nil {
+			return err
+		}
+		for _, format := range e.kvFormats() {
+			r, err := eval.RunTask(e.c.Context(), e.subject, e.tok, task, format, length, e.cases, bar(e.c.ErrOrStderr(), name+" "+format))
 			if err != nil {
 				return err
 			}
-			report.Tasks = append(report.Tasks, r)
-			fmt.Fprintf(c.OutOrStdout(), "%s@%d  %-10s %d/%d\n", r.Task, r.Length, r.Format, r.Right, r.Cases)
+			e.report.Tasks = append(e.report.Tasks, r)
+			if err := e.save(e.report); err != nil {
+				return err
+			}
 		}
+	}
+	return nil
+}
+
+// task splits quote@512 into the task and the length of its prompts.
+func (f *evalFlags) task(name string) (task string, length int, err error) {
+	task, digits, own := strings.Cut(name, "@")
+	if !own {
+		return task, f.length, nil
+	}
+	if length, err = strconv.Atoi(digits); err != nil || length < 1 {
+		return "", 0, fmt.Errorf("cannot read the length of task %q: write it as in quote@512", name)
+	}
+	return task, length, nil
+}
+
+// mergeReports puts the reports of several runs together.
+func (f *evalFlags) mergeReports(c *cobra.Command) error {
+	var all *eval.Report
+	for _, path := range f.merge {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("cannot read a report: %w", err)
+		}
+		r, err := eval.ReadReport(bytes.NewReader(b))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if all == nil {
+			all = r
+		} else if err := all.Merge(r); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return f.finish(c, all)
+}
+
+// finish prints the report's table and keeps the report where asked.
+func (f *evalFlags) finish(c *cobra.Command, r *eval.Report) error {
+	if err := f.save(r); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(c.OutOrStdout(), r.Markdown())
+	return err
+}
+
+// save writes the report to the --json file, if there is one.
+func (f *evalFlags) save(r *eval.Report) error {
+	if f.json == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	if err := r.JSON(&b); err != nil {
+		return err
+	}
+	if err := os.WriteFile(f.json, b.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("cannot write the report: %w", err)
 	}
 	return nil
 }

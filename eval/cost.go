@@ -1,0 +1,35 @@
+package eval
+
+import (
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/transfer"
+)
+
+// WirePrompt is the length of the prompt whose hand-over a Cost weighs.
+const WirePrompt = 4096
+
+// Cost is what a format takes in memory and on the wire for a model's shape.
+type Cost struct {
+	Format string
+	Bits   float64 // of a cached element, scales and sums included, where it is coded
+	Wire   float64 // bytes handed over for a prompt of WirePrompt tokens, exact windows included, as a share of float16's
+}
+
+// CostOf weighs a format for the subject.
+func CostOf(s Subject, format string) (Cost, error) {
+	g, err := s.geometry(format)
+	if err != nil {
+		return Cost{}, err
+	}
+	return Cost{Format: format, Bits: bitsPerElement(g),
+		Wire: float64(transfer.HandoverBytes(g, WirePrompt)) / float64(transfer.F16Bytes(g, WirePrompt))}, nil
+}
+
+func bitsPerElement(g *quant.Geometry) float64 {
+	bytes := g.ExactBytes()
+	if g.Format.Coded() {
+		bytes = g.CodedBytes()
+	}
+	const halves = 2 // K and V
+	return 8 * float64(bytes) / float64(halves*g.KVHeads*g.HeadDim*g.Format.PageTokens)
+}

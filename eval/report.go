@@ -1,0 +1,207 @@
+package eval
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Report is everything that an evaluation measured.
+type Report struct {
+	Model       string
+	Calibration string // hash of the calibration file, "" without one
+	Windows     int    // of each text
+	Window      int    // tokens
+	From        int    // first position scored
+	Costs       []Cost
+	Texts       []TextResult
+	Tasks       []TaskResult
+}
+
+// TextResult is what every format did on one text.
+type TextResult struct {
+	Text string
+	Rows []*Divergence
+}
+
+// ReadReport reads what JSON wrote.
+func ReadReport(r io.Reader) (*Report, error) {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	var report Report
+	if err := d.Decode(&report); err != nil {
+		return nil, fmt.Errorf("cannot read an evaluation's report: %w", err)
+	}
+	return &report, nil
+}
+
+// JSON writes the report for ReadReport.
+func (r *Report) JSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(r)
+}
+
+// Merge adds the texts, formats and tasks of another part of the same
+// evaluation: the parts of a long one may run one after another or on several
+// machines.
+func (r *Report) Merge(o *Report) error {
+	if r.Model != o.Model || r.Calibration != o.Calibration {
+		return fmt.Errorf("cannot merge reports of different models: %s with calibration %q and %s with calibration %q", r.Model, r.Calibration, o.Model, o.Calibration)
+	}
+	if r.Windows != o.Windows || r.Window != o.Window || r.From != o.From {
+		return fmt.Errorf("cannot merge reports over different windows: %d of %d tokens from %d on and %d of %d from %d on",
+			r.Windows, r.Window, r.From, o.Windows, o.Window, o.From)
+	}
+	for _, c := range o.Costs {
+		r.addCost(c)
+	}
+	for _, t := range o.Texts {
+		for _, row := range t.Rows {
+			if err := r.addRow(t.Text, row); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range o.Tasks {
+		if err := r.addTask(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addCost keeps one cost of each format: parts that share a format weigh it
+// alike.
+func (r *Report) addCost(c Cost) {
+	if !slices.ContainsFunc(r.Costs, func(have Cost) bool { return have.Format == c.Format }) {
+		r.Costs = append(r.Costs, c)
+	}
+}
+
+// addRow adds what a format did on a text. f16 is measured with every part, and
+// the same each time.
+func (r *Report) addRow(text string, row *Divergence) error {
+	i := slices.IndexFunc(r.Texts, func(t TextResult) bool { return t.Text == text })
+	if i < 0 {
+		r.Texts = append(r.Texts, TextResult{Text: text, Rows: []*Divergence{row}})
+		return nil
+	}
+	t := &r.Texts[i]
+	if !slices.ContainsFunc(t.Rows, func(have *Divergence) bool { return have.Format == row.Format }) {
+		t.Rows = append(t.Rows, row)
+	} else if row.Format != exactFormat {
+		return fmt.Errorf("cannot merge reports: both have format %s on text %s", row.Format, text)
+	}
+	return nil
+}
+
+// addTask adds a task's result.
+func (r *Report) addTask(t TaskResult) error {
+	have := slices.ContainsFunc(r.Tasks, func(o TaskResult) bool { return o.name() == t.name() && o.Format == t.Format })
+	if have && t.Format != exactFormat {
+		return fmt.Errorf("cannot merge reports: both have format %s in task %s", t.Format, t.name())
+	}
+	if !have {
+		r.Tasks = append(r.Tasks, t)
+	}
+	return nil
+}
+
+// Markdown is the report as one table with a row for each format, its columns
+// aligned for readers of plain text. Divergences are means over the texts.
+func (r *Report) Markdown() string {
+	table := [][]string{r.header()}
+	for _, c := range r.Costs {
+		row := []string{"`" + c.Format + "`", fmt.Sprintf("%.3f", c.Bits), fmt.Sprintf("%.1f %%", 100*c.Wire)}
+		row = append(row, r.divergences(c.Format)...)
+		for _, task := range r.taskNames() {
+			row = append(row, r.answers(task, c.Format))
+		}
+		table = append(table, row)
+	}
+	return align(table)
+}
+
+func (r *Report) header() []string {
+	h := []string{"format", "bits per element", "wire"}
+	if len(r.Texts) > 0 {
+		var names []string
+		for _, t := range r.Texts {
+			names = append(names, t.Text)
+		}
+		h = append(h, "perplexity "+strings.Join(names, " / "), "KL", "KL p99", "top-1")
+	}
+	return append(h, r.taskNames()...)
+}
+
+// missing stands for what was not measured.
+const missing = "–"
+
+func (r *Report) divergences(format string) []string {
+	if len(r.Texts) == 0 {
+		return nil
+	}
+	var perplexities []string
+	var kl, p99, top1 float64
+	for _, t := range r.Texts {
+		i := slices.IndexFunc(t.Rows, func(d *Divergence) bool { return d.Format == format })
+		if i < 0 {
+			return []string{missing, missing, missing, missing}
+		}
+		n := float64(len(r.Texts))
+		d := t.Rows[i]
+		perplexities = append(perplexities, fmt.Sprintf("%.2f", d.Perplexity))
+		kl, p99, top1 = kl+d.KL/n, p99+d.KLp99/n, top1+d.Top1/n
+	}
+	return []string{strings.Join(perplexities, " / "), fmt.Sprintf("%.4f", kl), fmt.Sprintf("%.3f", p99), fmt.Sprintf("%.3f", top1)}
+}
+
+// taskNames are the tasks and lengths in the order they ran.
+func (r *Report) taskNames() []string {
+	var names []string
+	for _, t := range r.Tasks {
+		if !slices.Contains(names, t.name()) {
+			names = append(names, t.name())
+		}
+	}
+	return names
+}
+
+func (t TaskResult) name() string { return fmt.Sprintf("%s@%d", t.Task, t.Length) }
+
+func (r *Report) answers(task, format string) string {
+	for _, t := range r.Tasks {
+		if t.name() == task && t.Format == format {
+			return fmt.Sprintf("%d/%d", t.Right, t.Cases)
+		}
+	}
+	return missing
+}
+
+// align pads cells to their column's width.
+func align(table [][]string) string {
+	widths := make([]int, len(table[0]))
+	for _, row := range table {
+		for i, cell := range row {
+			widths[i] = max(widths[i], len([]rune(cell)))
+		}
+	}
+	var b strings.Builder
+	for n, row := range table {
+		line(&b, row, widths, " ")
+		if n == 0 {
+			line(&b, make([]string, len(row)), widths, "-")
+		}
+	}
+	return b.String()
+}
+
+func line(b *strings.Builder, row []string, widths []int, pad string) {
+	for i, cell := range row {
+		fmt.Fprintf(b, "|%s%s%s", pad, cell+strings.Repeat(pad, widths[i]-len([]rune(cell))), pad)
+	}
+	b.WriteString("|\n")
+}
