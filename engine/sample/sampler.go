@@ -42,6 +42,7 @@ type occurrence struct {
 // New makes the sampler of a request.
 func New(p terse.Sampling, prompt []terse.Token) *Sampler {
 	s := &Sampler{p: p}
+	s.p.MinP = min(p.MinP, 1) // the most likely token always passes
 	for t, v := range p.LogitBias {
 		s.bias = append(s.bias, weighted{t, v})
 	}

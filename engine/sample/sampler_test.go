@@ -2,200 +2,402 @@ package sample
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/terse-llm/terse"
 )
 
-var inf = float32(math.Inf(1))
+var (
+	inf = float32(math.Inf(1))
+	nan = float32(math.NaN())
+)
 
-func TestGreedy(t *testing.T) {
-	f := func(want terse.Token, logits ...float32) {
-		t.Helper()
-		s := New(terse.Sampling{Logprobs: -1}, nil)
-		if got, _ := s.Next(logits, 0); got != want {
-			t.Errorf("%v: got %d, want %d", logits, got, want)
+// oracle is the distribution a sampler draws from, straight from the definitions
+// and without any of the sampler's short cuts.
+func oracle(p terse.Sampling, logits []float32, prompt, output []terse.Token) []float64 {
+	l := make([]float64, len(logits))
+	for i := range l {
+		l[i] = float64(logits[i]) + float64(p.LogitBias[terse.Token(i)])
+		t := terse.Token(i)
+		if r := float64(p.RepetitionPenalty); r > 0 && (slices.Contains(prompt, t) || slices.Contains(output, t)) {
+			if l[i] > 0 {
+				l[i] /= r
+			} else {
+				l[i] *= r
+			}
+		}
+		for _, o := range output {
+			if o == t {
+				l[i] -= float64(p.FrequencyPenalty)
+			}
+		}
+		if slices.Contains(output, t) {
+			l[i] -= float64(p.PresencePenalty)
+		}
+		l[i] /= float64(p.Temperature)
+	}
+	rank := make([]int, len(l))
+	for i := range rank {
+		rank[i] = i
+	}
+	slices.SortStableFunc(rank, func(a, b int) int {
+		switch {
+		case l[a] > l[b]:
+			return -1
+		case l[a] < l[b]:
+			return 1
+		}
+		return 0
+	})
+	probs := make([]float64, len(l))
+	softmax := func() (sum float64) {
+		for i := range l {
+			probs[i] = math.Exp(l[i] - l[rank[0]])
+			sum += probs[i]
+		}
+		for i := range probs {
+			probs[i] /= sum
+		}
+		return sum
+	}
+	softmax()
+	for i := range l {
+		if probs[i] < float64(p.MinP)*probs[rank[0]] {
+			l[i] = math.Inf(-1)
 		}
 	}
-	nan := float32(math.NaN())
-	f(2, 1, 2, 3)
-	f(1, 1, 3, 3) // the lowest id on ties
-	f(1, nan, -5, nan)
-	f(0, nan, nan)
-	f(2, -inf, -inf, -1)
-	f(1, 0, inf, 2)
-}
-
-func TestPenaltiesAndBias(t *testing.T) {
-	f := func(o terse.Sampling, prompt, output []terse.Token, want terse.Token, logits ...float32) {
-		t.Helper()
-		o.Logprobs = -1
-		s := New(o, prompt)
-		for _, x := range output {
-			s.Observe(x)
-		}
-		before := slices.Clone(logits)
-		if got, _ := s.Next(logits, 0); got != want {
-			t.Errorf("%+v: got %d, want %d", o, got, want)
-		}
-		if !slices.Equal(before, logits) {
-			t.Error("the caller's logits changed")
+	if p.TopK > 0 {
+		for _, i := range rank[min(p.TopK, len(rank)):] {
+			l[i] = math.Inf(-1)
 		}
 	}
-	f(terse.Sampling{LogitBias: map[terse.Token]float32{0: 5, 99: 1}}, nil, nil, 0, 1, 2, 3)
-	f(terse.Sampling{RepetitionPenalty: 2}, []terse.Token{2}, nil, 1, 1, 2, 3)           // 3/2 < 2
-	f(terse.Sampling{RepetitionPenalty: 2}, nil, []terse.Token{2}, 1, -3, -2, -1.5)      // -1.5*2 < -2
-	f(terse.Sampling{PresencePenalty: 1.5}, []terse.Token{2}, nil, 2, 1, 2, 3)           // the prompt does not count
-	f(terse.Sampling{PresencePenalty: 1.5}, nil, []terse.Token{2}, 1, 1, 2, 3)           // 3-1.5 < 2
-	f(terse.Sampling{FrequencyPenalty: 0.6}, nil, []terse.Token{2}, 2, 1, 2, 3)          // 3-0.6
-	f(terse.Sampling{FrequencyPenalty: 0.6}, nil, []terse.Token{2, 2}, 1, 1, 2, 3)       // 3-1.2
-	f(terse.Sampling{RepetitionPenalty: 1.5}, []terse.Token{500}, nil, 2, 1, 2, 3)       // ids beyond the row
-	f(terse.Sampling{FrequencyPenalty: -9}, nil, []terse.Token{0}, 0, 1, 2, 3)           // negative rewards
-	f(terse.Sampling{PresencePenalty: 1, FrequencyPenalty: 1}, nil, nil, 2, 1, 2, 3)     // nothing generated yet
-	f(terse.Sampling{LogitBias: map[terse.Token]float32{2: -100}}, nil, nil, 1, 1, 2, 3) // a ban
-}
-
-// counts draws n tokens, each with its own counter.
-func counts(o terse.Sampling, logits []float32, n int) []int {
-	o.Logprobs = -1
-	got := make([]int, len(logits))
-	s := New(o, nil)
-	for i := range n {
-		token, _ := s.Next(logits, i)
-		got[token]++
+	softmax()
+	if p.TopP > 0 && p.TopP < 1 {
+		var before float64
+		for _, i := range rank {
+			if before >= float64(p.TopP) {
+				l[i] = math.Inf(-1)
+			}
+			before += probs[i]
+		}
+		softmax()
 	}
-	return got
+	return probs
 }
 
-// Draws follow the softmax: chi-square of 4 degrees of freedom under its 99.99th
-// percentile, for fixed seeds.
-func TestDistribution(t *testing.T) {
-	logits := []float32{0, 1, 2, 0.5, -1}
-	const n = 20000
-	for _, temperature := range []float32{0.5, 1, 2} {
-		var p [5]float64
-		sum := 0.0
-		for i, v := range logits {
-			p[i] = math.Exp(float64(v / temperature))
-			sum += p[i]
-		}
-		chi := 0.0
-		for i, c := range counts(terse.Sampling{Temperature: temperature, Seed: 7}, logits, n) {
-			want := n * p[i] / sum
-			chi += (float64(c) - want) * (float64(c) - want) / want
-		}
-		if chi > 23.5 {
-			t.Errorf("temperature %g: chi-square %.1f", temperature, chi)
-		}
+func randomLogits(seed uint64, n int, spread float64) []float32 {
+	r := rand.New(rand.NewPCG(seed, 1))
+	l := make([]float32, n)
+	for i := range l {
+		l[i] = float32(r.NormFloat64() * spread)
 	}
+	return l
 }
 
-func TestCuts(t *testing.T) {
-	logits := []float32{float32(math.Log(0.5)), float32(math.Log(0.3)), float32(math.Log(0.15)), float32(math.Log(0.05))}
-	f := func(o terse.Sampling, want int) {
-		t.Helper()
-		o.Temperature = 1
-		got := counts(o, logits, 3000)
-		for i, c := range got {
-			if (c > 0) != (i < want) {
-				t.Errorf("%+v: counts %v, want the first %d", o, got, want)
-				return
+var samplings = map[string]terse.Sampling{
+	"plain":        {Temperature: 1},
+	"hot":          {Temperature: 2},
+	"cold":         {Temperature: 0.3},
+	"top-k":        {Temperature: 1, TopK: 7},
+	"top-k beyond": {Temperature: 1, TopK: 1 << 20},
+	"top-p":        {Temperature: 1, TopP: 0.8},
+	"top-p broad":  {Temperature: 5, TopP: 0.999},
+	"min-p":        {Temperature: 1, MinP: 0.1},
+	"all":          {Temperature: 0.8, TopK: 40, TopP: 0.9, MinP: 0.02},
+	"top and min":  {Temperature: 1.2, TopP: 0.7, MinP: 0.05},
+	"bias":         {Temperature: 1, LogitBias: map[terse.Token]float32{3: 4, 5: -100, -1: 5, 1 << 30: 5}},
+	"repetition":   {Temperature: 1, RepetitionPenalty: 1.5},
+	"frequency":    {Temperature: 1, FrequencyPenalty: 0.7},
+	"presence":     {Temperature: 1, PresencePenalty: 1.1},
+	"everything": {Temperature: 0.9, TopK: 50, TopP: 0.95, MinP: 0.01, RepetitionPenalty: 1.2,
+		FrequencyPenalty: 0.3, PresencePenalty: 0.2, LogitBias: map[terse.Token]float32{1: 2}},
+}
+
+// Evenly spaced random numbers must meet every token as often as the oracle says.
+func TestPickFollowsTheDefinition(t *testing.T) {
+	prompt, output := []terse.Token{0, 2, 9}, []terse.Token{4, 4, 7, 2}
+	for name, p := range samplings {
+		for _, spread := range []float64{0.5, 4} {
+			logits := randomLogits(11, 700, spread)
+			s := New(p, prompt)
+			for _, o := range output {
+				s.Observe(o)
+			}
+			const draws = 20_000
+			counts := make([]float64, len(logits))
+			s.adjust(logits)
+			for i := range draws {
+				counts[s.pick(logits, (float64(i)+0.5)/draws)]++
+			}
+			s.restore(logits)
+			for i, want := range oracle(p, logits, prompt, output) {
+				if got := counts[i] / draws; math.Abs(got-want) > 1.01/draws {
+					t.Errorf("%s, spread %v: token %d has %v of the draws, probability %v", name, spread, i, got, want)
+				}
 			}
 		}
 	}
-	f(terse.Sampling{}, 4)
-	f(terse.Sampling{TopK: 2}, 2)
-	f(terse.Sampling{TopK: 9}, 4)
-	f(terse.Sampling{TopP: 0.79}, 2)
-	f(terse.Sampling{TopP: 0.81}, 3)
-	f(terse.Sampling{TopP: 0.01}, 1)
-	f(terse.Sampling{MinP: 0.2}, 3)
-	f(terse.Sampling{MinP: 0.7}, 1)
-	f(terse.Sampling{TopK: 3, TopP: 0.6}, 2) // of the three left: 0.53, 0.32, 0.16
 }
 
-// The n-th draw depends on seed and n only.
-func TestDrawsByCounter(t *testing.T) {
-	logits := make([]float32, 50)
-	o := terse.Sampling{Temperature: 1, Seed: 3, Logprobs: -1}
-	a, b := New(o, nil), New(o, nil)
-	var order []terse.Token
-	for n := range 30 {
-		token, _ := a.Next(logits, n)
-		order = append(order, token)
-	}
-	for n := 29; n >= 0; n-- {
-		if token, _ := b.Next(logits, n); token != order[n] {
-			t.Fatalf("draw %d: %d forwards, %d backwards", n, order[n], token)
+// The draws of successive tokens are independent draws from the distribution.
+func TestDrawsPassChiSquare(t *testing.T) {
+	for name, p := range samplings {
+		if p.FrequencyPenalty != 0 || p.PresencePenalty != 0 || p.RepetitionPenalty != 0 {
+			continue // the distribution changes with every draw
 		}
-	}
-	o.Seed = 4
-	c := New(o, nil)
-	same := 0
-	for n := range 30 {
-		if token, _ := c.Next(logits, n); token == order[n] {
-			same++
+		logits := randomLogits(5, 40, 1)
+		probs := oracle(p, logits, nil, nil)
+		p.Seed, p.Logprobs = 42, -1
+		s := New(p, nil)
+		const draws = 20_000
+		counts := make([]float64, len(logits))
+		for n := range draws {
+			token, _ := s.Next(logits, n)
+			counts[token]++
 		}
-	}
-	if same > 5 {
-		t.Errorf("another seed draws %d of 30 tokens alike", same)
+		chi, freedom := 0.0, -1.0
+		for i, want := range probs {
+			if want == 0 {
+				require.Zero(t, counts[i], "%s: token %d is impossible", name, i)
+				continue
+			}
+			chi += (counts[i] - want*draws) * (counts[i] - want*draws) / (want * draws)
+			freedom++
+		}
+		// Wilson and Hilferty's approximation; 4 standard deviations.
+		limit := freedom * math.Pow(1-2/(9*freedom)+4*math.Sqrt(2/(9*freedom)), 3)
+		if freedom > 0 && chi > limit {
+			t.Errorf("%s: chi-square %.1f with %v degrees of freedom, limit %.1f", name, chi, freedom, limit)
+		}
 	}
 }
 
-func TestScore(t *testing.T) {
-	s := Score([]float32{0, 1, 2, 1, -inf, float32(math.NaN())}, 1, 3)
-	sum := math.Log(1 + 2*math.E + math.E*math.E)
-	near := func(got float32, want float64) bool { return math.Abs(float64(got)-want) < 1e-6 }
-	if !near(s.Logprob.Logprob, 1-sum) || s.Token != 1 {
-		t.Errorf("token's own: %+v", s)
+// Random numbers are uniform along a request, across the seeds of neighbouring
+// requests, and unrelated between the two.
+func TestUniform(t *testing.T) {
+	const n, bins = 50_000, 50
+	f := func(name string, number func(i uint64) float64) {
+		t.Helper()
+		counts := make([]float64, bins)
+		var lag, prev float64
+		for i := range uint64(n) {
+			u := number(i)
+			require.True(t, u >= 0 && u < 1)
+			counts[int(u*bins)]++
+			lag += (u - 0.5) * (prev - 0.5)
+			prev = u
+		}
+		chi := 0.0
+		for _, c := range counts {
+			chi += (c - n/bins) * (c - n/bins) / (n / bins)
+		}
+		require.Less(t, chi, 95.0, name) // 49 degrees of freedom: 4.6 standard deviations
+		require.Less(t, math.Abs(lag/n*12), 0.02, "%s: serial correlation", name)
 	}
-	if len(s.Top) != 3 || s.Top[0].Token != 2 || s.Top[1].Token != 1 || s.Top[2].Token != 3 || !near(s.Top[0].Logprob, 2-sum) {
-		t.Errorf("top: %+v", s.Top)
+	f("counters", func(i uint64) float64 { return uniform(7, i) })
+	f("seeds", func(i uint64) float64 { return uniform(i, 0) })
+	f("both", func(i uint64) float64 { return uniform(i, i) })
+	f("opposite", func(i uint64) float64 { return uniform(i, n-i) })
+	f("high bits", func(i uint64) float64 { return uniform(i<<48, 3) })
+}
+
+func TestGreedy(t *testing.T) {
+	f := func(logits []float32, want terse.Token) {
+		t.Helper()
+		for _, temperature := range []float32{0, 1e-9, -1, nan} {
+			got, _ := New(terse.Sampling{Temperature: temperature, TopK: 3, Seed: 9}, nil).Next(logits, 0)
+			require.Equal(t, want, got)
+		}
 	}
-	if s := Score([]float32{0, -inf}, 1, 0); s.Logprob.Logprob != -math.MaxFloat32 || s.Top != nil {
-		t.Errorf("impossible token: %+v", s)
+	f([]float32{1, 3, 2}, 1)
+	f([]float32{1, 3, 3}, 1) // the lowest of equals
+	f([]float32{-inf, -5, nan}, 1)
+	f([]float32{nan, inf, inf}, 1)
+	f([]float32{nan, -inf}, 0)
+	token, _ := New(terse.Sampling{LogitBias: map[terse.Token]float32{2: 2}}, nil).Next([]float32{1, 3, 2}, 0)
+	require.EqualValues(t, 2, token, "bias comes before greedy")
+	s := New(terse.Sampling{FrequencyPenalty: 0.6}, nil)
+	var text []terse.Token
+	for n := range 5 {
+		token, _ := s.Next([]float32{1, 2}, n)
+		text = append(text, token)
 	}
-	if s := Score([]float32{0, 1}, 0, 9); len(s.Top) != 2 {
-		t.Errorf("more asked than there are: %+v", s.Top)
+	require.Equal(t, []terse.Token{1, 1, 0, 1, 0}, text)
+}
+
+// The n-th token depends on the seed, n and the text, and on nothing else.
+func TestReplayDrawsTheSame(t *testing.T) {
+	p := samplings["everything"]
+	p.Seed = 1234
+	rows := make([][]float32, 30)
+	for i := range rows {
+		rows[i] = randomLogits(uint64(i), 100, 1)
+	}
+	first := New(p, []terse.Token{1, 2})
+	var text []terse.Token
+	for n, row := range rows {
+		token, _ := first.Next(row, n)
+		text = append(text, token)
+	}
+	for from := range rows {
+		replay := New(p, []terse.Token{1, 2})
+		for _, token := range text[:from] {
+			replay.Observe(token)
+		}
+		token, _ := replay.Next(rows[from], from)
+		require.Equal(t, text[from], token, "token %d", from)
+	}
+	p.Seed++
+	other, differ := New(p, []terse.Token{1, 2}), 0
+	for n, row := range rows {
+		if token, _ := other.Next(row, n); token != text[n] {
+			differ++
+		}
+	}
+	require.Greater(t, differ, 10)
+}
+
+func TestLogitsAreAsBefore(t *testing.T) {
+	p := samplings["everything"]
+	p.LogitBias = map[terse.Token]float32{1: 2, 4: -inf, 5: inf}
+	logits := randomLogits(3, 50, 2)
+	before := slices.Clone(logits)
+	s := New(p, []terse.Token{1, 1, 7})
+	for n := range 20 {
+		s.Next(logits, n)
+		require.Equal(t, before, logits)
 	}
 }
 
-// A step in steady state allocates nothing.
-func TestNoAllocation(t *testing.T) {
-	logits := make([]float32, 1000)
-	for i := range logits {
-		logits[i] = float32(i%37) / 9
-	}
-	for _, o := range []terse.Sampling{
-		{Logprobs: -1},
-		{Logprobs: 5, Temperature: 0.8, TopP: 0.9, TopK: 40, MinP: 0.01},
-		{Logprobs: 0, Temperature: 1, RepetitionPenalty: 1.1, PresencePenalty: 0.1, FrequencyPenalty: 0.1},
-	} {
-		s := New(o, []terse.Token{1, 2, 3})
-		for n := range 2000 {
-			s.Next(logits, n)
+func TestLogprobsAreTheModels(t *testing.T) {
+	logits := []float32{1, 2, -inf, 4, 2, nan}
+	sum := math.Exp(1) + 2*math.Exp(2) + math.Exp(4)
+	lp := func(l float64) float64 { return l - math.Log(sum) }
+	p := terse.Sampling{Temperature: 3, TopK: 1, LogitBias: map[terse.Token]float32{0: 100}, Logprobs: 3}
+	token, scored := New(p, nil).Next(logits, 0)
+	require.EqualValues(t, 0, token)
+	require.EqualValues(t, 0, scored.Token)
+	require.InDelta(t, lp(1), scored.Logprob.Logprob, 1e-6)
+	f := func(got []terse.Logprob, want ...terse.Token) {
+		t.Helper()
+		require.Len(t, got, len(want))
+		for i, g := range got {
+			require.Equal(t, want[i], g.Token)
+			require.InDelta(t, lp(float64(logits[g.Token])), g.Logprob, 1e-6)
 		}
+	}
+	f(scored.Top, 3, 1, 4)
+	f(Score(logits, 1, 2).Top, 3, 1)
+	f(Score(logits, 1, 100).Top, 3, 1, 4, 0) // impossible tokens are not listed
+	f(Score(logits, 1, 0).Top)
+	f(Score(logits, 1, -1).Top)
+	require.InDelta(t, lp(2), Score(logits, 4, 0).Logprob.Logprob, 1e-6)
+	for _, impossible := range []terse.Token{2, 5, -1, 6} {
+		require.EqualValues(t, Floor, Score(logits, impossible, 0).Logprob.Logprob)
+	}
+	p.Logprobs = -1
+	token, scored = New(p, nil).Next(logits, 0)
+	require.Equal(t, terse.Scored{Logprob: terse.Logprob{Token: token}}, scored)
+}
+
+func TestStrangeLogits(t *testing.T) {
+	f := func(logits []float32, want ...terse.Token) {
+		t.Helper()
+		for name, p := range samplings {
+			p.Seed, p.LogitBias, p.Logprobs = 3, nil, 20
+			p.RepetitionPenalty, p.FrequencyPenalty, p.PresencePenalty = 0, 0, 0
+			s := New(p, nil)
+			for n := range 50 {
+				token, scored := s.Next(logits, n)
+				require.Contains(t, want, token, name)
+				for _, l := range append(scored.Top, scored.Logprob) {
+					require.True(t, l.Logprob <= 0 && l.Logprob >= Floor, "%s: %v", name, l)
+				}
+			}
+		}
+	}
+	f([]float32{-inf, nan, 3, nan}, 2)
+	f([]float32{inf, 1, inf, nan}, 0, 2)
+	f([]float32{-inf, -inf}, 0)
+	f([]float32{nan}, 0)
+	f([]float32{-math.MaxFloat32, math.MaxFloat32}, 1)
+	f([]float32{-inf, -math.MaxFloat32}, 1)
+	require.InDelta(t, -math.Ln2, Score([]float32{inf, 1, inf}, 0, 0).Logprob.Logprob, 1e-6)
+	require.EqualValues(t, Floor, Score([]float32{inf, 1, inf}, 1, 0).Logprob.Logprob)
+	require.EqualValues(t, Floor, Score([]float32{nan, -inf}, 0, 0).Logprob.Logprob)
+}
+
+// Sampling parameters come from outside: none may bring the sampler down.
+func FuzzNext(f *testing.F) {
+	f.Add(float32(1), 5, float32(0.9), float32(0.1), float32(1.1), float32(0.5), uint64(1))
+	f.Add(nan, -1, nan, nan, nan, nan, uint64(2))
+	f.Add(inf, 0, float32(-1), float32(2), float32(-3), -inf, uint64(3))
+	f.Fuzz(func(t *testing.T, temperature float32, topK int, topP, minP, repetition, frequency float32, seed uint64) {
+		p := terse.Sampling{Temperature: temperature, TopK: topK, TopP: topP, MinP: minP, RepetitionPenalty: repetition,
+			FrequencyPenalty: frequency, Seed: seed, Logprobs: 2, LogitBias: map[terse.Token]float32{2: frequency}}
+		s := New(p, []terse.Token{1, 2})
+		logits := randomLogits(seed, 20, 3)
+		for n := range 5 {
+			token, scored := s.Next(logits, n)
+			if token < 0 || int(token) >= len(logits) || math.IsNaN(float64(scored.Logprob.Logprob)) {
+				t.Fatalf("picked %d with log-probability %v", token, scored.Logprob.Logprob)
+			}
+		}
+	})
+}
+
+func TestLargestAgreesWithSorting(t *testing.T) {
+	for seed := range uint64(50) {
+		logits := randomLogits(seed, 200, 1)
+		for i := range logits {
+			logits[i] = float32(math.Round(float64(logits[i]) * 4)) // many equals
+		}
+		var all []candidate
+		for i, l := range logits {
+			all = append(all, candidate{token: terse.Token(i), logit: l})
+		}
+		sortBest(all)
+		for _, k := range []int{1, 2, 7, 64, 200, 300} {
+			require.Equal(t, all[:min(k, 200)], largest(logits, k, nil))
+		}
+	}
+}
+
+func TestNextAllocatesNothing(t *testing.T) {
+	for name, p := range samplings {
+		p.Logprobs = 5
+		logits := randomLogits(1, 1000, 3)
+		s := New(p, []terse.Token{1, 2, 3})
 		n := 0
-		if a := testing.AllocsPerRun(100, func() { s.Next(logits, n); n++ }); a != 0 {
-			t.Errorf("%+v: %g allocations a token", o, a)
+		next := func() {
+			s.Next(logits, n%200) // the same draws again and again: no new tokens
+			n++
+		}
+		for range 2000 {
+			next()
+		}
+		if allocs := testing.AllocsPerRun(200, next); allocs > 0 {
+			t.Errorf("%s: %v allocations per token", name, allocs)
 		}
 	}
 }
 
 func BenchmarkNext(b *testing.B) {
-	logits := make([]float32, 32768)
-	for i := range logits {
-		logits[i] = float32(mix(uint64(i))%1000) / 100
-	}
-	for name, o := range map[string]terse.Sampling{
-		"greedy": {Logprobs: -1},
-		"top-p":  {Logprobs: -1, Temperature: 0.8, TopP: 0.95},
-	} {
-		b.Run("vocab=32768/"+name, func(b *testing.B) {
-			s := New(o, nil)
-			for n := 0; b.Loop(); n++ {
+	logits := randomLogits(1, 128_256, 3)
+	for _, name := range []string{"greedy", "plain", "top-k", "top-p", "everything"} {
+		b.Run(name, func(b *testing.B) {
+			p := samplings[name]
+			p.Logprobs = -1
+			s := New(p, nil)
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
 				s.Next(logits, n)
+				n++
 			}
 		})
 	}
