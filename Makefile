@@ -1,7 +1,7 @@
 # make check is what every change must pass; .ci/run runs it and more.
 GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine/... ./kvcache/... ./sched/...
+RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/...
 
 .PHONY: check fmt vet staticcheck test purego race generate house fuzz e2e bench build calibration
 

@@ -16,7 +16,7 @@ import (
 
 // Chunked prefill in a batch with others gives the tokens of one text run alone.
 func TestGenerateEqualsOneText(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range formats() {
 		t.Run(format, func(t *testing.T) {
 			r := newRig(t, format, nil).start(t)
 			var wg sync.WaitGroup
@@ -86,10 +86,14 @@ func (c *copier) Written(layer, tokens int, from *quant.View) {
 // Prefill here and decode there gives the tokens of one engine, in every format,
 // for prompts on and around every page and window edge.
 func TestSplitEqualsOneText(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range formats() {
 		t.Run(format, func(t *testing.T) {
 			p, d := newRig(t, format, nil).start(t), newRig(t, format, nil).start(t)
-			for i, n := range []int{1, 63, 64, 65, 127, 128, 191, 192, 193, 256, 319, 400, 640} {
+			lengths := []int{1, 63, 64, 65, 127, 128, 191, 192, 193, 256, 319, 400, 640}
+			if testing.Short() {
+				lengths = []int{63, 192, 319}
+			}
+			for i, n := range lengths {
 				req := request(fmt.Sprint("s", i), prompt(uint64(n), n), 140)
 				var got []terse.Token
 				var last terse.Output
@@ -112,7 +116,7 @@ func TestSplitEqualsOneText(t *testing.T) {
 
 // A cache too small for all at once preempts and recomputes; the tokens stay.
 func TestPreemptionKeepsTokens(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range formats() {
 		t.Run(format, func(t *testing.T) {
 			page := func(c *Config) {
 				g := c.Geometry
@@ -142,7 +146,7 @@ func TestPreemptionKeepsTokens(t *testing.T) {
 // A second request with the same beginning reuses its pages; f16 gives the same
 // tokens.
 func TestPrefixReuse(t *testing.T) {
-	for _, format := range formats {
+	for _, format := range formats() {
 		t.Run(format, func(t *testing.T) {
 			r := newRig(t, format, nil).start(t)
 			p := prompt(9, 500)

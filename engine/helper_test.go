@@ -18,8 +18,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// formats are the KV formats that engine behaviour is tested in.
-var formats = []string{"f16", "hq2", "hq3", "hack", "hack:v2"}
+// formats are the KV formats that engine behaviour is tested in; -short, which
+// the race detector runs with, keeps to one of each kind.
+func formats() []string {
+	if testing.Short() {
+		return []string{"f16", "hq3"}
+	}
+	return []string{"f16", "hq2", "hq3", "hack", "hack:v2"}
+}
 
 // rig is an engine over the tiny model and what an oracle needs.
 type rig struct {
