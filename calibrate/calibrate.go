@@ -2,6 +2,8 @@ package calibrate
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/kernels"
@@ -23,6 +25,9 @@ func Fit(ctx context.Context, m *model.Model, ops kernels.Ops, windows [][]terse
 		return nil, err
 	}
 	sums := newSums(g)
+	if !slices.ContainsFunc(windows, func(w []terse.Token) bool { return len(w) > 0 }) {
+		return nil, fmt.Errorf("cannot calibrate: there is no text")
+	}
 	for i, w := range windows {
 		if err := ctx.Err(); err != nil {
 			return nil, err

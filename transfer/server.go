@@ -45,15 +45,18 @@ type Server struct {
 	Handler  Handler
 	Timeouts Timeouts
 	Logger   *slog.Logger
-	MaxConns int // beyond it a peer is told CodeOverloaded; 0 means 256
+	MaxConns int           // beyond it a peer is told CodeOverloaded; 0 means 256
+	Drain    time.Duration // how long requests may go on after Serve's ctx ended
 }
 
-// Serve accepts until ctx ends, then closes the listener, cancels what runs and
-// waits for it.
+// Serve accepts until ctx ends, then closes the listener, lets what runs finish
+// within Drain, cancels the rest and waits for it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		l.Close()
+		time.AfterFunc(s.Drain, cancel)
+	})
 	defer stop()
 	limit := s.MaxConns
 	if limit == 0 {
@@ -67,6 +70,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		conn, err := l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
+				wg.Wait()
 				return nil
 			}
 			return fmt.Errorf("cannot accept KV connections on %s: %w", l.Addr(), err)
@@ -79,7 +83,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			s.conn(ctx, conn)
+			s.conn(running, conn)
 		})
 	}
 }

@@ -36,7 +36,7 @@ type Config struct {
 	// any); DataAdvertise is the address others reach it at, if that differs.
 	DataListen, DataAdvertise string
 	Timeouts                  transfer.Timeouts
-	Drain                     time.Duration // how long jobs may go on after ctx ends
+	Drain                     time.Duration // how long jobs and prefills may go on after ctx ends
 }
 
 // Worker is a node; New prepares it, Run is its life.
@@ -88,14 +88,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.fitsIn(ctx); err != nil {
 		return err
 	}
-	// The engine and the data port outlive the cluster's part, so that running
-	// jobs can drain.
+	// The engine outlives the cluster's part and the data port, so that running
+	// jobs and prefills can drain.
 	inner, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	outer, leave := context.WithCancel(ctx)
 	defer leave()
-	var wg sync.WaitGroup
-	part := func(f func() error) {
+	var engine, data sync.WaitGroup
+	part := func(wg *sync.WaitGroup, f func() error) {
 		wg.Go(func() {
 			if err := f(); err != nil {
 				stop(err)
@@ -103,17 +103,19 @@ func (w *Worker) Run(ctx context.Context) error {
 			}
 		})
 	}
-	part(func() error { return w.cfg.Engine.Run(inner) })
+	part(&engine, func() error { return w.cfg.Engine.Run(inner) })
 	if w.data != nil {
 		server := &transfer.Server{
 			Hello: w.hello, Geometry: w.cfg.Geometry, Handler: w.servePrefill,
-			Timeouts: w.cfg.Timeouts, Logger: w.log,
+			Timeouts: w.cfg.Timeouts, Logger: w.log, Drain: w.cfg.Drain,
 		}
-		part(func() error { return server.Serve(inner, w.data) })
+		part(&data, func() error { return server.Serve(outer, w.data) })
 	}
 	err := w.cfg.Conn.Serve(outer, cluster.Worker{Record: w.record, Handle: w.handler(), Drain: w.cfg.Drain})
+	leave()
+	data.Wait()
 	stop(err)
-	wg.Wait()
+	engine.Wait()
 	if cause := context.Cause(inner); cause != nil && !errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("worker %s stopped: %w", w.cfg.ID, cause)
 	}

@@ -82,6 +82,7 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 		return err
 	}
 	defer files.source.Close()
+	f.window = min(f.window, files.config.MaxContext)
 	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Windows: f.windows, Window: f.window, From: f.from}}
 	if err := e.open(files); err != nil {
 		return err
@@ -171,7 +172,7 @@ func (e *evaluation) runTexts() error {
 		if err != nil {
 			return err
 		}
-		windows, err := eval.Windows(docs, encode, end, min(e.window, e.subject.Model.Config.MaxContext), e.windows)
+		windows, err := eval.Windows(docs, encode, end, e.window, e.windows)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,8 @@
 // of the main one.
 //
 // Without flags the tests run against a gateway on loopback whose worker is
-// scripted. Against a real server:
+// scripted. Against a real server, the first of which the tests build and start:
 //
+//	go test . -args -serve
 //	go test . -args -url http://127.0.0.1:8080/v1 -key SECRET
 package openai

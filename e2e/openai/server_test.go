@@ -1,10 +1,17 @@
 package openai
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,9 +28,64 @@ import (
 var (
 	serverURL = flag.String("url", "", "base URL of a real server, such as http://127.0.0.1:8080/v1; empty starts a scripted one")
 	serverKey = flag.String("key", "", "its API key")
+	serve     = flag.Bool("serve", false, "build terse, start terse serve, and test against that")
 )
 
 const scriptedKey = "test-key"
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	flag.Parse()
+	if *serve {
+		stop, err := startReal()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer stop()
+	}
+	return m.Run()
+}
+
+// startReal builds the program and runs terse serve on a free port; the flags
+// then name it.
+func startReal() (stop func(), err error) {
+	dir, err := os.MkdirTemp("", "terse-openai-")
+	if err != nil {
+		return nil, err
+	}
+	program := filepath.Join(dir, "terse")
+	build := exec.Command("go", "build", "-o", program, "./cmd/terse")
+	build.Dir, build.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot build terse: %w\n%s", err, out), os.RemoveAll(dir))
+	}
+	cmd := exec.Command(program, "serve", "--listen", "127.0.0.1:0", "--api-key", scriptedKey, "--kv-memory", "128MiB")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	stop = func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
+		if err := cmd.Wait(); err != nil {
+			fmt.Fprintln(os.Stderr, "terse serve:", err)
+		}
+		os.RemoveAll(dir)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n') // ready, or at its end
+	url := regexp.MustCompile(`http://\S+/v1`).FindString(line)
+	if url == "" {
+		stop()
+		return nil, fmt.Errorf("terse serve does not say where it serves: %q, %v", line, err)
+	}
+	*serverURL, *serverKey = url, scriptedKey
+	return stop, nil
+}
 
 // dial returns the options of a client, and whether the server is a real one.
 func dial(t *testing.T) (opts []option.RequestOption, real bool) {

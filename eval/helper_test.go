@@ -1,0 +1,57 @@
+package eval
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/internal/defaultmodel"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tokenizer"
+	"github.com/terse-llm/terse/weights"
+)
+
+// defaultTokenizer is the built-in model's.
+func defaultTokenizer(t *testing.T) *tokenizer.Tokenizer {
+	t.Helper()
+	tok, err := tokenizer.Load(defaultmodel.FS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// defaultSubject is the built-in model with its calibration.
+func defaultSubject(t *testing.T) Subject {
+	t.Helper()
+	src, err := weights.OpenFS(defaultmodel.FS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	c, err := model.ConfigOf(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Bind(c, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := defaultmodel.FS().Open("kv.calibration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cal, err := quant.ReadCalibration(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Subject{Model: m, Ops: ref.New(runtime.GOMAXPROCS(0)), Calibration: cal}
+}
+
+// encoder encodes plain text.
+func encoder(tok *tokenizer.Tokenizer) func(string) ([]terse.Token, error) {
+	return func(text string) ([]terse.Token, error) { return tok.Encode(text, tokenizer.EncodeOptions{}) }
+}
