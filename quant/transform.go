@@ -2,17 +2,26 @@ package quant
 
 import (
 	"fmt"
-	"math"
-	"slices"
 )
 
 // Transform takes K, V and queries into the cache's basis and outputs back. It
 // is immutable and safe for concurrent use. For formats that neither rotate nor
-// subtract means it does nothing.
+// subtract means it does nothing. Its methods take the arithmetic to use.
 type Transform struct {
-	g            *Geometry
-	rotK, rotV   *rotation // nil: no rotation
-	kMean, vMean []float32 // [Layers][KVHeads][HeadDim], nil: none
+	g              *Geometry
+	rotK, rotV     *Rotation // nil: no rotation
+	kShift, vShift []float32 // what is added to K and V, minus the means: [Layers][KVHeads][HeadDim]; nil: none
+	vMean          []float32 // what outputs get back
+}
+
+// Rotator is the arithmetic of a change of basis. Implementations must give the
+// bits of [Plain]: caches travel between machines.
+type Rotator interface {
+	// Rotate turns every head of x (runs of len(r.Signs) elements) in place, or
+	// turns it back.
+	Rotate(x []float32, r *Rotation, inverse bool)
+	// Add adds y to every run of len(y) elements of x.
+	Add(x, y []float32)
 }
 
 // NewTransform makes g's basis; cal is nil where the model has no calibration.
@@ -30,7 +39,7 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 	// f16 subtracts the means too: softmax does not see it, and float16 keeps more
 	// digits of what is left. f32 has digits enough and stays plain.
 	if (g.Format.Mean || g.Format.Family == FamilyF16 && !g.Format.Wide) && cal != nil {
-		t.kMean, t.vMean = cal.KMean, cal.VMean
+		t.kShift, t.vShift, t.vMean = negated(cal.KMean), negated(cal.VMean), cal.VMean
 	}
 	if g.Format.Rotate {
 		t.rotK, t.rotV = newRotation(g.HeadDim, HalfK), newRotation(g.HeadDim, HalfV)
@@ -38,127 +47,60 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 	return t, nil
 }
 
+func negated(x []float32) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = -v
+	}
+	return y
+}
+
 // Keys takes rows of K ([rows][KVHeads][HeadDim], after RoPE) into the basis.
-func (t *Transform) Keys(layer int, k []float32) {
-	t.subtract(t.kMean, layer, k)
-	t.rotK.forward(k)
+func (t *Transform) Keys(ro Rotator, layer int, k []float32) {
+	t.enter(ro, k, t.rotK, t.kShift, layer)
 }
 
 // Values takes rows of V ([rows][KVHeads][HeadDim]) into the basis.
-func (t *Transform) Values(layer int, v []float32) {
-	t.subtract(t.vMean, layer, v)
-	t.rotV.forward(v)
+func (t *Transform) Values(ro Rotator, layer int, v []float32) {
+	t.enter(ro, v, t.rotV, t.vShift, layer)
+}
+
+func (t *Transform) enter(ro Rotator, x []float32, r *Rotation, shifts []float32, layer int) {
+	if shifts != nil {
+		ro.Add(x, t.of(shifts, layer))
+	}
+	if r != nil {
+		ro.Rotate(x, r, false)
+	}
 }
 
 // Queries takes rows of Q ([rows][heads][HeadDim], after RoPE) into K's basis.
 // K's mean needs nothing of them: it moves all scores of a row alike.
-func (t *Transform) Queries(layer int, q []float32) { t.rotK.forward(q) }
+func (t *Transform) Queries(ro Rotator, layer int, q []float32) {
+	if t.rotK != nil {
+		ro.Rotate(q, t.rotK, false)
+	}
+}
 
 // Outputs takes attention outputs ([rows][heads][HeadDim]) back out of V's
 // basis. heads is the number of query heads, a multiple of KVHeads. The mean of
 // V returns whole because a row's attention weights sum to 1.
-func (t *Transform) Outputs(layer int, o []float32, heads int) {
-	t.rotV.inverse(o)
+func (t *Transform) Outputs(ro Rotator, layer int, o []float32, heads int) {
+	if t.rotV != nil {
+		ro.Rotate(o, t.rotV, true)
+	}
 	if t.vMean == nil {
 		return
 	}
-	d, group := t.g.HeadDim, heads/t.g.KVHeads
-	for i := 0; i < len(o); i += d {
-		kvHead := i / d % heads / group
-		for c, m := range t.mean(t.vMean, layer)[kvHead*d : (kvHead+1)*d] {
-			o[i+c] += m
-		}
+	d, mean := t.g.HeadDim, t.of(t.vMean, layer)
+	width := heads / t.g.KVHeads * d // of the query heads of one KV head
+	for i, kvHead := 0, 0; i < len(o); i, kvHead = i+width, (kvHead+1)%t.g.KVHeads {
+		ro.Add(o[i:i+width], mean[kvHead*d:(kvHead+1)*d])
 	}
 }
 
-// mean is one layer's means, [KVHeads][HeadDim].
-func (t *Transform) mean(means []float32, layer int) []float32 {
+// of is one layer's part of per-channel numbers, [KVHeads][HeadDim].
+func (t *Transform) of(x []float32, layer int) []float32 {
 	n := t.g.KVHeads * t.g.HeadDim
-	return means[layer*n : (layer+1)*n]
-}
-
-func (t *Transform) subtract(means []float32, layer int, x []float32) {
-	if means == nil {
-		return
-	}
-	m := t.mean(means, layer)
-	for row := range slices.Chunk(x, len(m)) {
-		for i, v := range m {
-			row[i] -= v
-		}
-	}
-}
-
-// rotation is an orthogonal map of one head's channels: fixed signs, then a
-// Hadamard transform of each block. The blocks are the powers of two of which
-// head_dim is the sum, largest first (80 = 64 + 16).
-type rotation struct {
-	signs  []float32 // ±1
-	blocks []int
-}
-
-func newRotation(d, half int) *rotation {
-	r := &rotation{signs: make([]float32, d)}
-	for c := range r.signs {
-		r.signs[c] = 1 - 2*float32(mix(uint64(half)<<32^uint64(c))&1)
-	}
-	for bit := 1 << 30; bit > 0; bit >>= 1 {
-		if d&bit != 0 {
-			r.blocks = append(r.blocks, bit)
-		}
-	}
-	return r
-}
-
-// forward turns every head of x in place: x <- H·(signs ⊙ x).
-func (r *rotation) forward(x []float32) {
-	if r == nil {
-		return
-	}
-	for head := range slices.Chunk(x, len(r.signs)) {
-		for c, s := range r.signs {
-			head[c] *= s
-		}
-		r.hadamard(head)
-	}
-}
-
-// inverse turns every head of x back: x <- signs ⊙ (H·x), H being its own
-// inverse.
-func (r *rotation) inverse(x []float32) {
-	if r == nil {
-		return
-	}
-	for head := range slices.Chunk(x, len(r.signs)) {
-		r.hadamard(head)
-		for c, s := range r.signs {
-			head[c] *= s
-		}
-	}
-}
-
-func (r *rotation) hadamard(x []float32) {
-	at := 0
-	for _, n := range r.blocks {
-		walshHadamard(x[at : at+n])
-		at += n
-	}
-}
-
-// walshHadamard multiplies x (a power of two long) by the orthonormal Hadamard
-// matrix in natural order.
-func walshHadamard(x []float32) {
-	for h := 1; h < len(x); h *= 2 {
-		for i := 0; i < len(x); i += 2 * h {
-			lo, hi := x[i:i+h], x[i+h:i+2*h]
-			for j := range lo {
-				a, b := lo[j], hi[j]
-				lo[j], hi[j] = a+b, a-b
-			}
-		}
-	}
-	norm := float32(1 / math.Sqrt(float64(len(x))))
-	for i := range x {
-		x[i] *= norm
-	}
+	return x[layer*n : (layer+1)*n]
 }

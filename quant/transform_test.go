@@ -54,9 +54,9 @@ func TestTransformKeepsAttention(t *testing.T) {
 			k, v := randomRow(r, tokens*2*d), randomRow(r, tokens*2*d)
 			q := randomRow(r, heads*d)
 			k0, v0, q0 := slices.Clone(k), slices.Clone(v), slices.Clone(q)
-			tf.Keys(layer, k)
-			tf.Values(layer, v)
-			tf.Queries(layer, q)
+			tf.Keys(Plain{}, layer, k)
+			tf.Values(Plain{}, layer, v)
+			tf.Queries(Plain{}, layer, q)
 			out, want := make([]float32, heads*d), make([]float32, heads*d)
 			for h := range heads {
 				kv := h / 2
@@ -76,7 +76,7 @@ func TestTransformKeepsAttention(t *testing.T) {
 					}
 				}
 			}
-			tf.Outputs(layer, out, heads)
+			tf.Outputs(Plain{}, layer, out, heads)
 			for i := range out {
 				if math.Abs(float64(out[i]-want[i])) > 1e-5 {
 					t.Fatalf("%s d%d: output %d is %g, want %g", name, d, i, out[i], want[i])
@@ -91,7 +91,7 @@ func TestTransformKeepsAttention(t *testing.T) {
 func TestRotationSpreads(t *testing.T) {
 	x := make([]float32, 2*64)
 	x[3] = 8
-	transformOf(t, "hq2", 64, nil).Keys(0, x)
+	transformOf(t, "hq2", 64, nil).Keys(Plain{}, 0, x)
 	for c, v := range x[:64] {
 		if math.Abs(math.Abs(float64(v))-1) > 1e-6 {
 			t.Fatalf("channel %d is %g, want ±1", c, v)
@@ -100,10 +100,10 @@ func TestRotationSpreads(t *testing.T) {
 	y := randomRow(rand.New(rand.NewPCG(1, 2)), 128)
 	want := slices.Clone(y)
 	tf := transformOf(t, "hack", 64, testCalibration(2, 2, 64))
-	tf.Keys(0, y)
-	tf.Values(0, y)
-	tf.Queries(0, y)
-	tf.Outputs(0, y, 2)
+	tf.Keys(Plain{}, 0, y)
+	tf.Values(Plain{}, 0, y)
+	tf.Queries(Plain{}, 0, y)
+	tf.Outputs(Plain{}, 0, y, 2)
 	if !slices.Equal(y, want) {
 		t.Error("hack's transform changes values")
 	}
@@ -114,7 +114,7 @@ func TestRotationSigns(t *testing.T) {
 	f := func(half int, want uint64) {
 		t.Helper()
 		var got uint64
-		for c, s := range newRotation(64, half).signs {
+		for c, s := range newRotation(64, half).Signs {
 			if s < 0 {
 				got |= 1 << c
 			}
