@@ -7,9 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/terse-llm/terse/internal/synthetic"
 )
 
 // TestMain makes the scripts' command terse this test binary, which then is
@@ -25,9 +28,10 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  exits,
-			"listen": listen,
-			"model":  copyModel,
+			"exits":     exits,
+			"listen":    listen,
+			"model":     copyModel,
+			"synthetic": writeSynthetic,
 		},
 	})
 }
@@ -62,6 +66,22 @@ func copyModel(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Check(os.Symlink(f, filepath.Join(dir, filepath.Base(f))))
 		}
 	}
+}
+
+// writeSynthetic FILE TYPE writes a tiny GGUF file of random weights; a file name
+// with "merged" in it gets a vocabulary of merges.
+func writeSynthetic(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: synthetic FILE TYPE")
+	}
+	shape, err := synthetic.ShapeOf("tiny")
+	ts.Check(err)
+	dt, err := synthetic.TypeOf(args[1])
+	ts.Check(err)
+	if strings.Contains(args[0], "merged") {
+		shape.Words, shape.RopeDivisors, shape.Tied = synthetic.Merged, true, true
+	}
+	ts.Check(synthetic.WriteFile(ts.MkAbs(args[0]), shape, dt, 1))
 }
 
 // exits STATUS PROGRAM ARGS... runs a program that must exit with a status.
