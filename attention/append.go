@@ -3,6 +3,7 @@ package attention
 import (
 	"fmt"
 
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -17,7 +18,7 @@ func (r *Runner) Append(view *quant.View, layer, pos int, k, v []float32) {
 	width := g.KVHeads * g.HeadDim
 	rows := len(k) / width
 	pages := pagesOf(g, pos, rows)
-	r.ops.Parallel(len(pages), func(i int) {
+	r.ops.Parallel(len(pages), kernels.TaskFunc(func(i int) {
 		p := pages[i]
 		exact := view.ExactLayer(p.page, layer)
 		if exact == nil {
@@ -25,10 +26,10 @@ func (r *Runner) Append(view *quant.View, layer, pos int, k, v []float32) {
 		}
 		for tok := p.lo; tok < p.hi; tok++ {
 			row := p.row + tok - p.lo
-			g.PutExact(exact, tok, k[row*width:(row+1)*width], v[row*width:(row+1)*width])
+			r.ops.Store(g, exact, tok, k[row*width:(row+1)*width], v[row*width:(row+1)*width])
 		}
-		encode(view, layer, p.page, p.lo, p.hi)
-	})
+		r.encode(view, layer, p.page, p.lo, p.hi)
+	}))
 }
 
 // Adopt codes, in every layer, the pages of a received hand-over of n tokens
@@ -51,17 +52,17 @@ func (r *Runner) Adopt(view *quant.View, n int) {
 			continue
 		}
 		tokens := min(f.PageTokens, n-page*f.PageTokens)
-		r.ops.Parallel(r.geometry.Layers, func(layer int) { encode(view, layer, page, 0, tokens) })
+		r.ops.Parallel(r.geometry.Layers, kernels.TaskFunc(func(layer int) { r.encode(view, layer, page, 0, tokens) }))
 	}
 }
 
-func encode(view *quant.View, layer, page, lo, hi int) {
+func (r *Runner) encode(view *quant.View, layer, page, lo, hi int) {
 	coded := view.CodedLayer(page, layer)
 	if coded == nil {
 		return
 	}
 	g := view.Geometry
-	g.Encode(quant.EncodeArgs{
+	r.ops.Encode(g, quant.EncodeArgs{
 		Exact: view.ExactLayer(page, layer), Coded: coded, Layer: layer,
 		First: page * g.Format.PageTokens, Lo: lo, Hi: hi,
 	})

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/session"
 	"github.com/terse-llm/terse/quant"
@@ -15,7 +14,7 @@ import (
 
 // Fit runs the model over windows of tokens, exactly, and returns the means of
 // what would have been cached. progress is told the share done, 0 to 1.
-func Fit(ctx context.Context, m *model.Model, ops kernels.Ops, windows [][]terse.Token, progress func(done float64)) (*quant.Calibration, error) {
+func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress func(done float64)) (*quant.Calibration, error) {
 	exact, err := quant.ParseFormat("f16", false)
 	if err != nil {
 		return nil, err
@@ -32,7 +31,7 @@ func Fit(ctx context.Context, m *model.Model, ops kernels.Ops, windows [][]terse
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s, err := session.New(m, ops, g, nil, len(w))
+		s, err := session.New(m, g, nil, len(w))
 		if err != nil {
 			return nil, err
 		}

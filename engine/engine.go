@@ -10,18 +10,15 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
-	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kvcache"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/sched"
 )
 
-// Config is everything an engine is made of. Model, Ops and Geometry are
-// required; zero numbers take the defaults that sched documents.
+// Config is everything an engine is made of. Model and Geometry are required; zero numbers take the defaults that sched documents.
 type Config struct {
 	Model       *model.Model
-	Ops         kernels.Ops
 	Geometry    *quant.Geometry
 	Calibration *quant.Calibration // nil where the model has none
 	KVMemory    int64              // bytes for the KV cache, both kinds of pages
@@ -83,7 +80,7 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}),
 		cache: cache, store: kvcache.NewStore(cache), seqs: make(map[sched.ID]*sequence),
-		runner: attention.New(c.Ops, c.Geometry, tf, c.Model.Config.AttentionScale()),
+		runner: attention.New(c.Model.Ops(), c.Geometry, tf, c.Model.Config.AttentionScale()),
 		sched: sched.New(sched.Config{
 			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
@@ -169,7 +166,7 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 	}
 	b.AfterLayer = func(layer int) { e.show(plan, layer) }
 	start := time.Now()
-	logits, stats, err := e.cfg.Model.Forward(e.cfg.Ops, e.runner, b, &e.scratch)
+	logits, stats, err := e.cfg.Model.Forward(e.runner, b, &e.scratch)
 	if err != nil {
 		return nil, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
 	}

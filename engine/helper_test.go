@@ -36,7 +36,7 @@ type rig struct {
 // newRig makes an engine, not yet running; change may adjust its configuration.
 func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	t.Helper()
-	m, _ := modeltest.Tiny(t, 1)
+	m, _ := modeltest.Tiny(t, 1, ref.New(2))
 	f, err := quant.ParseFormat(format, false)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Model: m, Ops: ref.New(2), Geometry: g, KVMemory: 64 << 20, MaxSeqs: 8, StepTokens: 100}
+	cfg := Config{Model: m, Geometry: g, KVMemory: 64 << 20, MaxSeqs: 8, StepTokens: 100}
 	if change != nil {
 		change(&cfg)
 	}
@@ -75,7 +75,7 @@ func (r *rig) start(t testing.TB) *rig {
 // one session, one prefill call, one token at a time.
 func (r *rig) greedy(t testing.TB, prompt []terse.Token, n int) []terse.Token {
 	t.Helper()
-	s, err := session.New(r.cfg.Model, r.cfg.Ops, r.cfg.Geometry, nil, len(prompt)+n)
+	s, err := session.New(r.cfg.Model, r.cfg.Geometry, nil, len(prompt)+n)
 	if err != nil {
 		t.Fatal(err)
 	}

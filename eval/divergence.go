@@ -15,7 +15,6 @@ import (
 // Subject is a model to evaluate, with its calibration (nil where it has none).
 type Subject struct {
 	Model       *model.Model
-	Ops         kernels.Ops
 	Calibration *quant.Calibration
 }
 
@@ -34,7 +33,7 @@ func (s Subject) session(format string, maxTokens int) (*session.Session, error)
 	if err != nil {
 		return nil, err
 	}
-	return session.New(s.Model, s.Ops, g, s.Calibration, maxTokens)
+	return session.New(s.Model, g, s.Calibration, maxTokens)
 }
 
 // Divergence is what a format does to next-token distributions over a text.
@@ -99,7 +98,7 @@ type window struct {
 }
 
 func newWindow(s Subject, ids []terse.Token, from int, formats []*Divergence) (*window, error) {
-	w := &window{ops: s.Ops, vocab: s.Model.Config.VocabSize, ids: ids, from: from, formats: formats}
+	w := &window{ops: s.Model.Ops(), vocab: s.Model.Config.VocabSize, ids: ids, from: from, formats: formats}
 	var err error
 	if w.exact, err = s.session(exactFormat, len(ids)); err != nil {
 		return nil, err
@@ -156,10 +155,10 @@ type position struct {
 // score compares rows [lo, hi) of the chunk's logits.
 func (w *window) score(exact, coded []float32, lo, hi int) []position {
 	rows := make([]position, hi-lo)
-	w.ops.Parallel(len(rows), func(i int) {
+	w.ops.Parallel(len(rows), kernels.TaskFunc(func(i int) {
 		r := lo + i
 		rows[i] = compare(exact[r*w.vocab:(r+1)*w.vocab], coded[r*w.vocab:(r+1)*w.vocab], w.ids[w.at+r+1])
-	})
+	}))
 	return rows
 }
 

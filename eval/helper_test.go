@@ -35,7 +35,7 @@ func defaultSubject(t *testing.T) Subject {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Bind(c, src)
+	m, err := model.Bind(c, src, ref.New(runtime.GOMAXPROCS(0)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func defaultSubject(t *testing.T) Subject {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Subject{Model: m, Ops: ref.New(runtime.GOMAXPROCS(0)), Calibration: cal}
+	return Subject{Model: m, Calibration: cal}
 }
 
 // encoder encodes plain text.

@@ -6,37 +6,76 @@ import (
 )
 
 // Ops is what a backend computes. All activations are float32, row-major.
-// Implementations are safe for concurrent use and may use several cores.
+// Implementations are safe for concurrent use and may use several cores. A
+// row's result does not depend on what other rows are computed with it, bit for
+// bit: a prompt computed in chunks gives the logits of the prompt computed at
+// once.
 type Ops interface {
 	// Name is the backend's name for logs ("ref", "cpu/avx2", …).
 	Name() string
-	// Linear computes dst[r][o] = Σ_i x[r][i]·w[o][i] + bias[o] for rows rows.
-	// w has shape [out, in] in any dtype; bias is nil or has out elements.
-	Linear(dst, x []float32, rows int, w tensor.Tensor, bias []float32)
+	// Threads is the number of cores the backend uses.
+	Threads() int
+	// Parallel does tasks 0..n-1 over the backend's cores and waits.
+	Parallel(n int, t Task)
+
+	// Pack prepares a matrix of shape [out, in] in any dtype for Linear. It may
+	// keep w's bytes, which must stay readable, or copy them.
+	Pack(w tensor.Tensor) Matrix
+	// Linear computes the projections of the same rows:
+	// Dst[r][o] = Σ_i x[r][i]·W[o][i] + Bias[o].
+	Linear(x []float32, rows int, ps []Projection)
 	// RMSNorm computes dst[r] = x[r] / sqrt(mean(x[r]²) + eps) · weight for each
 	// run of len(weight) elements; dst may be x.
 	RMSNorm(dst, x, weight []float32, eps float32)
-	// RoPE rotates every head of x ([len(pos)][heads][headDim]) in
-	// place by its row's position.
-	RoPE(x []float32, heads, headDim int, pos []int, rope *RoPE)
+	// RoPE rotates every head of x ([rows][heads][headDim]) in place by its
+	// row's angles.
+	RoPE(x []float32, heads, headDim int, a *Angles)
 	// SwiGLU computes gate = silu(gate)·up in place.
 	SwiGLU(gate, up []float32)
-	// Embed widens row ids of table into dst[len(ids)][dim].
+	// Add computes x += y.
+	Add(x, y []float32)
+	// Embed widens rows ids of table into dst[len(ids)][dim].
 	Embed(dst []float32, table tensor.Tensor, ids []int32)
+
+	// Store writes one token's K and V as quant.Geometry.PutExact does, and
+	// Encode codes a page as quant.Geometry.Encode does: the same bytes. Both run
+	// on the calling goroutine, for use inside Parallel.
+	Store(g *quant.Geometry, page []byte, tok int, k, v []float32)
+	Encode(g *quant.Geometry, a quant.EncodeArgs)
 	// Attend runs the jobs, each one KV head of one group of query rows.
 	Attend(jobs []AttnJob)
-	// Threads is the number of cores the backend uses.
-	Threads() int
-	// Parallel runs f(0..n-1) over the backend's cores and waits.
-	Parallel(n int, f func(i int))
 }
 
-// RoPE is a rotary embedding: inverse frequencies and how a head's channels
-// pair up.
-type RoPE struct {
-	InvFreq []float32 // radians per position, one per pair; its length is rotary_dim/2
-	// Scale multiplies cos and sin (YaRN-style attention factors); 1 normally.
-	Scale float32
+// Task is work in numbered pieces that may run in any order and at once.
+type Task interface{ Do(i int) }
+
+// TaskFunc makes a function a Task.
+type TaskFunc func(i int)
+
+// Do calls f.
+func (f TaskFunc) Do(i int) { f(i) }
+
+// Matrix is a weight matrix that a backend has prepared; only that backend can
+// multiply with it.
+type Matrix interface {
+	// Shape is the matrix's size: [out, in].
+	Shape() (out, in int)
+}
+
+// Projection is one product of Linear: the rows' results, the weights and the
+// bias ([out], nil for none).
+type Projection struct {
+	Dst  []float32 // [rows][out]
+	W    Matrix
+	Bias []float32
+}
+
+// Angles are the rotary embedding of some rows: cosines and sines for each row
+// and pair of channels, and how a head's channels pair up. Channels beyond the
+// pairs stay as they are.
+type Angles struct {
+	Cos, Sin []float32 // [rows][Pairs]
+	Pairs    int       // rotary_dim/2
 	// Interleaved pairs channels (2i, 2i+1), as GGUF's permuted Llama weights
 	// want; otherwise (i, i+rotary_dim/2), as Hugging Face's.
 	Interleaved bool

@@ -7,6 +7,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -15,7 +16,7 @@ import (
 type Batch struct {
 	Tokens   []int32             // one per row
 	Segments []attention.Segment // cover all rows in order
-	Logits   []int               // the rows whose logits are wanted
+	Logits   []int               // the rows whose logits are wanted, ascending
 	// AfterLayer, where set, is called once a layer's K and V of all rows are
 	// in the pages and coded, before the layer attends: whoever streams them to
 	// another machine need not wait for the rest of the step.
@@ -67,10 +68,12 @@ func (b *Batch) check(c *Config) error {
 	if rows != len(b.Tokens) {
 		return fmt.Errorf("segments cover %d of %d rows", rows, len(b.Tokens))
 	}
+	last := -1
 	for _, row := range b.Logits {
-		if row < 0 || row >= rows {
-			return fmt.Errorf("logits of row %d of %d are wanted", row, rows)
+		if row <= last || row >= rows {
+			return fmt.Errorf("logits of row %d of %d are wanted after row %d's; want ascending rows", row, rows, last)
 		}
+		last = row
 	}
 	return nil
 }
@@ -83,33 +86,69 @@ type Stats struct {
 // Scratch is the memory of a step's activations. It grows to the largest step
 // and is used by one Forward at a time.
 type Scratch struct {
-	pos            []int
-	x, normed      []float32 // [rows][Hidden]
-	q, attended    []float32 // [rows][Heads][HeadDim]
-	k, v           []float32 // [rows][KVHeads][HeadDim]
-	gate, up       []float32 // [rows][Intermediate]
-	picked, logits []float32 // [wanted][Hidden], [wanted][VocabSize]
+	rows        int       // rows still computed: the batch's, then those wanted
+	x, normed   []float32 // [rows][Hidden]
+	q, attended []float32 // [rows][Heads][HeadDim]
+	k, v        []float32 // [rows][KVHeads][HeadDim]
+	gate, up    []float32 // [rows][Intermediate]
+	logits      []float32 // [wanted][VocabSize]
+	angles      kernels.Angles
+	ps          []kernels.Projection
+	segments    []attention.Segment // of the rows wanted
 }
 
-// fit sizes the buffers for a batch and lays out its positions.
-func (s *Scratch) fit(c *Config, b *Batch) {
-	rows, wanted := len(b.Tokens), len(b.Logits)
-	for _, f := range []struct {
-		buf *[]float32
-		n   int
-	}{
-		{&s.x, rows * c.Hidden}, {&s.normed, rows * c.Hidden},
-		{&s.q, rows * c.Heads * c.HeadDim}, {&s.attended, rows * c.Heads * c.HeadDim},
-		{&s.k, rows * c.KVHeads * c.HeadDim}, {&s.v, rows * c.KVHeads * c.HeadDim},
-		{&s.gate, rows * c.Intermediate}, {&s.up, rows * c.Intermediate},
-		{&s.picked, wanted * c.Hidden}, {&s.logits, wanted * c.VocabSize},
-	} {
-		*f.buf = slices.Grow((*f.buf)[:0], f.n)[:f.n]
-	}
-	s.pos = s.pos[:0]
+// fit sizes the buffers for a batch and computes its positions' angles.
+func (s *Scratch) fit(c *Config, b *Batch, f *frequencies) {
+	s.setRows(c, len(b.Tokens))
+	s.logits = resize(s.logits, len(b.Logits)*c.VocabSize)
+	pairs := len(f.inverse)
+	s.angles.Pairs, s.angles.Interleaved = pairs, c.Rotary.Interleaved
 	for _, seg := range b.Segments {
 		for i := range seg.Rows {
-			s.pos = append(s.pos, seg.Pos+i)
+			at := (seg.Row + i) * pairs
+			f.angles(s.angles.Cos[at:at+pairs], s.angles.Sin[at:at+pairs], seg.Pos+i)
 		}
 	}
 }
+
+// setRows sizes the activations for rows rows; what fits stays.
+func (s *Scratch) setRows(c *Config, rows int) {
+	s.rows = rows
+	s.x, s.normed = resize(s.x, rows*c.Hidden), resize(s.normed, rows*c.Hidden)
+	s.q, s.attended = resize(s.q, rows*c.Heads*c.HeadDim), resize(s.attended, rows*c.Heads*c.HeadDim)
+	s.k, s.v = resize(s.k, rows*c.KVHeads*c.HeadDim), resize(s.v, rows*c.KVHeads*c.HeadDim)
+	s.gate, s.up = resize(s.gate, rows*c.Intermediate), resize(s.up, rows*c.Intermediate)
+	pairs := c.Rotary.Dim / 2
+	s.angles.Cos, s.angles.Sin = resize(s.angles.Cos, rows*pairs), resize(s.angles.Sin, rows*pairs)
+}
+
+// narrow leaves only the rows whose logits are wanted, in the order in which
+// they are: everything after the last layer's K and V is theirs alone.
+func (s *Scratch) narrow(c *Config, b *Batch) {
+	s.segments = s.segments[:0]
+	pick := func(x []float32, width int) {
+		for i, row := range b.Logits { // ascending: a row moves down only
+			copy(x[i*width:(i+1)*width], x[row*width:(row+1)*width])
+		}
+	}
+	pick(s.x, c.Hidden)
+	pick(s.normed, c.Hidden)
+	pick(s.angles.Cos, s.angles.Pairs)
+	pick(s.angles.Sin, s.angles.Pairs)
+	seg := 0
+	for i, row := range b.Logits {
+		for row >= b.Segments[seg].Row+b.Segments[seg].Rows {
+			seg++
+		}
+		from := &b.Segments[seg]
+		pos := from.Pos + row - from.Row
+		if n := len(s.segments); i > 0 && row == b.Logits[i-1]+1 && s.segments[n-1].View == from.View {
+			s.segments[n-1].Rows++
+			continue
+		}
+		s.segments = append(s.segments, attention.Segment{View: from.View, Row: i, Rows: 1, Pos: pos})
+	}
+	s.setRows(c, len(b.Logits))
+}
+
+func resize(b []float32, n int) []float32 { return slices.Grow(b[:0], n)[:n] }

@@ -11,16 +11,17 @@ import (
 	"github.com/terse-llm/terse/weights"
 )
 
-// Model is a configuration with its weights. It is immutable; its matrices are
-// views of the Source it was bound to, which must stay open.
+// Model is a configuration with its weights, prepared for one backend. It is
+// immutable; the Source it was bound to must stay open.
 type Model struct {
 	Config Config
 
+	ops    kernels.Ops
 	embed  tensor.Tensor // [VocabSize][Hidden]
 	layers []layer
 	norm   []float32 // [Hidden]
 	head   linear    // [VocabSize][Hidden]
-	rope   *kernels.RoPE
+	rope   frequencies
 }
 
 type layer struct {
@@ -32,40 +33,51 @@ type layer struct {
 	down         linear
 }
 
-// linear is one projection: w is [out][in] in the file's type, bias [out] or nil.
+// linear is one projection: w is [out][in], bias [out] or nil.
 type linear struct {
-	w    tensor.Tensor
+	w    kernels.Matrix
 	bias []float32
 }
 
-// Bind finds c's tensors in src by name and checks their shapes. Norms and
-// biases are widened to float32; matrices stay where they are.
-func Bind(c Config, src *weights.Source) (*Model, error) {
+// into is the projection of some rows to dst.
+func (l *linear) into(dst []float32) kernels.Projection {
+	return kernels.Projection{Dst: dst, W: l.w, Bias: l.bias}
+}
+
+// Bind finds c's tensors in src by name, checks their shapes and has ops prepare
+// the matrices, which takes seconds where they are many. Norms and biases are
+// widened to float32.
+func Bind(c Config, src *weights.Source, ops kernels.Ops) (*Model, error) {
 	if c.layout == 0 {
 		return nil, errors.New("BUG: a configuration that no file was parsed for")
 	}
-	b := &binder{c: c, src: src}
-	m := &Model{Config: c}
-	m.embed = b.matrix(partEmbed, 0, c.VocabSize, c.Hidden).w
+	b := &binder{c: c, src: src, ops: ops}
+	m := &Model{Config: c, ops: ops}
+	m.embed = b.tensor(partEmbed, 0, ".weight", c.VocabSize, c.Hidden)
 	for i := 0; i < c.Layers && b.err == nil; i++ {
 		m.layers = append(m.layers, b.layer(i))
 	}
 	m.norm = b.vector(partNorm, 0, ".weight", c.Hidden)
-	m.head = linear{w: m.embed}
-	if !c.Tied {
-		m.head = b.matrix(partHead, 0, c.VocabSize, c.Hidden)
+	head := partHead
+	if c.Tied {
+		head = partEmbed
 	}
-	m.rope = c.Rotary.tables(b.ropeDivisors())
+	m.head = b.matrix(head, 0, c.VocabSize, c.Hidden)
+	m.rope = c.Rotary.frequencies(b.ropeDivisors())
 	if b.err != nil {
 		return nil, fmt.Errorf("cannot bind the model's weights: %w", b.err)
 	}
 	return m, nil
 }
 
+// Ops is the backend that the model was bound for.
+func (m *Model) Ops() kernels.Ops { return m.ops }
+
 // binder looks tensors up and keeps the first error.
 type binder struct {
 	c   Config
 	src *weights.Source
+	ops kernels.Ops
 	err error
 }
 
@@ -99,7 +111,11 @@ func (b *binder) projection(biased bool, p part, layer, out, in int) linear {
 }
 
 func (b *binder) matrix(p part, layer, out, in int) linear {
-	return linear{w: b.tensor(p, layer, ".weight", out, in)}
+	t := b.tensor(p, layer, ".weight", out, in)
+	if b.err != nil {
+		return linear{}
+	}
+	return linear{w: b.ops.Pack(t)}
 }
 
 func (b *binder) vector(p part, layer int, suffix string, n int) []float32 {

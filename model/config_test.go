@@ -299,11 +299,11 @@ func sound(t *testing.T, c Config) {
 	if c.Layers < 1 || c.Hidden < 1 || c.Intermediate < 1 || c.Heads < 1 || c.KVHeads < 1 || c.HeadDim < 1 || c.VocabSize < 1 || c.MaxContext < 1 {
 		t.Fatalf("accepted %+v", c)
 	}
-	rope := c.Rotary.tables(nil)
-	if s := float64(rope.Scale); !(s > 0) || math.IsInf(s, 0) {
+	rope := c.Rotary.frequencies(nil)
+	if s := float64(rope.scale); !(s > 0) || math.IsInf(s, 0) {
 		t.Fatalf("%+v has magnitude %g", c.Rotary, s)
 	}
-	for i, v := range rope.InvFreq {
+	for i, v := range rope.inverse {
 		if !(v >= 0) || math.IsInf(float64(v), 0) {
 			t.Fatalf("%+v has frequency %g at %d", c.Rotary, v, i)
 		}

@@ -266,7 +266,7 @@ func TestBindNamesTheTensor(t *testing.T) {
 		src := writeModel(t, c, ts)
 		config, err := ConfigOf(src)
 		if err == nil {
-			_, err = Bind(config, src)
+			_, err = Bind(config, src, ref.New(1))
 		}
 		if err == nil {
 			t.Fatal("bound")
@@ -284,7 +284,7 @@ func TestBindNamesTheTensor(t *testing.T) {
 		delete(ts, "model.layers.1.self_attn.v_proj.bias")
 	}, "model.layers.1.self_attn.v_proj.bias")
 	f(func(_ map[string]any, ts map[string]tensor.Tensor) { delete(ts, "lm_head.weight") }, "lm_head.weight")
-	if _, err := Bind(Config{}, nil); err == nil || !strings.Contains(err.Error(), "BUG") {
+	if _, err := Bind(Config{}, nil, nil); err == nil || !strings.Contains(err.Error(), "BUG") {
 		t.Errorf("an empty configuration: %v", err)
 	}
 }

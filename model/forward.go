@@ -5,44 +5,45 @@ import (
 	"time"
 
 	"github.com/terse-llm/terse/attention"
-	"github.com/terse-llm/terse/kernels"
 )
 
 // Forward runs the rows of b through the model: their K and V go into the
 // pages, and the logits of the rows asked for come back as [len(b.Logits)]
 // [VocabSize], valid until the next call with s. att must be made for the
-// model's geometry.
-func (m *Model) Forward(ops kernels.Ops, att *attention.Runner, b *Batch, s *Scratch) ([]float32, Stats, error) {
+// model's geometry and backend.
+func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32, Stats, error) {
 	var st Stats
 	if err := b.check(&m.Config); err != nil {
 		return nil, st, fmt.Errorf("cannot run the batch: %w", err)
 	}
-	s.fit(&m.Config, b)
-	ops.Embed(s.x, m.embed, b.Tokens)
+	s.fit(&m.Config, b, &m.rope)
+	m.ops.Embed(s.x, m.embed, b.Tokens)
 	for i := range m.layers {
 		l := &m.layers[i]
-		ops.RMSNorm(s.normed, s.x, l.attnNorm, m.Config.NormEps)
-		m.attend(ops, att, b, s, i, &st)
-		add(ops, s.x, s.normed)
-		ops.RMSNorm(s.normed, s.x, l.mlpNorm, m.Config.NormEps)
-		m.mlp(ops, s, l)
-		add(ops, s.x, s.normed)
+		m.ops.RMSNorm(s.normed, s.x, l.attnNorm, m.Config.NormEps)
+		m.attend(att, b, s, i, &st)
+		if s.rows == 0 {
+			break // nobody wants logits: the last layer was for its K and V
+		}
+		m.ops.Add(s.x, s.normed)
+		m.ops.RMSNorm(s.normed, s.x, l.mlpNorm, m.Config.NormEps)
+		m.mlp(s, l)
+		m.ops.Add(s.x, s.normed)
 	}
-	return m.logits(ops, b, s), st, nil
+	return m.logits(s), st, nil
 }
 
-// attend is the attention block of layer i, from s.normed to s.normed.
-func (m *Model) attend(ops kernels.Ops, att *attention.Runner, b *Batch, s *Scratch, i int, st *Stats) {
-	l, c, rows := &m.layers[i], &m.Config, len(b.Tokens)
-	l.q.apply(ops, s.q, s.normed, rows)
-	l.k.apply(ops, s.k, s.normed, rows)
-	l.v.apply(ops, s.v, s.normed, rows)
-	if c.QKNorm {
-		ops.RMSNorm(s.q, s.q, l.qNorm, c.NormEps)
-		ops.RMSNorm(s.k, s.k, l.kNorm, c.NormEps)
+// attend is the attention block of layer i, from s.normed to s.normed. In the
+// last layer only the rows whose logits are wanted go on from their K and V.
+func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *Stats) {
+	l, c := &m.layers[i], &m.Config
+	narrow := i == len(m.layers)-1 && len(b.Logits) < s.rows
+	s.ps = append(s.ps[:0], l.k.into(s.k), l.v.into(s.v))
+	if !narrow {
+		s.ps = append(s.ps, l.q.into(s.q))
 	}
-	ops.RoPE(s.q, c.Heads, c.HeadDim, s.pos, m.rope)
-	ops.RoPE(s.k, c.KVHeads, c.HeadDim, s.pos, m.rope)
+	m.ops.Linear(s.normed, s.rows, s.ps)
+	m.turn(s, s.k, c.KVHeads, l.kNorm)
 
 	start := time.Now()
 	kv := c.KVHeads * c.HeadDim
@@ -55,46 +56,44 @@ func (m *Model) attend(ops kernels.Ops, att *attention.Runner, b *Batch, s *Scra
 		b.AfterLayer(i)
 	}
 
-	att.Attend(i, b.Segments, s.q, s.attended)
-	l.out.apply(ops, s.normed, s.attended, rows)
+	segments := b.Segments
+	if narrow {
+		if s.narrow(c, b); s.rows == 0 {
+			return
+		}
+		segments = s.segments
+		s.ps = append(s.ps[:0], l.q.into(s.q))
+		m.ops.Linear(s.normed, s.rows, s.ps)
+	}
+	m.turn(s, s.q, c.Heads, l.qNorm)
+	att.Attend(i, segments, s.q, s.attended)
+	s.ps = append(s.ps[:0], l.out.into(s.normed))
+	m.ops.Linear(s.attended, s.rows, s.ps)
+}
+
+// turn is the norm of heads, where the model has one, and their rotation.
+func (m *Model) turn(s *Scratch, x []float32, heads int, norm []float32) {
+	if m.Config.QKNorm {
+		m.ops.RMSNorm(x, x, norm, m.Config.NormEps)
+	}
+	m.ops.RoPE(x, heads, m.Config.HeadDim, &s.angles)
 }
 
 // mlp is down(silu(gate(x))·up(x)), from s.normed to s.normed.
-func (m *Model) mlp(ops kernels.Ops, s *Scratch, l *layer) {
-	rows := len(s.normed) / m.Config.Hidden
-	l.gate.apply(ops, s.gate, s.normed, rows)
-	l.up.apply(ops, s.up, s.normed, rows)
-	ops.SwiGLU(s.gate, s.up)
-	l.down.apply(ops, s.normed, s.gate, rows)
+func (m *Model) mlp(s *Scratch, l *layer) {
+	s.ps = append(s.ps[:0], l.gate.into(s.gate), l.up.into(s.up))
+	m.ops.Linear(s.normed, s.rows, s.ps)
+	m.ops.SwiGLU(s.gate, s.up)
+	s.ps = append(s.ps[:0], l.down.into(s.normed))
+	m.ops.Linear(s.gate, s.rows, s.ps)
 }
 
-// logits are the final norm and the output embedding of the rows asked for.
-func (m *Model) logits(ops kernels.Ops, b *Batch, s *Scratch) []float32 {
-	n := m.Config.Hidden
-	for i, row := range b.Logits {
-		copy(s.picked[i*n:(i+1)*n], s.x[row*n:(row+1)*n])
-	}
-	if len(b.Logits) > 0 {
-		ops.RMSNorm(s.picked, s.picked, m.norm, m.Config.NormEps)
-		m.head.apply(ops, s.logits, s.picked, len(b.Logits))
+// logits are the final norm and the output embedding of the rows that are left.
+func (m *Model) logits(s *Scratch) []float32 {
+	if s.rows > 0 {
+		m.ops.RMSNorm(s.x, s.x, m.norm, m.Config.NormEps)
+		s.ps = append(s.ps[:0], m.head.into(s.logits))
+		m.ops.Linear(s.x, s.rows, s.ps)
 	}
 	return s.logits
-}
-
-func (l *linear) apply(ops kernels.Ops, dst, x []float32, rows int) {
-	ops.Linear(dst, x, rows, l.w, l.bias)
-}
-
-// addGrain is the number of elements of one parallel piece of a residual sum.
-const addGrain = 1 << 15
-
-// add is the residual connection: x += y.
-func add(ops kernels.Ops, x, y []float32) {
-	ops.Parallel((len(x)+addGrain-1)/addGrain, func(i int) {
-		lo, hi := i*addGrain, min(len(x), (i+1)*addGrain)
-		a, b := x[lo:hi], y[lo:hi]
-		for j := range a {
-			a[j] += b[j]
-		}
-	})
 }

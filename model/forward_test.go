@@ -22,7 +22,7 @@ func TestForwardRefuses(t *testing.T) {
 	b := smallBench(t)
 	f := func(want string, batch Batch) {
 		t.Helper()
-		if _, _, err := b.model.Forward(b.ops, b.runner, &batch, &b.scratch); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := b.model.Forward(b.runner, &batch, &b.scratch); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
 		}
 	}

@@ -96,7 +96,7 @@ func TestGGUFTypes(t *testing.T) {
 		} else {
 			t.Logf("%v: %.2g of %g allowed", dt, e, bound)
 		}
-		if !b.model.rope.Interleaved {
+		if !b.model.Config.Rotary.Interleaved {
 			t.Errorf("%v: rotary channels are not paired side by side", dt)
 		}
 	}

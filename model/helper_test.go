@@ -9,7 +9,6 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
 	"github.com/terse-llm/terse/internal/defaultmodel"
-	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/weights"
@@ -19,7 +18,6 @@ import (
 type bench struct {
 	t       *testing.T
 	model   *Model
-	ops     kernels.Ops
 	runner  *attention.Runner
 	g       *quant.Geometry
 	scratch Scratch
@@ -33,7 +31,8 @@ func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Bind(c, src)
+	ops := ref.New(runtime.GOMAXPROCS(0))
+	m, err := Bind(c, src, ops)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +48,7 @@ func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ops := ref.New(runtime.GOMAXPROCS(0))
-	return &bench{t: t, model: m, ops: ops, g: g, runner: attention.New(ops, g, tf, c.AttentionScale())}
+	return &bench{t: t, model: m, g: g, runner: attention.New(ops, g, tf, c.AttentionScale())}
 }
 
 func defaultSource(t *testing.T) *weights.Source {
@@ -93,7 +91,7 @@ func (b *bench) add(batch *Batch, s *sequence, tokens []terse.Token) {
 // run computes a batch; every row of the result is a copy.
 func (b *bench) run(batch *Batch) [][]float32 {
 	b.t.Helper()
-	logits, _, err := b.model.Forward(b.ops, b.runner, batch, &b.scratch)
+	logits, _, err := b.model.Forward(b.runner, batch, &b.scratch)
 	if err != nil {
 		b.t.Fatal(err)
 	}

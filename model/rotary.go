@@ -3,8 +3,6 @@ package model
 import (
 	"fmt"
 	"math"
-
-	"github.com/terse-llm/terse/kernels"
 )
 
 // Rotary is a rotary position embedding (arXiv 2104.09864) with its scaling to
@@ -53,21 +51,37 @@ func (r Rotary) check(headDim int) error {
 	return nil
 }
 
-// tables are the inverse frequencies for the kernels, each divided by its entry
-// of divisors (a GGUF file's rope_freqs.weight) where there are any.
-func (r Rotary) tables(divisors []float32) *kernels.RoPE {
-	t := &kernels.RoPE{InvFreq: make([]float32, r.Dim/2), Scale: 1, Interleaved: r.Interleaved}
+// frequencies are what a model's rotary angles are computed from.
+type frequencies struct {
+	inverse []float32 // radians per position, one per pair
+	scale   float32   // of cosines and sines (YaRN's attention factor); 1 normally
+}
+
+// frequencies are r's, each divided by its entry of divisors (a GGUF file's
+// rope_freqs.weight) where there are any.
+func (r Rotary) frequencies(divisors []float32) frequencies {
+	t := frequencies{inverse: make([]float32, r.Dim/2), scale: 1}
 	if r.Scaling.Type == "yarn" {
-		t.Scale = float32(r.Scaling.Attention)
+		t.scale = float32(r.Scaling.Attention)
 	}
-	for i := range t.InvFreq {
+	for i := range t.inverse {
 		f := r.scaled(i)
 		if divisors != nil {
 			f /= float64(divisors[i])
 		}
-		t.InvFreq[i] = float32(f)
+		t.inverse[i] = float32(f)
 	}
 	return t
+}
+
+// angles fills the cosines and sines of one position. The angle is rounded to
+// float32 as in the implementations that models are trained with: at position
+// 8,000 the rounding is worth 2e-4 radians.
+func (f *frequencies) angles(cos, sin []float32, pos int) {
+	for i, inv := range f.inverse {
+		s, c := math.Sincos(float64(float32(pos) * inv))
+		cos[i], sin[i] = float32(c)*f.scale, float32(s)*f.scale
+	}
 }
 
 // scaled is the inverse frequency of pair i, in radians per token.

@@ -13,7 +13,7 @@ func TestRotaryFrequencies(t *testing.T) {
 		if err := r.check(r.Dim); err != nil {
 			t.Fatal(err)
 		}
-		got := float64(r.tables(nil).InvFreq[i])
+		got := float64(r.frequencies(nil).inverse[i])
 		if !(math.Abs(got-want) <= 2e-6*want) {
 			t.Errorf("%s: frequency of pair %d is %.8g, want %.8g", name, i, got, want)
 		}
@@ -43,14 +43,14 @@ func TestRotaryFrequencies(t *testing.T) {
 	f("yarn", yarn, 20, 0.056234133*(0.84+0.16/16))
 	f("yarn", yarn, 41, 0.0027384196/16)
 	f("yarn", yarn, 63, 0.00011547820/16)
-	if got := yarn.tables(nil).Scale; math.Abs(float64(got)-1.2772589) > 1e-6 { // 0.1·ln 16 + 1
+	if got := yarn.frequencies(nil).scale; math.Abs(float64(got)-1.2772589) > 1e-6 { // 0.1·ln 16 + 1
 		t.Errorf("yarn: magnitude %g", got)
 	}
 	exact := yarn
 	exact.Scaling.Exact = true // 20 is 0.160781 of the way from 16.1280 to 40.2104
 	f("yarn, not rounded", exact, 20, 0.056234133*(0.839219+0.160781/16))
-	divided := plain.tables([]float32{0: 2, 63: 1})
-	if got := divided.InvFreq[0]; got != 0.5 {
+	divided := plain.frequencies([]float32{0: 2, 63: 1})
+	if got := divided.inverse[0]; got != 0.5 {
 		t.Errorf("divided by 2: %g", got)
 	}
 }

@@ -86,11 +86,11 @@ func fit(ctx context.Context, f *files, text string, tokens, window, threads int
 	if err != nil {
 		return nil, err
 	}
-	bound, err := model.Bind(f.config, f.source)
+	bound, err := model.Bind(f.config, f.source, ref.New(threadsOr(threads)))
 	if err != nil {
 		return nil, err
 	}
-	return calibrate.Fit(ctx, bound, ref.New(threadsOr(threads)), windows, bar(progress, "calibrating"))
+	return calibrate.Fit(ctx, bound, windows, bar(progress, "calibrating"))
 }
 
 // sampleWindows encodes the sample and cuts it into windows; a last, shorter one

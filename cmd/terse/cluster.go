@@ -69,7 +69,7 @@ func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logg
 		return err
 	}
 	log.Info("worker ready", "id", id, "role", role, "model", n.files.name, "kv", n.cfg.Geometry.Format.Name,
-		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.ops.Name(), "threads", n.ops.Threads())
+		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.model.Ops().Name(), "threads", n.model.Ops().Threads())
 	return w.Run(ctx)
 }
 

@@ -128,12 +128,12 @@ func (e *evaluation) open(files *files) error {
 	if cal != nil {
 		e.report.Calibration = fmt.Sprintf("%x", cal.Hash[:6])
 	}
-	bound, err := model.Bind(files.config, files.source)
+	bound, err := model.Bind(files.config, files.source, ref.New(threadsOr(e.threads)))
 	if err != nil {
 		return err
 	}
 	e.tok = tok
-	e.subject = eval.Subject{Model: bound, Ops: ref.New(threadsOr(e.threads)), Calibration: cal}
+	e.subject = eval.Subject{Model: bound, Calibration: cal}
 	return nil
 }
 

@@ -95,7 +95,6 @@ type node struct {
 	flags *nodeFlags
 	files *files
 	model *model.Model
-	ops   *ref.Ops
 	log   *slog.Logger
 	cfg   engine.Config
 }
@@ -110,13 +109,13 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
 	}
-	bound, err := model.Bind(m.config, m.source)
+	bound, err := model.Bind(m.config, m.source, ref.New(threadsOr(f.engine.threads)))
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
 	}
-	n := &node{flags: f, files: m, model: bound, ops: ref.New(threadsOr(f.engine.threads)), log: log}
+	n := &node{flags: f, files: m, model: bound, log: log}
 	n.cfg = engine.Config{
-		Model: bound, Ops: n.ops, Geometry: g, Calibration: cal, Logger: log,
+		Model: bound, Geometry: g, Calibration: cal, Logger: log,
 		MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
 		KVMemory: f.kvMemory(g.ExactBytes()*g.Layers, g.CodedBytes()*g.Layers, m.config.MaxContext),
 	}

@@ -25,14 +25,14 @@ func (o *Ops) Attend(jobs []kernels.AttnJob) {
 			items = append(items, attendItem{&jobs[i], v, min(v+itemVectors, n)})
 		}
 	}
-	o.Parallel(len(items), func(i int) {
+	o.Parallel(len(items), kernels.TaskFunc(func(i int) {
 		s, _ := o.attends.Get().(*attender)
 		if s == nil {
 			s = new(attender)
 		}
 		s.run(items[i])
 		o.attends.Put(s)
-	})
+	}))
 }
 
 // attendItem is the query vectors [lo, hi) of a job; vector i is query head

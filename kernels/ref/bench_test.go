@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/tensor/blocks"
 )
@@ -30,8 +31,9 @@ func benchLinear(b *testing.B, out, in, rows int, dt tensor.DType) {
 	w := tensor.Tensor{Name: "w", DType: dt, Shape: []int{out, in}, Data: make([]byte, dt.RowBytes(out*in))}
 	blocks.Quantize(w.Data, dt, values)
 	o, x, dst := New(1), make([]float32, rows*in), make([]float32, rows*out)
+	p := []kernels.Projection{{Dst: dst, W: o.Pack(w)}}
 	for b.Loop() {
-		o.Linear(dst, x, rows, w, nil)
+		o.Linear(x, rows, p)
 	}
 	n := float64(out) * float64(in) * float64(b.N) / float64(b.Elapsed().Nanoseconds())
 	b.ReportMetric(2*n*float64(rows), "GFLOP/s")

@@ -29,18 +29,16 @@ func rmsNorm(dst, x, weight []float32, eps float32) {
 	}
 }
 
-// RoPE rotates every head of x ([len(pos)][heads][headDim]) in place by its
-// row's position. Channels beyond the rotary dimension stay.
-func (o *Ops) RoPE(x []float32, heads, headDim int, pos []int, rope *kernels.RoPE) {
+// RoPE rotates every head of x ([rows][heads][headDim]) in place by its row's
+// angles. Channels beyond the rotary dimension stay.
+func (o *Ops) RoPE(x []float32, heads, headDim int, a *kernels.Angles) {
 	width := heads * headDim
-	o.split(len(pos), width, func(lo, hi int) {
-		table := make([]float32, 2*len(rope.InvFreq))
-		cos, sin := table[:len(rope.InvFreq)], table[len(rope.InvFreq):]
+	o.split(len(x)/width, width, func(lo, hi int) {
 		for r := lo; r < hi; r++ {
-			angles(cos, sin, pos[r], rope)
+			cos, sin := a.Cos[r*a.Pairs:][:a.Pairs], a.Sin[r*a.Pairs:][:a.Pairs]
 			for h := range heads {
 				head := x[r*width+h*headDim:][:headDim]
-				if rope.Interleaved {
+				if a.Interleaved {
 					rotatePairs(head, cos, sin)
 				} else {
 					rotateHalves(head, cos, sin)
@@ -48,16 +46,6 @@ func (o *Ops) RoPE(x []float32, heads, headDim int, pos []int, rope *kernels.RoP
 			}
 		}
 	})
-}
-
-// angles fills the cosines and sines of one position. The angle is rounded to
-// float32 as in the implementations that models are trained with: at position
-// 8,000 the rounding is worth 2e-4 radians.
-func angles(cos, sin []float32, pos int, rope *kernels.RoPE) {
-	for i, f := range rope.InvFreq {
-		s, c := math.Sincos(float64(float32(pos) * f))
-		cos[i], sin[i] = float32(c)*rope.Scale, float32(s)*rope.Scale
-	}
 }
 
 func rotateHalves(head, cos, sin []float32) {
@@ -83,6 +71,16 @@ func (o *Ops) SwiGLU(gate, up []float32) {
 		u := up[lo:hi]
 		for i, g := range gate[lo:hi] {
 			gate[lo+i] = float32(float64(g)/(1+math.Exp(-float64(g)))) * u[i]
+		}
+	})
+}
+
+// Add computes x += y.
+func (o *Ops) Add(x, y []float32) {
+	o.split(len(x), 1, func(lo, hi int) {
+		b := y[lo:hi]
+		for i := range b {
+			x[lo+i] += b[i]
 		}
 	})
 }

@@ -61,24 +61,28 @@ func TestRoPE(t *testing.T) {
 		t.Helper()
 		x := random(rng, len(pos)*heads*headDim)
 		before := slices.Clone(x)
-		rope := &kernels.RoPE{InvFreq: make([]float32, pairs), Scale: scale, Interleaved: interleaved}
-		for i := range rope.InvFreq {
-			rope.InvFreq[i] = float32(math.Pow(10000, -float64(i)/float64(pairs)))
+		freqs := make([]float64, pairs)
+		a := &kernels.Angles{Pairs: pairs, Interleaved: interleaved}
+		for _, p := range pos {
+			for i := range freqs {
+				freqs[i] = math.Pow(10000, -float64(i)/float64(pairs))
+				z := cmplx.Rect(float64(scale), float64(p)*freqs[i])
+				a.Cos, a.Sin = append(a.Cos, float32(real(z))), append(a.Sin, float32(imag(z)))
+			}
 		}
-		New(2).RoPE(x, heads, headDim, pos, rope)
+		New(2).RoPE(x, heads, headDim, a)
 		for r, p := range pos {
 			for h := range heads {
 				at := (r*heads + h) * headDim
-				for i, freq := range rope.InvFreq {
+				for i, freq := range freqs {
 					a, b := at+i, at+i+pairs
 					if interleaved {
 						a, b = at+2*i, at+2*i+1
 					}
 					z := complex(float64(before[a]), float64(before[b]))
-					z *= cmplx.Rect(float64(scale), float64(p)*float64(freq))
-					tol := 1e-6 + float64(p)*1e-7 // the angle is rounded to float32
-					near(t, "rope", x[a], real(z), tol)
-					near(t, "rope", x[b], imag(z), tol)
+					z *= cmplx.Rect(float64(scale), float64(p)*freq)
+					near(t, "rope", x[a], real(z), 1e-6)
+					near(t, "rope", x[b], imag(z), 1e-6)
 				}
 				if !slices.Equal(x[at+2*pairs:at+headDim], before[at+2*pairs:at+headDim]) {
 					t.Fatal("channels beyond the rotary dimension changed")
@@ -110,7 +114,7 @@ func TestSwiGLU(t *testing.T) {
 }
 
 func TestEmbed(t *testing.T) {
-	w, values := matrix(rand.New(rand.NewPCG(1, 5)), tensor.Q8_0, 5, 64)
+	w, values := randomMatrix(rand.New(rand.NewPCG(1, 5)), tensor.Q8_0, 5, 64)
 	dst := make([]float32, 3*64)
 	New(2).Embed(dst, w, []int32{4, 0, 4})
 	for i, row := range []int{4, 0, 4} {

@@ -3,6 +3,7 @@ package ref
 import (
 	"fmt"
 
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/tensor"
 )
 
@@ -20,22 +21,37 @@ const (
 // panel is the widened part of tileRows weight rows.
 type panel [tileRows][panelLen]float32
 
-// Linear computes dst[r][o] = Σ_i x[r][i]·w[o][i] + bias[o]. Weights are widened
-// once per call, panel by panel. The sum of one output goes through a panel in
-// order and then over the panels in order.
-func (o *Ops) Linear(dst, x []float32, rows int, w tensor.Tensor, bias []float32) {
+// matrix is a weight matrix as it lies in its file.
+type matrix struct{ tensor.Tensor }
+
+func (m matrix) Shape() (out, in int) { return m.Tensor.Shape[0], m.Tensor.Shape[1] }
+
+// Pack keeps w as it is.
+func (o *Ops) Pack(w tensor.Tensor) kernels.Matrix { return matrix{w} }
+
+// Linear computes Dst[r][o] = Σ_i x[r][i]·W[o][i] + Bias[o] of each projection.
+func (o *Ops) Linear(x []float32, rows int, ps []kernels.Projection) {
+	for _, p := range ps {
+		o.project(p.Dst, x, rows, p.W.(matrix).Tensor, p.Bias)
+	}
+}
+
+// project is one projection. Weights are widened once per call, panel by panel.
+// The sum of one output goes through a panel in order and then over the panels
+// in order.
+func (o *Ops) project(dst, x []float32, rows int, w tensor.Tensor, bias []float32) {
 	out, in := w.Shape[0], w.Shape[1]
 	if len(dst) < rows*out || len(x) < rows*in || bias != nil && len(bias) != out {
 		panic(fmt.Sprintf("BUG: linear %s %v of %d rows: dst %d, x %d, bias %d", w.Name, w.Shape, rows, len(dst), len(x), len(bias)))
 	}
 	l := linear{dst: dst[:rows*out], x: x[:rows*in], rows: rows, out: out, in: in, w: w, bias: bias}
-	o.Parallel((out+jobRows-1)/jobRows, func(i int) {
+	o.Parallel((out+jobRows-1)/jobRows, kernels.TaskFunc(func(i int) {
 		p := o.panels.Get().(*panel)
 		for row := i * jobRows; row < min(out, (i+1)*jobRows); row += tileRows {
 			l.tile(p, row, min(tileRows, out-row))
 		}
 		o.panels.Put(p)
-	})
+	}))
 }
 
 type linear struct {

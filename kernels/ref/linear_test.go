@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/tensor/blocks"
 )
@@ -18,13 +19,17 @@ func random(rng *rand.Rand, n int) []float32 {
 	return x
 }
 
-// matrix is random weights of type dt and the values they really hold.
-func matrix(rng *rand.Rand, dt tensor.DType, out, in int) (tensor.Tensor, []float32) {
+// randomMatrix is random weights of type dt and the values they really hold.
+func randomMatrix(rng *rand.Rand, dt tensor.DType, out, in int) (tensor.Tensor, []float32) {
 	w := tensor.Tensor{Name: "w", DType: dt, Shape: []int{out, in}, Data: make([]byte, dt.RowBytes(out*in))}
 	blocks.Quantize(w.Data, dt, random(rng, out*in))
 	values := make([]float32, out*in)
 	blocks.Dequantize(values, dt, w.Data)
 	return w, values
+}
+
+func project(o *Ops, dst, x []float32, rows int, w tensor.Tensor, bias []float32) {
+	o.Linear(x, rows, []kernels.Projection{{Dst: dst, W: o.Pack(w), Bias: bias}})
 }
 
 // Linear agrees with the triple loop in float64 at sizes around its tiles,
@@ -34,14 +39,14 @@ func TestLinear(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	f := func(dt tensor.DType, out, in, rows int, withBias bool) {
 		t.Helper()
-		w, values := matrix(rng, dt, out, in)
+		w, values := randomMatrix(rng, dt, out, in)
 		x := random(rng, rows*in)
 		var bias []float32
 		if withBias {
 			bias = random(rng, out)
 		}
 		dst := slices.Repeat([]float32{float32(math.NaN())}, rows*out)
-		New(3).Linear(dst, x, rows, w, bias)
+		project(New(3), dst, x, rows, w, bias)
 		for r := range rows {
 			for o := range out {
 				var want, size float64
@@ -78,13 +83,13 @@ func TestLinear(t *testing.T) {
 func TestLinearIgnoresTheBatch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 1))
 	const out, in, rows = 37, 1100, 9
-	w, _ := matrix(rng, tensor.F32, out, in)
+	w, _ := randomMatrix(rng, tensor.F32, out, in)
 	x := random(rng, rows*in)
 	all := make([]float32, rows*out)
-	New(2).Linear(all, x, rows, w, nil)
+	project(New(2), all, x, rows, w, nil)
 	for r := range rows {
 		one := make([]float32, out)
-		New(1).Linear(one, x[r*in:(r+1)*in], 1, w, nil)
+		project(New(1), one, x[r*in:(r+1)*in], 1, w, nil)
 		if !slices.Equal(one, all[r*out:(r+1)*out]) {
 			t.Fatalf("row %d differs when it is computed alone", r)
 		}
@@ -113,7 +118,7 @@ func TestWiden(t *testing.T) {
 }
 
 func TestLinearRefusesWrongSizes(t *testing.T) {
-	w, _ := matrix(rand.New(rand.NewPCG(4, 1)), tensor.F32, 4, 3)
+	w, _ := randomMatrix(rand.New(rand.NewPCG(4, 1)), tensor.F32, 4, 3)
 	f := func(dst, x, bias int) {
 		t.Helper()
 		defer func() {
@@ -125,7 +130,7 @@ func TestLinearRefusesWrongSizes(t *testing.T) {
 		if bias == 0 {
 			b = nil
 		}
-		New(1).Linear(make([]float32, dst), make([]float32, x), 2, w, b)
+		project(New(1), make([]float32, dst), make([]float32, x), 2, w, b)
 	}
 	f(7, 6, 0)
 	f(8, 5, 0)

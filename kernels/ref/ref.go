@@ -3,6 +3,9 @@ package ref
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/quant"
 )
 
 // Ops is the plain Go backend. It implements kernels.Ops and holds no state but
@@ -27,20 +30,20 @@ func (o *Ops) Name() string { return "ref" }
 // Threads is the number of cores in use.
 func (o *Ops) Threads() int { return o.threads }
 
-// Parallel runs f(0), …, f(n-1) over the cores and waits for all of them. Items
-// are handed out one by one, so they need not be equally long.
-func (o *Ops) Parallel(n int, f func(i int)) {
+// Parallel does tasks 0 … n-1 over the cores and waits for all of them. They are
+// handed out one by one, so they need not be equally long.
+func (o *Ops) Parallel(n int, t kernels.Task) {
 	workers := min(o.threads, n)
 	if workers <= 1 {
 		for i := range n {
-			f(i)
+			t.Do(i)
 		}
 		return
 	}
 	var next atomic.Int64
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-			f(i)
+			t.Do(i)
 		}
 	}
 	var wg sync.WaitGroup
@@ -59,5 +62,13 @@ const grain = 1 << 14
 // item has width of them.
 func (o *Ops) split(n, width int, f func(lo, hi int)) {
 	step := max(1, grain/max(1, width), (n+4*o.threads-1)/(4*o.threads))
-	o.Parallel((n+step-1)/step, func(i int) { f(i*step, min(n, (i+1)*step)) })
+	o.Parallel((n+step-1)/step, kernels.TaskFunc(func(i int) { f(i*step, min(n, (i+1)*step)) }))
 }
+
+// Store writes one token's K and V.
+func (o *Ops) Store(g *quant.Geometry, page []byte, tok int, k, v []float32) {
+	g.PutExact(page, tok, k, v)
+}
+
+// Encode codes a page.
+func (o *Ops) Encode(g *quant.Geometry, a quant.EncodeArgs) { g.Encode(a) }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/weights"
@@ -44,8 +45,8 @@ func WriteTiny(t testing.TB, dir string, seed uint64) {
 	}
 }
 
-// Tiny is the model of a seed, bound, and its fingerprint.
-func Tiny(t testing.TB, seed uint64) (*model.Model, [32]byte) {
+// Tiny is the model of a seed, bound for a backend, and its fingerprint.
+func Tiny(t testing.TB, seed uint64, ops kernels.Ops) (*model.Model, [32]byte) {
 	t.Helper()
 	dir := t.TempDir()
 	WriteTiny(t, dir, seed)
@@ -58,7 +59,7 @@ func Tiny(t testing.TB, seed uint64) (*model.Model, [32]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Bind(c, src)
+	m, err := model.Bind(c, src, ops)
 	if err != nil {
 		t.Fatal(err)
 	}

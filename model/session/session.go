@@ -5,7 +5,6 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
-	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 )
@@ -23,7 +22,6 @@ const (
 // Session is one text in progress. It is not safe for concurrent use.
 type Session struct {
 	model   *model.Model
-	ops     kernels.Ops
 	runner  *attention.Runner
 	view    *quant.View
 	batch   model.Batch
@@ -33,13 +31,13 @@ type Session struct {
 }
 
 // New makes a session for at most maxTokens tokens. cal may be nil.
-func New(m *model.Model, ops kernels.Ops, g *quant.Geometry, cal *quant.Calibration, maxTokens int) (*Session, error) {
+func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens int) (*Session, error) {
 	tf, err := quant.NewTransform(g, cal)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{model: m, ops: ops, limit: maxTokens, view: &quant.View{Geometry: g},
-		runner: attention.New(ops, g, tf, m.Config.AttentionScale())}
+	s := &Session{model: m, limit: maxTokens, view: &quant.View{Geometry: g},
+		runner: attention.New(m.Ops(), g, tf, m.Config.AttentionScale())}
 	lo, _ := g.Format.CodedPages(maxTokens)
 	for page := range (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens {
 		s.view.Exact = append(s.view.Exact, make([]byte, g.Layers*g.ExactBytes()))
@@ -67,7 +65,7 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 		s.batch.WantAll(len(tokens))
 	}
 	s.pos += len(tokens)
-	logits, _, err := s.model.Forward(s.ops, s.runner, &s.batch, &s.scratch)
+	logits, _, err := s.model.Forward(s.runner, &s.batch, &s.scratch)
 	return logits, err
 }
 
