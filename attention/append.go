@@ -13,8 +13,8 @@ import (
 // have exact pages for all of these tokens.
 func (r *Runner) Append(view *quant.View, layer, pos int, k, v []float32) {
 	g := r.geometry
-	r.transform.Keys(quant.Plain{}, layer, k)
-	r.transform.Values(quant.Plain{}, layer, v)
+	r.transform.Keys(r.ops, layer, k)
+	r.transform.Values(r.ops, layer, v)
 	width := g.KVHeads * g.HeadDim
 	rows := len(k) / width
 	pages := pagesOf(g, pos, rows)

@@ -40,12 +40,12 @@ type Segment struct {
 // Attend computes out = attention(q) for one layer; both are [rows][heads]
 // [HeadDim] over the batch's rows. q is turned into the cache's basis in place.
 func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
-	r.transform.Queries(quant.Plain{}, layer, q)
+	r.transform.Queries(r.ops, layer, q)
 	groups := r.plan(layer, segs)
 	group := r.gather(layer, groups, q)
 	r.ops.Attend(r.jobs)
 	r.scatter(groups, group, out)
-	r.transform.Outputs(quant.Plain{}, layer, out, group*r.geometry.KVHeads)
+	r.transform.Outputs(r.ops, layer, out, group*r.geometry.KVHeads)
 }
 
 // rowGroup is a run of rows of one segment that read the same tiles.

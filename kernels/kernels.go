@@ -32,11 +32,11 @@ type Ops interface {
 	RoPE(x []float32, heads, headDim int, a *Angles)
 	// SwiGLU computes gate = silu(gate)·up in place.
 	SwiGLU(gate, up []float32)
-	// Add computes x += y.
-	Add(x, y []float32)
 	// Embed widens rows ids of table into dst[len(ids)][dim].
 	Embed(dst []float32, table tensor.Tensor, ids []int32)
 
+	// Rotator has Rotate and Add: the basis of the cache, and residual sums.
+	quant.Rotator
 	// Store writes one token's K and V as quant.Geometry.PutExact does, and
 	// Encode codes a page as quant.Geometry.Encode does: the same bytes. Both run
 	// on the calling goroutine, for use inside Parallel.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/weights"
 	"github.com/terse-llm/terse/weights/weightstest"

@@ -58,18 +58,29 @@ func TestAfterLayer(t *testing.T) {
 	}
 }
 
-// Logits come for the rows asked for, in the order asked.
+// Logits come for the rows asked for, whatever the others are: the last layer
+// is computed for these alone.
 func TestLogitRows(t *testing.T) {
 	b := smallBench(t)
-	text := randomText(5)
-	all := b.all(text)
-	var batch Batch
-	b.add(&batch, b.newSequence(), text)
-	batch.Logits = []int{3, 0, 4}
-	got := b.run(&batch)
-	for i, row := range batch.Logits {
-		if !slices.Equal(got[i], all[row]) {
-			t.Errorf("row %d of the answer is not row %d of the batch", i, row)
+	texts := [][]terse.Token{randomText(5), randomText(4), randomText(3)}
+	var all [][]float32
+	for _, text := range texts {
+		all = append(all, b.all(text)...)
+	}
+	for _, rows := range [][]int{{0}, {11}, {3, 4, 5}, {0, 2, 3, 4, 8, 9, 11}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {}} {
+		var batch Batch
+		for _, text := range texts {
+			b.add(&batch, b.newSequence(), text)
+		}
+		batch.Logits = rows
+		got := b.run(&batch)
+		if len(got) != len(rows) {
+			t.Fatalf("%d rows of logits for %v", len(got), rows)
+		}
+		for i, row := range rows {
+			if !slices.Equal(got[i], all[row]) {
+				t.Errorf("rows %v: answer %d is not row %d of the batch", rows, i, row)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tensor"
 )
 
@@ -75,14 +76,19 @@ func (o *Ops) SwiGLU(gate, up []float32) {
 	})
 }
 
-// Add computes x += y.
+// Add adds y to every run of len(y) elements of x.
 func (o *Ops) Add(x, y []float32) {
-	o.split(len(x), 1, func(lo, hi int) {
-		b := y[lo:hi]
-		for i := range b {
-			x[lo+i] += b[i]
-		}
-	})
+	if len(x) != len(y) {
+		quant.Plain{}.Add(x, y)
+		return
+	}
+	o.split(len(x), 1, func(lo, hi int) { quant.Plain{}.Add(x[lo:hi], y[lo:hi]) })
+}
+
+// Rotate turns heads into the cache's basis or back.
+func (o *Ops) Rotate(x []float32, r *quant.Rotation, inverse bool) {
+	d := len(r.Signs)
+	o.split(len(x)/d, d, func(lo, hi int) { quant.Plain{}.Rotate(x[lo*d:hi*d], r, inverse) })
 }
 
 // Embed widens the rows ids of table into dst ([len(ids)][dim]).

@@ -129,7 +129,7 @@ func TestParallel(t *testing.T) {
 	for _, threads := range []int{-1, 1, 2, 5} {
 		for _, n := range []int{0, 1, 2, 5, 100} {
 			counts := make([]atomic.Int32, n)
-			New(threads).Parallel(n, func(i int) { counts[i].Add(1) })
+			New(threads).Parallel(n, kernels.TaskFunc(func(i int) { counts[i].Add(1) }))
 			for i := range counts {
 				if c := counts[i].Load(); c != 1 {
 					t.Fatalf("%d threads, %d items: item %d ran %d times", threads, n, i, c)
