@@ -95,7 +95,7 @@ an answer, Ctrl-D or /bye leaves, /clear forgets the conversation.`,
 			if err != nil {
 				return usageError{c.CommandPath(), err}
 			}
-			// Ctrl-C is for answers (terminal.answer); only SIGTERM ends the program.
+			// Ctrl-C is for answers (terminal.answer); SIGTERM ends the program.
 			ctx, stop := signal.NotifyContext(context.WithoutCancel(c.Context()), syscall.SIGTERM)
 			defer stop()
 			s, err := n.start(ctx, nats, log)
@@ -110,6 +110,9 @@ an answer, Ctrl-D or /bye leaves, /clear forgets the conversation.`,
 			t := &terminal{server: g, in: c.InOrStdin(), out: c.OutOrStdout(), err: c.ErrOrStderr(), params: r.params(c), system: r.system}
 			return together(ctx, s.run, func(ctx context.Context) error {
 				if err := s.ready(ctx); err != nil {
+					return err
+				}
+				if err := c.Context().Err(); err != nil { // Ctrl-C while the model was loading
 					return err
 				}
 				return t.run(ctx, strings.Join(args, " "))
@@ -133,12 +136,17 @@ type terminal struct {
 	params   gateway.ChatParams
 	system   string
 	history  []chat.Message
+
+	interrupts chan os.Signal // Ctrl-C since the terminal is there
 }
 
 // maxStdin bounds a prompt from standard input; no model's context is larger.
 const maxStdin = 16 << 20
 
 func (t *terminal) run(ctx context.Context, prompt string) error {
+	t.interrupts = make(chan os.Signal, 1)
+	signal.Notify(t.interrupts, os.Interrupt)
+	defer signal.Stop(t.interrupts)
 	t.clear()
 	f, isFile := t.in.(*os.File)
 	interactive := prompt == "" && isFile && term.IsTerminal(int(f.Fd()))
@@ -191,6 +199,9 @@ func (t *terminal) chat(ctx context.Context) error {
 		var open bool
 		select {
 		case line, open = <-lines:
+		case <-t.interrupts: // there is no answer to stop, and the terminal has dropped the line
+			fmt.Fprintln(t.err, "\nCtrl-D leaves.")
+			continue
 		case <-ctx.Done():
 			fmt.Fprintln(t.err)
 			return nil
@@ -205,16 +216,24 @@ func (t *terminal) chat(ctx context.Context) error {
 			t.clear()
 			continue
 		}
-		if err := t.answer(ctx, line); err != nil && ctx.Err() == nil {
+		if err := t.answer(ctx, line); err != nil && !errors.Is(err, context.Canceled) {
 			fmt.Fprintf(t.err, "terse: %v\n", err)
 		}
 	}
 }
 
-// answer generates one answer; an interrupt during it stops only the answer.
+// answer generates one answer; an interrupt during it stops only the answer,
+// which then ends with context.Canceled.
 func (t *terminal) answer(ctx context.Context, prompt string) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	go func() {
+		select {
+		case <-t.interrupts:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
 	messages := append(t.history, chat.Message{Role: "user", Content: prompt})
 	res, err := t.server.Chat(ctx, messages, t.params, func(s string) { io.WriteString(t.out, s) })
 	fmt.Fprintln(t.out)
@@ -223,7 +242,7 @@ func (t *terminal) answer(ctx context.Context, prompt string) error {
 	}
 	t.history = append(messages, chat.Message{Role: "assistant", Content: res.Text})
 	fmt.Fprintln(t.err, summary(res))
-	return nil
+	return ctx.Err()
 }
 
 // summary is the line that tells what an answer cost.
