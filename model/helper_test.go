@@ -27,6 +27,26 @@ type bench struct {
 // is in question.
 func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	t.Helper()
+	return newCalibratedBench(t, src, kv, nil)
+}
+
+// newDefaultBench is the built-in model as it is served, with its calibration.
+func newDefaultBench(t *testing.T, kv string) *bench {
+	t.Helper()
+	file, err := defaultmodel.FS().Open("kv.calibration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cal, err := quant.ReadCalibration(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newCalibratedBench(t, defaultSource(t), kv, cal)
+}
+
+func newCalibratedBench(t *testing.T, src *weights.Source, kv string, cal *quant.Calibration) *bench {
+	t.Helper()
 	c, err := ConfigOf(src)
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +56,7 @@ func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := quant.ParseFormat(kv, false)
+	f, err := quant.ParseFormat(kv, cal != nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +64,7 @@ func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tf, err := quant.NewTransform(g, nil)
+	tf, err := quant.NewTransform(g, cal)
 	if err != nil {
 		t.Fatal(err)
 	}
