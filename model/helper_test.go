@@ -27,26 +27,6 @@ type bench struct {
 // is in question.
 func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	t.Helper()
-	return newCalibratedBench(t, src, kv, nil)
-}
-
-// newDefaultBench is the built-in model as it is served, with its calibration.
-func newDefaultBench(t *testing.T, kv string) *bench {
-	t.Helper()
-	file, err := defaultmodel.FS().Open("kv.calibration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	cal, err := quant.ReadCalibration(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newCalibratedBench(t, defaultSource(t), kv, cal)
-}
-
-func newCalibratedBench(t *testing.T, src *weights.Source, kv string, cal *quant.Calibration) *bench {
-	t.Helper()
 	c, err := ConfigOf(src)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +36,7 @@ func newCalibratedBench(t *testing.T, src *weights.Source, kv string, cal *quant
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := quant.ParseFormat(kv, cal != nil)
+	f, err := quant.ParseFormat(kv, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +44,7 @@ func newCalibratedBench(t *testing.T, src *weights.Source, kv string, cal *quant
 	if err != nil {
 		t.Fatal(err)
 	}
-	tf, err := quant.NewTransform(g, cal)
+	tf, err := quant.NewTransform(g, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
