@@ -70,10 +70,10 @@ func readQ4_0(dst []float32, b []byte) {
 	}
 }
 
-// kScale is scale and minimum j of the 12 packed bytes of Q4_K and Q5_K. The
+// KScale is scale and minimum j of the 12 packed bytes of Q4_K and Q5_K. The
 // first four have their six bits in one byte; the last four have four bits
 // there and two at the top of the first eight bytes.
-func kScale(p []byte, j int) (scale, minimum uint8) {
+func KScale(p []byte, j int) (scale, minimum uint8) {
 	if j < 4 {
 		return p[j] & 63, p[j+4] & 63
 	}
@@ -88,8 +88,8 @@ func readQ4_K(dst []float32, b []byte) {
 	d, m := tensor.GetF16(b, 0), tensor.GetF16(b, 1)
 	scales, qs := b[4:16], b[16:144]
 	for j := range 4 { // 64 values: low nibbles first, then high
-		s0, m0 := kScale(scales, 2*j)
-		s1, m1 := kScale(scales, 2*j+1)
+		s0, m0 := KScale(scales, 2*j)
+		s1, m1 := KScale(scales, 2*j+1)
 		d0, d1 := d*float32(s0), d*float32(s1)
 		n0, n1 := m*float32(m0), m*float32(m1)
 		lo, hi := dst[64*j:64*j+32], dst[64*j+32:64*j+64]
@@ -104,8 +104,8 @@ func readQ5_K(dst []float32, b []byte) {
 	d, m := tensor.GetF16(b, 0), tensor.GetF16(b, 1)
 	scales, qh, qs := b[4:16], b[16:48], b[48:176]
 	for j := range 4 {
-		s0, m0 := kScale(scales, 2*j)
-		s1, m1 := kScale(scales, 2*j+1)
+		s0, m0 := KScale(scales, 2*j)
+		s1, m1 := KScale(scales, 2*j+1)
 		d0, d1 := d*float32(s0), d*float32(s1)
 		n0, n1 := m*float32(m0), m*float32(m1)
 		lo, hi := dst[64*j:64*j+32], dst[64*j+32:64*j+64]

@@ -111,7 +111,7 @@ func writeMin(x []float32, b []byte, top float32) {
 	}
 }
 
-// putKScale is the inverse of kScale on zeroed bytes.
+// putKScale is the inverse of KScale on zeroed bytes.
 func putKScale(p []byte, j int, scale, minimum byte) {
 	if j < 4 {
 		p[j] |= scale
