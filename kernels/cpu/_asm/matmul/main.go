@@ -1,0 +1,152 @@
+// Command matmul generates the micro-kernels of package kernels/cpu/matmul for
+// one level of amd64: tiles of some activation rows by the 32 outputs of a panel.
+// The package's documentation has the layouts.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// panel is the number of outputs of a panel.
+const panel = 32
+
+// isa is what differs between the levels: the registers, and how many rows the
+// largest tiles have so that their sums fit into them.
+type isa struct {
+	name      string
+	vec       []reg.VecPhysical
+	bytes     int // of a register
+	floatRows int
+	intRows   int
+}
+
+var (
+	avx2   = isa{"AVX2", []reg.VecPhysical{reg.Y0, reg.Y1, reg.Y2, reg.Y3, reg.Y4, reg.Y5, reg.Y6, reg.Y7, reg.Y8, reg.Y9, reg.Y10, reg.Y11, reg.Y12, reg.Y13, reg.Y14, reg.Y15}, 32, 6, 2}
+	avx512 = isa{"AVX512", []reg.VecPhysical{
+		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
+		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
+	}, 64, 12, 6}
+)
+
+// lanes is the number of float32 of a register.
+func (i isa) lanes() int { return i.bytes / 4 }
+
+func main() {
+	level := flag.String("level", "", "avx2 or avx512")
+	flag.Parse()
+	i, ok := map[string]isa{"avx2": avx2, "avx512": avx512}[*level]
+	if !ok {
+		log.Fatalf("no level %q", *level)
+	}
+	ConstraintExpr("!purego")
+	for _, d := range []string{"F32", "BF16", "F16"} {
+		for m := 1; m <= i.floatRows; m++ {
+			floatTile(i, d, m)
+		}
+	}
+	widen(i, "BF16")
+	widen(i, "F16")
+	for _, k := range kinds {
+		for m := 1; m <= i.intRows; m++ {
+			intTile(i, k, m)
+		}
+	}
+	Generate()
+}
+
+// tile is what all tiles start with: their arguments, and how their m rows of
+// sums lie in registers.
+type tile struct {
+	isa
+	m, v       int // rows and registers of a row
+	y, ld      reg.Register
+	x, w, n, h reg.Register
+	again      string // label of the second half
+}
+
+// start declares a tile. Where a panel's 32 outputs by m rows do not fit into
+// the registers, the tile works in two halves of 16 outputs; h is then the
+// first output of the half.
+func (i isa) start(name string, m int, halves bool, doc string) *tile {
+	TEXT(fmt.Sprintf("%sx%d%s", name, m, i.name), NOSPLIT, "func(y *float32, ldy int, x *byte, w *byte, n int, load bool)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%sx%d%s computes %d×%d outputs from %s.", name, m, i.name, m, panel, doc))
+	t := &tile{isa: i, m: m, v: panel / i.lanes()}
+	if halves {
+		t.v /= 2
+		t.h = GP64()
+		XORL(t.h.(reg.GPVirtual).As32(), t.h.(reg.GPVirtual).As32())
+		Label("half")
+	}
+	t.y, t.ld = Load(Param("y"), GP64()), Load(Param("ldy"), GP64())
+	SHLQ(Imm(2), t.ld)
+	t.x, t.w, t.n = Load(Param("x"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
+	if halves {
+		LEAQ(Mem{Base: t.y, Index: t.h, Scale: 4}, t.y)
+	}
+	return t
+}
+
+// sum is the register of row r, vector v of the sums.
+func (t *tile) sum(r, v int) reg.VecPhysical { return t.vec[r*t.v+v] }
+
+// loadSums starts from zero, or from y where load says so.
+func (t *tile) loadSums() {
+	for i := range t.m * t.v {
+		zero(t.vec[i])
+	}
+	load := Load(Param("load"), GP8())
+	TESTB(load, load)
+	JE(LabelRef("zeroed"))
+	t.eachRow(func(r int, y Mem) {
+		for v := range t.v {
+			VMOVUPS(y.Offset(v*t.bytes), t.sum(r, v))
+		}
+	})
+	Label("zeroed")
+}
+
+// finish stores the sums, and goes back for the second half.
+func (t *tile) finish() {
+	t.eachRow(func(r int, y Mem) {
+		for v := range t.v {
+			VMOVUPS(t.sum(r, v), y.Offset(v*t.bytes))
+		}
+	})
+	if t.h != nil {
+		ADDQ(Imm(panel/2), t.h)
+		CMPQ(t.h, Imm(panel))
+		JNE(LabelRef("half"))
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func (t *tile) eachRow(f func(r int, y Mem)) {
+	p := GP64()
+	MOVQ(t.y, p)
+	for r := range t.m {
+		if r > 0 {
+			ADDQ(t.ld, p)
+		}
+		f(r, Mem{Base: p})
+	}
+}
+
+// zero clears a register of any width.
+func zero(r reg.VecPhysical) {
+	if r.Size() == 64 {
+		VPXORD(r, r, r)
+	} else {
+		VPXOR(r, r, r)
+	}
+}
+
+// advance moves a pointer on by n bytes.
+func advance(r reg.Register, n int) { ADDQ(U32(n), r) }

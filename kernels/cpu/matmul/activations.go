@@ -1,0 +1,157 @@
+package matmul
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// recordBytes is the size of one row's part of a block of 32 int8 activations.
+const recordBytes = 14 * 4
+
+// The fields after a record's codes.
+const (
+	fieldScale = 8 + iota
+	fieldSum
+	fieldFix128
+	fieldFix8
+	fieldFix32
+)
+
+// Activations is rows of inputs in the form that the tiles of a kind and level
+// read. The zero value is ready for Reset; its memory is kept and grows.
+type Activations struct {
+	k        *Kernels
+	kind     Kind
+	rows, in int
+	groups   int
+	data     []byte
+}
+
+// Reset makes room for rows rows of m's inputs. It allocates only when more is
+// needed than ever before.
+func (a *Activations) Reset(m *Matrix, rows int) {
+	if rows < 0 {
+		panic(fmt.Sprintf("BUG: %d rows of activations", rows))
+	}
+	a.k, a.kind, a.rows, a.in = m.k, m.kind, rows, m.in
+	a.groups = (rows + a.k.rows(a.kind) - 1) / a.k.rows(a.kind)
+	if n := rows * a.bytes(m.in); n > len(a.data) {
+		a.data = aligned(n)
+	}
+}
+
+// Fits reports whether a was made for matrices like m.
+func (a *Activations) Fits(m *Matrix) bool { return a.k == m.k && a.kind == m.kind && a.in == m.in }
+
+// Rows is the number of rows.
+func (a *Activations) Rows() int { return a.rows }
+
+// Groups is the number of units of Prepare.
+func (a *Activations) Groups() int { return a.groups }
+
+// bytes is the size of n elements of one row.
+func (a *Activations) bytes(n int) int {
+	if a.kind == Float {
+		return 4 * n
+	}
+	return n / 32 * recordBytes
+}
+
+// group is the first row of group g and how many it has: groups differ by one
+// row at most. Group a.groups is the end.
+func (a *Activations) group(g int) (first, m int) {
+	size, extra := a.rows/a.groups, a.rows%a.groups
+	first = g*size + min(g, extra)
+	if g < extra {
+		size++
+	}
+	return first, size
+}
+
+// part is where the elements of group row first, with m rows, lie from k on:
+// parts of k come one after the other, in each the groups.
+func (a *Activations) part(k, first, m int) int {
+	n := min(a.k.step(a.kind), a.in-k)
+	return a.rows*a.bytes(k) + first*a.bytes(n)
+}
+
+// Prepare fills groups [lo, hi) from x, all rows of the inputs.
+func (a *Activations) Prepare(x []float32, lo, hi int) {
+	if lo < 0 || hi > a.groups || len(x) < a.rows*a.in {
+		panic(fmt.Sprintf("BUG: groups [%d,%d) of %d, %d inputs for %d rows of %d", lo, hi, a.groups, len(x), a.rows, a.in))
+	}
+	step := a.k.step(a.kind)
+	for g := lo; g < hi; g++ {
+		row, m := a.group(g)
+		for k := 0; k < a.in; k += step {
+			n := min(step, a.in-k)
+			dst := a.data[a.part(k, row, m):][:m*a.bytes(n)]
+			for r := range m {
+				src := x[(row+r)*a.in+k:][:n]
+				if a.kind == Float {
+					interleave(dst[4*r:], m, src)
+				} else {
+					encode(dst, r, m, src)
+				}
+			}
+		}
+	}
+}
+
+// interleave writes src with a stride of m floats.
+func interleave(dst []byte, m int, src []float32) {
+	for i, v := range src {
+		binary.LittleEndian.PutUint32(dst[4*m*i:], math.Float32bits(v))
+	}
+}
+
+// tiny is the largest magnitude whose block counts as zero: the reciprocal of
+// smaller ones leaves float32.
+const tiny = 0x1p-100
+
+// encode writes row r of m of the records of src. A block with a NaN or an
+// infinity gets such a scale, which makes every output of the row NaN or
+// infinite.
+func encode(dst []byte, r, m int, src []float32) {
+	for ; len(src) > 0; dst, src = dst[m*recordBytes:], src[32:] {
+		block := src[:32:32]
+		top := uint32(0) // of the magnitudes' bits, which order as the magnitudes do, NaN above all
+		for _, v := range block {
+			top = max(top, math.Float32bits(v)&0x7fffffff)
+		}
+		largest := math.Float32frombits(top)
+		scale, inverse := largest/127, 127/largest
+		if largest < tiny {
+			scale, inverse = 0, 0
+		}
+		var sums [2]int32
+		for q := range 8 {
+			var codes [4]byte
+			for j := range codes {
+				c := roundCode(block[4*q+j] * inverse)
+				codes[j] = byte(c)
+				sums[q/4] += int32(c)
+			}
+			copy(dst[4*(q*m+r):], codes[:])
+		}
+		sum := sums[0] + sums[1]
+		tail := func(field int, bits uint32) { binary.LittleEndian.PutUint32(dst[4*(field*m+r):], bits) }
+		tail(fieldScale, math.Float32bits(scale))
+		tail(fieldSum, math.Float32bits(scale*float32(sum)))
+		tail(fieldFix128, uint32(-128*sum))
+		tail(fieldFix8, uint32(-8*sum))
+		tail(fieldFix32, uint32(-32*sums[0]))
+		tail(fieldFix32+1, uint32(-32*sums[1]))
+	}
+}
+
+// roundCode is x to the nearest integer, halves to even; 0 for what is no code.
+func roundCode(x float32) int8 {
+	if !(x >= -127.5 && x <= 127.5) {
+		return 0
+	}
+	// Adding 1.5·2²³ leaves no bits below the unit.
+	const shift = 3 << 22
+	return int8(min(max(float32(x)+shift-shift, -127), 127)) // converted, so that no product fuses with the sum
+}
