@@ -74,10 +74,20 @@ const tiny = 1e-30
 func (q *hqQueries) put(v int, row []float32, inv float32) {
 	words := q.words[v/lanes*q.width:]
 	for c, x := range row {
-		code := int32(x*inv+128.5) - 128 // to nearest; the offset keeps it positive
+		code := level(x*inv+128.5, 255) - 128 // to nearest; the offset keeps it positive
 		put(&words[c], v%lanes, code)
 		q.sums[v] += code
 	}
+}
+
+// level is the whole part of x, at most top; what is no number is 0: codes of
+// several vectors share words, and a broken query may not spoil its neighbours.
+// Its own results are no numbers, by its scale.
+func level(x float32, top int32) int32 {
+	if !(x > 0) {
+		return 0
+	}
+	return int32(min(x, float32(top)))
 }
 
 func (r *hqReader) loadKeys(it *attendItem, t *kernels.Tile) {
@@ -254,7 +264,7 @@ func (p *hqWeights) quantise(b *block, v *hqTile, tokens int) {
 		p.scale[l] = top / 255
 		inv := 255 / top
 		for t := b.lo; t < b.end[l]; t++ {
-			code := int32(folded[t]*inv + 0.5)
+			code := level(folded[t]*inv+0.5, 255)
 			put(&p.words[t], l, code)
 			p.sums[l] += code
 			p.low[l] += code & -int32(v.set>>t&1)
