@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/kerneltest"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/quant/dequant"
 )
@@ -42,12 +44,11 @@ func steps(j *kernels.AttnJob, scores, values func(it *attendItem, ti int, b *bl
 // With the same 8-bit queries and weights the arithmetic on codes is exact: its
 // results are the products of the dequantised operands up to float32 rounding.
 func TestAttendIsExactArithmetic(t *testing.T) {
-	for fi, f := range allFormats {
+	for fi, f := range cases.Formats() {
 		for _, d := range []int{64, 80, 128} {
-			c := newCache(t, f.name, f.calibrated, d, 270+fi, uint64(fi))
-			j := c.job(3, 3, 1)
-			truth := c.truth(&j)
-			name := fmt.Sprintf("%s/d%d", formatName(f.name, f.calibrated), d)
+			j := newJob(t, f, d, 270+fi, 3, 3, uint64(fi))
+			truth := kerneltest.Truth(&j)
+			name := fmt.Sprintf("%v/d%d", f, d)
 			steps(&j, func(it *attendItem, ti int, b *block) {
 				for l := range lanes {
 					checkScores(t, name, it, &truth[ti], b, l)
@@ -73,20 +74,20 @@ func within(t *testing.T, name string, got, want, size float64) {
 	}
 }
 
-func checkScores(t *testing.T, name string, it *attendItem, tile *tileTruth, b *block, l int) {
+func checkScores(t *testing.T, name string, it *attendItem, tile *kerneltest.TileTruth, b *block, l int) {
 	g, d := it.job.Geometry, it.job.Geometry.HeadDim
 	for tok := b.lo; tok < b.end[l]; tok++ {
 		q := widenQuery(it, tile, b.first+l, tok)
 		var want, size float64
 		for ch, x := range q {
-			p := x * tile.k[tok*d+ch]
+			p := x * tile.K[tok*d+ch]
 			want, size = want+p, size+math.Abs(p)
 		}
 		if tile.KCoded && g.Format.Family == quant.FamilyHackV2 { // its queries stand beside scale and min
 			want, size = 0, 0
 			for ch, x := range q {
 				_, zero := dequant.Params(g, g.CodedHead(tile.Coded, it.job.Head), quant.HalfK, tok, ch, g.Format.Bits)
-				p := x*float64(tile.codes[tok*d+ch]) + float64(it.query(b.first + l)[ch])*zero
+				p := x*float64(tile.Codes[tok*d+ch]) + float64(it.query(b.first + l)[ch])*zero
 				want, size = want+p, size+math.Abs(p)
 			}
 		}
@@ -96,7 +97,7 @@ func checkScores(t *testing.T, name string, it *attendItem, tile *tileTruth, b *
 
 // widenQuery is what vector v's 8-bit query stands for at token tok, written
 // from docs/formats.md.
-func widenQuery(it *attendItem, tile *tileTruth, v, tok int) []float64 {
+func widenQuery(it *attendItem, tile *kerneltest.TileTruth, v, tok int) []float64 {
 	g, q := it.job.Geometry, it.query(v)
 	x := make([]float64, len(q))
 	if !tile.KCoded {
@@ -148,7 +149,7 @@ func widen8(dst []float64, x []float32, round quant.Rounding, element, stride in
 	}
 }
 
-func checkValues(t *testing.T, name string, it *attendItem, tile *tileTruth, b *block, l int) {
+func checkValues(t *testing.T, name string, it *attendItem, tile *kerneltest.TileTruth, b *block, l int) {
 	g := it.job.Geometry
 	if b.end[l] == b.lo {
 		return
@@ -158,7 +159,7 @@ func checkValues(t *testing.T, name string, it *attendItem, tile *tileTruth, b *
 		switch {
 		case !tile.VCoded:
 			for tok, w := range b.w[l] {
-				p := float64(w) * tile.v[tok*g.HeadDim+ch]
+				p := float64(w) * tile.V[tok*g.HeadDim+ch]
 				want, size = want+p, size+math.Abs(p)
 			}
 		case g.Format.Family == quant.FamilyHQ:
@@ -170,11 +171,11 @@ func checkValues(t *testing.T, name string, it *attendItem, tile *tileTruth, b *
 	}
 }
 
-func hqValue(it *attendItem, tile *tileTruth, weights []float32, ch int) (want, size float64) {
+func hqValue(it *attendItem, tile *kerneltest.TileTruth, weights []float32, ch int) (want, size float64) {
 	p := make([]float32, len(weights))
 	var top float32
 	for tok, w := range weights {
-		step, _ := folded(it.job, tile, tok, ch)
+		step, _ := kerneltest.Folded(it.job, tile, tok, ch)
 		p[tok] = w * float32(step)
 		top = max(top, p[tok])
 	}
@@ -182,16 +183,16 @@ func hqValue(it *attendItem, tile *tileTruth, weights []float32, ch int) (want, 
 		if w == 0 {
 			continue
 		}
-		step, levels := folded(it.job, tile, tok, ch)
+		step, levels := kerneltest.Folded(it.job, tile, tok, ch)
 		code := math.Floor(float64(float32(p[tok]*(255/top)) + 0.5))
 		x := code * float64(top/255) * levels
-		centre := float64(w) * (tile.v[tok*it.job.Geometry.HeadDim+ch] - step*levels)
+		centre := float64(w) * (tile.V[tok*it.job.Geometry.HeadDim+ch] - step*levels)
 		want, size = want+x+centre, size+math.Abs(x)+math.Abs(centre)
 	}
 	return want, size
 }
 
-func hackValue(it *attendItem, tile *tileTruth, b *block, l, ch int) (want, size float64) {
+func hackValue(it *attendItem, tile *kerneltest.TileTruth, b *block, l, ch int) (want, size float64) {
 	g := it.job.Geometry
 	half, width := &g.Hack[quant.HalfV], g.Format.Partition
 	v2 := g.Format.Family == quant.FamilyHackV2
@@ -208,7 +209,7 @@ func hackValue(it *attendItem, tile *tileTruth, b *block, l, ch int) (want, size
 		wide := make([]float64, width)
 		widen8(wide, p, it.rounding(b.first+l, quant.StreamP), (tile.First+first)*parts+part, parts)
 		for i, x := range wide {
-			v, exact := tile.v[(first+i)*g.HeadDim+ch], 0.0
+			v, exact := tile.V[(first+i)*g.HeadDim+ch], 0.0
 			if w := b.w[l][first+i]; v2 && w != 0 {
 				scale, zero := dequant.Params(g, g.CodedHead(tile.Coded, 0), quant.HalfV, first+i, ch, g.Format.Bits)
 				v, exact = (v-zero)/scale, float64(w)*zero
@@ -285,8 +286,7 @@ func TestPlanesAndProducts(t *testing.T) {
 func BenchmarkAttend(b *testing.B) {
 	for _, f := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack,round=nearest", "hack:v2"} {
 		for _, shape := range []struct{ rows, group, n int }{{64, 3, 1024}, {1, 3, 1024}} {
-			c := newCache(b, f, true, 64, shape.n, 1)
-			j := c.job(shape.group, shape.rows, 1)
+			j := newJob(b, cases.Format{Name: f, Calibrated: true}, 64, shape.n, shape.group, shape.rows, 1)
 			b.Run(fmt.Sprintf("%dx%dx%d/%s", shape.rows, shape.group, shape.n, f), func(b *testing.B) {
 				o := New(1)
 				b.ReportAllocs()
