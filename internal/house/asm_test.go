@@ -1,0 +1,43 @@
+package house
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// beyondAVX2 are the registers that need AVX-512. The generator knows nothing of
+// levels: where a kernel wants more than 16 registers it hands out the next, and
+// the assembler encodes even VADDPS with those as AVX-512.
+var beyondAVX2 = regexp.MustCompile(`\b([XY](1[6-9]|2[0-9]|3[01])|Z[0-9]+|K[0-7])\b`)
+
+func TestAVX2KernelsNeedNoMore(t *testing.T) {
+	files := 0
+	err := filepath.WalkDir(filepath.Join("..", "..", "kernels"), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, "_amd64.s") {
+			return err
+		}
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		files++
+		avx2 := false
+		for i, line := range strings.Split(string(text), "\n") {
+			if strings.HasPrefix(line, "TEXT ") {
+				name, _, _ := strings.Cut(line, "(SB)")
+				avx2 = strings.HasSuffix(name, "AVX2")
+			}
+			if r := beyondAVX2.FindString(line); avx2 && r != "" && !strings.HasPrefix(line, "//") {
+				t.Errorf("%s:%d: %s in an AVX2 kernel", p, i+1, r)
+			}
+		}
+		return nil
+	})
+	if err != nil || files == 0 {
+		t.Fatalf("%d files of assembly: %v", files, err)
+	}
+}
