@@ -8,25 +8,33 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-// uniform is a uniform code: levels 0 … last, the middle of them at half. clips
+// Uniform is a uniform code: levels 0 … Last, the middle of them at Half. Clips
 // are the candidates for the half-range as parts of the largest distance from
 // the centre, tried in this order: 5 suffice to come within 2 % of the best
 // error on Gaussian data, and the first keeps data that fill the range exact.
-type uniform struct {
-	last, half float32
-	clips      [5]float32
+type Uniform struct {
+	Last, Half float32
+	Clips      [5]float32
 }
 
 var (
-	code2 = uniform{3, 1.5, [5]float32{1, 0.8, 0.67, 0.57, 0.47}}
-	code4 = uniform{15, 7.5, [5]float32{1, 0.9, 0.8, 0.7, 0.6}}
+	code2 = Uniform{3, 1.5, [5]float32{1, 0.8, 0.67, 0.57, 0.47}}
+	code4 = Uniform{15, 7.5, [5]float32{1, 0.9, 0.8, 0.7, 0.6}}
 )
+
+// HQCode is the code of hq tokens without the second plane, or with it.
+func HQCode(second bool) Uniform {
+	if second {
+		return code4
+	}
+	return code2
+}
 
 // encodeHQ codes a full page's half of one head.
 func (g *Geometry) encodeHQ(a *EncodeArgs, w *work, page, src []byte, head, half int) {
 	l, tokens, d := &g.HQ[half], g.Format.PageTokens, g.HeadDim
 	w.load(src, d, 0, tokens)
-	set := g.secondSet(a, l, head, half)
+	set := g.SecondSet(a, head, half)
 	if l.Mask >= 0 {
 		binary.LittleEndian.PutUint64(page[l.Mask:], set)
 	}
@@ -34,10 +42,7 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *work, page, src []byte, head, half
 		for t := range tokens {
 			at := t*d + s.Lo
 			x, codes := w.x[at:t*d+s.Hi], w.codes[at:t*d+s.Hi]
-			q := code2
-			if s.Low >= 0 && set>>t&1 == 1 {
-				q = code4
-			}
+			q := HQCode(s.Low >= 0 && set>>t&1 == 1)
 			scale, zero := g.fit(q, x)
 			tensor.PutF16(page[s.Scale:], t, scale)
 			if s.Zero >= 0 {
@@ -58,8 +63,10 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *work, page, src []byte, head, half
 	}
 }
 
-// secondSet is the set of tokens that get the second plane where there is one.
-func (g *Geometry) secondSet(a *EncodeArgs, l *HQHalf, head, half int) uint64 {
+// SecondSet is the set of a page's tokens that get the second plane, where the
+// half of an hq page has one.
+func (g *Geometry) SecondSet(a *EncodeArgs, head, half int) uint64 {
+	l := &g.HQ[half]
 	switch {
 	case l.Mask < 0:
 		return ^uint64(0)
@@ -90,16 +97,16 @@ func (w *work) lowRows(set uint64, rows, d, tokens int) ([]uint8, int) {
 
 // fit chooses the scale and zero (both as float16 stores them) of one group:
 // min/max, or the clip candidate of the least squared error.
-func (g *Geometry) fit(q uniform, x []float32) (scale, zero float32) {
+func (g *Geometry) fit(q Uniform, x []float32) (scale, zero float32) {
 	centre, reach := g.spread(x)
-	candidates := q.clips[:]
+	candidates := q.Clips[:]
 	if !g.Format.Clip {
 		candidates = candidates[:1]
 	}
 	least := float32(-1)
 	for _, clip := range candidates {
-		s := roundF16(float32(reach*clip) / q.half)
-		z := -float32(q.half * s)
+		s := roundF16(float32(reach*clip) / q.Half)
+		z := -float32(q.Half * s)
 		if !g.Format.Symmetric {
 			z = roundF16(centre + z)
 		}
@@ -134,7 +141,7 @@ func minMax(x []float32) (lo, hi float32) {
 // forbid fused multiply-add), so that every machine finds the same codes.
 
 // code writes the nearest levels of x in scale·c + zero.
-func (q uniform) code(dst []uint8, x []float32, scale, zero float32) {
+func (q Uniform) code(dst []uint8, x []float32, scale, zero float32) {
 	inv := inverse(scale)
 	for i, v := range x {
 		dst[i] = uint8(q.level(v, inv, zero))
@@ -142,12 +149,12 @@ func (q uniform) code(dst []uint8, x []float32, scale, zero float32) {
 }
 
 // level is the nearest level of v as a float32.
-func (q uniform) level(v, inv, zero float32) float32 {
+func (q Uniform) level(v, inv, zero float32) float32 {
 	y := float32((v-zero)*inv) + 0.5
-	return float32(int32(min(max(y, 0), q.last)))
+	return float32(int32(min(max(y, 0), q.Last)))
 }
 
-func (q uniform) squaredError(x []float32, scale, zero float32) float32 {
+func (q Uniform) squaredError(x []float32, scale, zero float32) float32 {
 	inv := inverse(scale)
 	var sum float32
 	for _, v := range x {
