@@ -187,6 +187,8 @@ func (s ISA) Load(m Op) reg.VecVirtual {
 // Comparisons of VCMPPS: ordered, quiet.
 const (
 	Equal        = 0x00
+	Ordered      = 0x07
+	NotEqual     = 0x0c
 	Less         = 0x11
 	GreaterEqual = 0x1d
 )

@@ -1,0 +1,7 @@
+//go:build purego || !amd64
+
+package encode
+
+import "github.com/terse-llm/terse/internal/cpu"
+
+func (k *Kernels) use(cpu.Level) {}
