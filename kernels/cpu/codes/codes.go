@@ -12,9 +12,9 @@ const (
 	Tokens = 256
 	// Vectors is the most query vectors that are computed side by side.
 	Vectors = 4
-	// maxQuads is the most quads of tokens of one plane: 16-bit sums of p'·code
-	// hold 21 quads (21·2·255·3 < 2^15).
-	maxQuads = 16
+	// maxRows is the most tokens of one plane of V: 16-bit sums of p'·code hold 84
+	// (a lane's 42·255·3 < 2^15).
+	maxRows = 64
 )
 
 // Kernels is the arithmetic of one level. All of it is safe for concurrent use
@@ -22,56 +22,89 @@ const (
 type Kernels struct {
 	// Level is the level that the kernels are for.
 	Level cpu.Level
-
-	products func(dots *int32, q *int8, plane *byte, nq, width, rows int, low bool)
-	sums     func(sums *int32, p, plane *byte, nq, width, quads int)
-	merge    func(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int)
-	maxAbs   func(x *float32, n int) float32
-	quantise func(codes *int8, x *float32, n int, inv float32) int32
-	widen    func(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors)
-	prefetch func(b *byte, n int)
 }
 
 // For gives the kernels of a level, which the machine must have. Levels without
 // kernels of their own get the portable ones.
-func For(l cpu.Level) *Kernels {
-	k := &Kernels{
-		Level:    cpu.Generic,
-		products: products, sums: weightedSums, merge: merge,
-		maxAbs: maxAbs, quantise: quantise, widen: widen, prefetch: func(*byte, int) {},
-	}
-	accelerate(k, l)
-	return k
+func For(l cpu.Level) *Kernels { return &Kernels{Level: supported(l)} }
+
+// Planes is one plane of each of some pages.
+type Planes struct {
+	Pages [][]byte
+	Off   int // where the plane begins in every page
+	Width int // channels, padded: a multiple of 16 in K, of 32 in V
+	Rows  int // tokens of a plane
 }
 
-// Products multiplies nq query vectors of int8 codes, q [nq][width], with rows
-// rows of a K plane of the given width:
+func (p *Planes) fit() bool {
+	if p.Width <= 0 || p.Rows <= 0 || len(p.Pages) == 0 || p.Off < 0 || len(p.Pages)*p.Rows > Tokens {
+		return false
+	}
+	for _, b := range p.Pages {
+		if len(b) < p.Off+p.Rows*p.Width/4 {
+			return false
+		}
+	}
+	return true
+}
+
+// Ahead is what a kernel fetches into the cache meanwhile: a stretch of a page for
+// every page that it reads. The zero Ahead is nothing.
+type Ahead struct {
+	Pages    [][]byte
+	Off, Len int
+}
+
+// stride is the bytes to go ahead for each of a kernel's steps.
+func (a *Ahead) stride(p *Planes, stepBytes int) int {
+	return min((a.Len*stepBytes+p.Rows*p.Width/4-1)/(p.Rows*p.Width/4), 128)
+}
+
+// PageProducts multiplies nq query vectors of int8 codes, q [nq][Width], with the
+// rows of K's planes:
 //
-//	dots[v·Tokens + t] = Σ_c q[v][c]·code[t][c],  t < rows
+//	dots[v·Tokens + t] = Σ_c q[v][c]·code[t][c]
 //
-// With low the plane is the second one of 4-bit codes, whose first is in dots
-// already: dots = 4·dots + Σ. Width is a multiple of 16, rows one of 8. The codes
-// of a vector's padding channels must be 0.
+// where t counts through the pages. With low the planes are the second ones of
+// 4-bit codes, whose first are in dots already: dots = 4·dots + Σ. Rows is a
+// multiple of 8. The codes of a vector's padding channels must be 0.
+func (k *Kernels) PageProducts(dots []int32, q []int8, nq int, p Planes, low bool, ahead Ahead) {
+	if !grouped(nq) || p.Width%16 != 0 || p.Rows%8 != 0 || !p.fit() ||
+		len(dots) < (nq-1)*Tokens+len(p.Pages)*p.Rows || len(q) < nq*p.Width {
+		panic(fmt.Sprintf("BUG: products of %d vectors (%d codes) with %d planes of %d rows, width %d, into %d", nq, len(q), len(p.Pages), p.Rows, p.Width, len(dots)))
+	}
+	if len(ahead.Pages) < len(p.Pages) {
+		ahead.Pages, ahead.Off, ahead.Len = p.Pages, p.Off, 0
+	}
+	k.products(&dots[0], &q[0], nq, &p, low, &ahead)
+}
+
+// Products is PageProducts with one plane.
 func (k *Kernels) Products(dots []int32, q []int8, plane []byte, nq, width, rows int, low bool) {
-	if !grouped(nq) || width <= 0 || width%16 != 0 || rows <= 0 || rows%8 != 0 || rows > Tokens ||
-		len(dots) < (nq-1)*Tokens+rows || len(q) < nq*width || len(plane) < rows*width/4 {
-		panic(fmt.Sprintf("BUG: products of %d vectors (%d codes) with %d rows of width %d (%d bytes) into %d", nq, len(q), rows, width, len(plane), len(dots)))
-	}
-	k.products(&dots[0], &q[0], &plane[0], nq, width, rows, low)
+	one := [1][]byte{plane}
+	k.PageProducts(dots, q, nq, Planes{one[:], 0, width, rows}, low, Ahead{})
 }
 
-// WeightedSums adds the rows of a V plane of the given width, weighted by nq
-// vectors of u8 weights:
+// PageSums adds the rows of V's planes, weighted by nq vectors of u8 weights:
 //
-//	sums[v·width + c] += Σ_t p[v·Tokens + t]·code[t][c],  t < 4·quads
+//	sums[v·Width + c] += Σ_t weights[v·Tokens + t]·code[t][c]
 //
-// Width is a multiple of 32; quads is at most 16.
-func (k *Kernels) WeightedSums(sums []int32, p []uint8, plane []byte, nq, width, quads int) {
-	if !grouped(nq) || width <= 0 || width%32 != 0 || quads <= 0 || quads > maxQuads ||
-		len(sums) < nq*width || len(p) < (nq-1)*Tokens+4*quads || len(plane) < quads*width {
-		panic(fmt.Sprintf("BUG: sums of %d quads of width %d (%d bytes), weighted by %d vectors (%d), into %d", quads, width, len(plane), nq, len(p), len(sums)))
+// where t counts through the pages. Rows is a multiple of 4, at most 64.
+func (k *Kernels) PageSums(sums []int32, weights []uint8, nq int, p Planes, ahead Ahead) {
+	if !grouped(nq) || p.Width%32 != 0 || p.Rows%4 != 0 || p.Rows > maxRows || !p.fit() ||
+		len(sums) < nq*p.Width || len(weights) < (nq-1)*Tokens+len(p.Pages)*p.Rows {
+		panic(fmt.Sprintf("BUG: sums of %d planes of %d rows, width %d, weighted by %d vectors (%d), into %d", len(p.Pages), p.Rows, p.Width, nq, len(weights), len(sums)))
 	}
-	k.sums(&sums[0], &p[0], &plane[0], nq, width, quads)
+	if len(ahead.Pages) < len(p.Pages) {
+		ahead.Pages, ahead.Off, ahead.Len = p.Pages, p.Off, 0
+	}
+	k.sums(&sums[0], &weights[0], nq, &p, &ahead)
+}
+
+// WeightedSums is PageSums of one plane of quads quads of tokens.
+func (k *Kernels) WeightedSums(sums []int32, weights []uint8, plane []byte, nq, width, quads int) {
+	one := [1][]byte{plane}
+	k.PageSums(sums, weights, nq, Planes{one[:], 0, width, 4 * quads}, Ahead{})
 }
 
 // Merge is how a tile's sums join the vectors' running outputs.
@@ -94,11 +127,13 @@ func (k *Kernels) Merge(m *Merge, out []float32, sums, low []int32, nq, stride, 
 		len(out) < (nq-1)*stride+n || len(sums) < nq*width || low != nil && len(low) < nq*width {
 		panic(fmt.Sprintf("BUG: merging %d channels of width %d of %d vectors (%d, %d) into %d by %d", n, width, nq, len(sums), len(low), len(out), stride))
 	}
-	var l *int32
-	if low != nil {
-		l = &low[0]
+	for v := range nq {
+		var l *int32
+		if low != nil {
+			l = &low[v*width]
+		}
+		k.merge(&out[v*stride], &sums[v*width], l, n, m.Alpha[v], m.Scale[v]*0.125, m.Centre[v], 12*m.Sum[v]+3*m.LowSum[v])
 	}
-	k.merge(m, &out[0], &sums[0], l, nq, stride, width, n)
 }
 
 // MaxAbs is the largest |x|, 0 of nothing; NaNs are passed over. len(x) is a

@@ -4,35 +4,65 @@
 
 package codes
 
-// products1AVX2 is Kernels.Products of 1 vectors.
+// products1AVX2 is Kernels.PageProducts for 1 vectors.
 //
 //go:noescape
-func products1AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
+func products1AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 
-// sums1AVX2 is Kernels.WeightedSums of 1 vectors.
+// sums1AVX2 is Kernels.PageSums for 1 vectors.
 //
 //go:noescape
-func sums1AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
+func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
 
-// products2AVX2 is Kernels.Products of 2 vectors.
+// products1AVX512 is Kernels.PageProducts for 1 vectors.
 //
 //go:noescape
-func products2AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
+func products1AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 
-// sums2AVX2 is Kernels.WeightedSums of 2 vectors.
+// sums1AVX512 is Kernels.PageSums for 1 vectors.
 //
 //go:noescape
-func sums2AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
+func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
 
-// products4AVX2 is Kernels.Products of 4 vectors.
+// products2AVX2 is Kernels.PageProducts for 2 vectors.
 //
 //go:noescape
-func products4AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
+func products2AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 
-// sums4AVX2 is Kernels.WeightedSums of 4 vectors.
+// sums2AVX2 is Kernels.PageSums for 2 vectors.
 //
 //go:noescape
-func sums4AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
+func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+
+// products2AVX512 is Kernels.PageProducts for 2 vectors.
+//
+//go:noescape
+func products2AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+
+// sums2AVX512 is Kernels.PageSums for 2 vectors.
+//
+//go:noescape
+func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+
+// products4AVX2 is Kernels.PageProducts for 4 vectors.
+//
+//go:noescape
+func products4AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+
+// sums4AVX2 is Kernels.PageSums for 4 vectors.
+//
+//go:noescape
+func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+
+// products4AVX512 is Kernels.PageProducts for 4 vectors.
+//
+//go:noescape
+func products4AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+
+// sums4AVX512 is Kernels.PageSums for 4 vectors.
+//
+//go:noescape
+func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
 
 // mergeAVX2 computes out = alpha·out + step·(8·sums + 2·low - middle) + centre.
 //

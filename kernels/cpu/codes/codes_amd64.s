@@ -4,61 +4,82 @@
 
 #include "textflag.h"
 
-// func products1AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
-// Requires: AVX, AVX2, CMOV
-TEXT ·products1AVX2(SB), NOSPLIT, $0-41
+DATA pair0<>+0(SB)/4, $0x03030303
+GLOBL pair0<>(SB), RODATA|NOPTR, $4
+
+DATA pair1<>+0(SB)/4, $0x0c0c0c0c
+GLOBL pair1<>(SB), RODATA|NOPTR, $4
+
+DATA pair2<>+0(SB)/4, $0x30303030
+GLOBL pair2<>(SB), RODATA|NOPTR, $4
+
+DATA pair3<>+0(SB)/4, $0xc0c0c0c0
+GLOBL pair3<>(SB), RODATA|NOPTR, $4
+
+// func products1AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·products1AVX2(SB), NOSPLIT, $0-81
 	MOVQ         dots+0(FP), AX
-	MOVQ         plane+16(FP), CX
-	MOVQ         width+24(FP), DX
-	MOVQ         rows+32(FP), BX
-	MOVB         low+40(FP), SI
-	MOVQ         q+8(FP), DI
-	VPBROADCASTD threes1<>+0(SB), Y0
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	SHRQ         $0x03, BX
+	MOVQ         stride+72(FP), R10
+
+page:
+	MOVQ pages+16(FP), BX
+	MOVQ (BX), R8
+	ADDQ off+32(FP), R8
+	MOVQ next+56(FP), BX
+	MOVQ (BX), R9
+	ADDQ from+64(FP), R9
+	MOVQ rows+48(FP), DI
 
 group:
 	VPXOR Y2, Y2, Y2
-	XORQ  R8, R8
+	XORQ  BX, BX
 
 chunk:
 	VPXOR   Y3, Y3, Y3
-	LEAQ    128(R8), R9
-	CMPQ    R9, DX
-	CMOVQGT DX, R9
+	LEAQ    128(BX), SI
+	CMPQ    SI, CX
+	CMOVQGT CX, SI
 
 word:
-	VMOVDQU      (CX), Y4
-	ADDQ         $0x20, CX
+	PREFETCHT0   (R9)
+	PREFETCHT0   64(R9)
+	ADDQ         R10, R9
+	VMOVDQU      (R8), Y4
+	ADDQ         $0x20, R8
 	VPAND        Y0, Y4, Y5
-	VPBROADCASTD (DI)(R8*1), Y6
+	VPBROADCASTD (DX)(BX*1), Y6
 	VPMADDUBSW   Y6, Y5, Y6
 	VPADDW       Y6, Y3, Y3
 	VPSRLW       $0x02, Y4, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 4(DI)(R8*1), Y6
+	VPBROADCASTD 4(DX)(BX*1), Y6
 	VPMADDUBSW   Y6, Y5, Y6
 	VPADDW       Y6, Y3, Y3
 	VPSRLW       $0x04, Y4, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 8(DI)(R8*1), Y6
+	VPBROADCASTD 8(DX)(BX*1), Y6
 	VPMADDUBSW   Y6, Y5, Y6
 	VPADDW       Y6, Y3, Y3
 	VPSRLW       $0x06, Y4, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 12(DI)(R8*1), Y6
+	VPBROADCASTD 12(DX)(BX*1), Y6
 	VPMADDUBSW   Y6, Y5, Y6
 	VPADDW       Y6, Y3, Y3
-	ADDQ         $0x10, R8
-	CMPQ         R8, R9
+	ADDQ         $0x10, BX
+	CMPQ         BX, SI
 	JLT          word
 	VPMADDWD     Y1, Y3, Y3
 	VPADDD       Y3, Y2, Y2
-	CMPQ         R8, DX
+	CMPQ         BX, CX
 	JLT          chunk
-	TESTB        SI, SI
-	JZ           store
+	CMPB         low+80(FP), $0x00
+	JEQ          store
 	VMOVDQU      (AX), Y6
 	VPSLLD       $0x02, Y6, Y6
 	VPADDD       Y6, Y2, Y2
@@ -66,40 +87,51 @@ word:
 store:
 	VMOVDQU Y2, (AX)
 	ADDQ    $0x20, AX
-	DECQ    BX
+	SUBQ    $0x08, DI
 	JNZ     group
+	ADDQ    $0x18, pages+16(FP)
+	ADDQ    $0x18, next+56(FP)
+	DECQ    n+24(FP)
+	JNZ     page
 	VZEROUPPER
 	RET
 
-DATA threes1<>+0(SB)/4, $0x03030303
-GLOBL threes1<>(SB), RODATA|NOPTR, $4
-
-// func sums1AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
-// Requires: AVX, AVX2
-TEXT ·sums1AVX2(SB), NOSPLIT, $0-40
-	MOVQ         sums+0(FP), AX
-	MOVQ         p+8(FP), CX
-	MOVQ         plane+16(FP), DX
-	MOVQ         width+24(FP), BX
-	MOVQ         quads+32(FP), SI
-	VPBROADCASTD threesV1<>+0(SB), Y0
+// func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·sums1AVX2(SB), NOSPLIT, $0-80
+	MOVQ         p+8(FP), AX
+	MOVQ         width+40(FP), CX
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         BX, DI
-	SHLQ         $0x02, DI
-	MOVQ         BX, DI
-	SHRQ         $0x05, DI
+	MOVQ         CX, DX
+	SHLQ         $0x02, DX
+	MOVQ         stride+72(FP), R11
+
+page:
+	MOVQ pages+16(FP), DX
+	MOVQ (DX), R9
+	ADDQ off+32(FP), R9
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R10
+	ADDQ from+64(FP), R10
+	MOVQ rows+48(FP), SI
+	MOVQ sums+0(FP), R8
+	MOVQ CX, DI
 
 group:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
-	MOVQ  DX, R8
-	XORQ  R9, R9
+	MOVQ  R9, DX
+	XORQ  BX, BX
 
 quad0:
-	VMOVDQU      (R8), Y6
+	PREFETCHT0   (R10)
+	PREFETCHT0   64(R10)
+	ADDQ         R11, R10
+	VMOVDQU      (DX), Y6
 	VPAND        Y0, Y6, Y7
 	VPSRLW       $0x02, Y6, Y8
 	VPAND        Y0, Y8, Y8
@@ -107,7 +139,7 @@ quad0:
 	VPAND        Y0, Y9, Y9
 	VPSRLW       $0x06, Y6, Y10
 	VPAND        Y0, Y10, Y10
-	VPBROADCASTD (CX)(R9*4), Y6
+	VPBROADCASTD (AX)(BX*1), Y6
 	VPMADDUBSW   Y7, Y6, Y7
 	VPADDW       Y7, Y2, Y2
 	VPMADDUBSW   Y8, Y6, Y7
@@ -116,105 +148,381 @@ quad0:
 	VPADDW       Y7, Y4, Y4
 	VPMADDUBSW   Y10, Y6, Y7
 	VPADDW       Y7, Y5, Y5
-	ADDQ         BX, R8
-	INCQ         R9
-	CMPQ         R9, SI
+	ADDQ         CX, DX
+	ADDQ         $0x04, BX
+	CMPQ         BX, SI
 	JLT          quad0
+	MOVQ         R8, DX
 	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (AX), Y2, Y2
-	VMOVDQU      Y2, (AX)
+	VPADDD       (DX), Y2, Y2
+	VMOVDQU      Y2, (DX)
 	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(AX), Y3, Y3
-	VMOVDQU      Y3, 32(AX)
+	VPADDD       32(DX), Y3, Y3
+	VMOVDQU      Y3, 32(DX)
 	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(AX), Y4, Y4
-	VMOVDQU      Y4, 64(AX)
+	VPADDD       64(DX), Y4, Y4
+	VMOVDQU      Y4, 64(DX)
 	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(AX), Y5, Y5
-	VMOVDQU      Y5, 96(AX)
-	ADDQ         $0x20, DX
-	ADDQ         $0x00000080, AX
-	DECQ         DI
+	VPADDD       96(DX), Y5, Y5
+	VMOVDQU      Y5, 96(DX)
+	ADDQ         $0x20, R9
+	ADDQ         $0x00000080, R8
+	SUBQ         $0x20, DI
 	JNZ          group
+	ADDQ         SI, AX
+	ADDQ         $0x18, pages+16(FP)
+	ADDQ         $0x18, next+56(FP)
+	DECQ         n+24(FP)
+	JNZ          page
 	VZEROUPPER
 	RET
 
-DATA threesV1<>+0(SB)/4, $0x03030303
-GLOBL threesV1<>(SB), RODATA|NOPTR, $4
-
-// func products2AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
-// Requires: AVX, AVX2, CMOV
-TEXT ·products2AVX2(SB), NOSPLIT, $0-41
+// func products1AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·products1AVX512(SB), NOSPLIT, $0-81
 	MOVQ         dots+0(FP), AX
-	MOVQ         plane+16(FP), CX
-	MOVQ         width+24(FP), DX
-	MOVQ         rows+32(FP), BX
-	MOVB         low+40(FP), SI
-	MOVQ         q+8(FP), DI
-	MOVQ         DI, R8
-	ADDQ         DX, R8
-	VPBROADCASTD threes2<>+0(SB), Y0
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	VPBROADCASTD pair3<>+0(SB), Z3
+	MOVQ         stride+72(FP), R10
+
+page:
+	MOVQ pages+16(FP), BX
+	MOVQ (BX), R8
+	ADDQ off+32(FP), R8
+	MOVQ next+56(FP), BX
+	MOVQ (BX), R9
+	ADDQ from+64(FP), R9
+	MOVQ rows+48(FP), SI
+	LEAQ (R8)(CX*2), DI
+
+block:
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	XORQ   BX, BX
+	CMPQ   SI, $0x08
+	JEQ    last
+
+both:
+	PREFETCHT0    (R9)
+	PREFETCHT0    64(R9)
+	ADDQ          R10, R9
+	VMOVDQU32     (R8)(BX*2), Y8
+	VINSERTI64X4  $0x01, (DI)(BX*2), Z8, Z8
+	VPANDD        Z0, Z8, Z9
+	VPDPBUSD.BCST (DX)(BX*1), Z9, Z4
+	VPANDD        Z1, Z8, Z9
+	VPDPBUSD.BCST 4(DX)(BX*1), Z9, Z5
+	VPANDD        Z2, Z8, Z9
+	VPDPBUSD.BCST 8(DX)(BX*1), Z9, Z6
+	VPANDD        Z3, Z8, Z9
+	VPDPBUSD.BCST 12(DX)(BX*1), Z9, Z7
+	ADDQ          $0x10, BX
+	CMPQ          BX, CX
+	JLT           both
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	CMPB          low+80(FP), $0x00
+	JEQ           store
+	VPSLLD        $0x02, (AX), Z9
+	VPADDD        Z9, Z4, Z4
+
+store:
+	VMOVDQU32 Z4, (AX)
+	ADDQ      $0x40, AX
+	LEAQ      (R8)(CX*4), R8
+	LEAQ      (DI)(CX*4), DI
+	SUBQ      $0x10, SI
+	JNZ       block
+	JMP       done
+
+last:
+	PREFETCHT0    (R9)
+	PREFETCHT0    64(R9)
+	ADDQ          R10, R9
+	VMOVDQU32     (R8)(BX*2), Y10
+	VPANDD        Z0, Z10, Z9
+	VPDPBUSD.BCST (DX)(BX*1), Z9, Z4
+	VPANDD        Z1, Z10, Z9
+	VPDPBUSD.BCST 4(DX)(BX*1), Z9, Z5
+	VPANDD        Z2, Z10, Z9
+	VPDPBUSD.BCST 8(DX)(BX*1), Z9, Z6
+	VPANDD        Z3, Z10, Z9
+	VPDPBUSD.BCST 12(DX)(BX*1), Z9, Z7
+	ADDQ          $0x10, BX
+	CMPQ          BX, CX
+	JLT           last
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	CMPB          low+80(FP), $0x00
+	JEQ           storeLast
+	VPSLLD        $0x02, (AX), Y8
+	VPADDD        Y8, Y4, Y4
+
+storeLast:
+	VMOVDQU32 Y4, (AX)
+	ADDQ      $0x20, AX
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
+	VZEROUPPER
+	RET
+
+// func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·sums1AVX512(SB), NOSPLIT, $0-80
+	MOVQ         width+40(FP), AX
+	MOVQ         rows+48(FP), CX
+	MOVQ         stride+72(FP), DX
+	MOVQ         sums+0(FP), BX
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	MOVQ         n+24(FP), R8
+	IMUL3Q       $0x18, R8, R8
+	XORQ         SI, SI
+
+group:
+	MOVQ   AX, DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x20
+	JEQ    half
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+quadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+quad:
+	PREFETCHT0    (R11)
+	PREFETCHT0    64(R11)
+	ADDQ          DX, R11
+	VMOVDQU64     (R10), Z7
+	VPANDD        Z0, Z7, Z8
+	VPANDD        Z1, Z7, Z9
+	VPANDD        Z2, Z7, Z10
+	VPSRLD        $0x02, Z7, Z7
+	VPANDD        Z2, Z7, Z7
+	VPBROADCASTD  (R9)(R12*1), Z12
+	VPDPBUSD      Z8, Z12, Z3
+	VPDPBUSD      Z9, Z12, Z4
+	VPDPBUSD      Z10, Z12, Z5
+	VPDPBUSD      Z7, Z12, Z6
+	ADDQ          AX, R10
+	ADDQ          $0x04, R12
+	CMPQ          R12, CX
+	JLT           quad
+	ADDQ          CX, R9
+	ADDQ          $0x18, DI
+	CMPQ          DI, R8
+	JLT           quadPage
+	MOVQ          BX, DI
+	VEXTRACTI64X4 $0x01, Z3, Y7
+	VPADDD        128(DI), Y7, Y7
+	VMOVDQU32     Y7, 128(DI)
+	VPADDD        (DI), Y3, Y3
+	VMOVDQU32     Y3, (DI)
+	VPSRLD        $0x02, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y7
+	VPADDD        160(DI), Y7, Y7
+	VMOVDQU32     Y7, 160(DI)
+	VPADDD        32(DI), Y4, Y4
+	VMOVDQU32     Y4, 32(DI)
+	VPSRLD        $0x04, Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y7
+	VPADDD        192(DI), Y7, Y7
+	VMOVDQU32     Y7, 192(DI)
+	VPADDD        64(DI), Y5, Y5
+	VMOVDQU32     Y5, 64(DI)
+	VPSRLD        $0x04, Z6, Z6
+	VEXTRACTI64X4 $0x01, Z6, Y7
+	VPADDD        224(DI), Y7, Y7
+	VMOVDQU32     Y7, 224(DI)
+	VPADDD        96(DI), Y6, Y6
+	VMOVDQU32     Y6, 96(DI)
+	ADDQ          $0x00000100, BX
+	ADDQ          $0x40, SI
+	CMPQ          SI, AX
+	JLT           group
+	JMP           done
+
+half:
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+halfQuadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+halfQuad:
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         DX, R11
+	VMOVDQU32    (R10), Y11
+	VPANDD       Z0, Z11, Z7
+	VPANDD       Z1, Z11, Z8
+	VPANDD       Z2, Z11, Z9
+	VPSRLD       $0x02, Z11, Z10
+	VPANDD       Z2, Z10, Z10
+	VPBROADCASTD (R9)(R12*1), Z12
+	VPDPBUSD     Z7, Z12, Z3
+	VPDPBUSD     Z8, Z12, Z4
+	VPDPBUSD     Z9, Z12, Z5
+	VPDPBUSD     Z10, Z12, Z6
+	ADDQ         AX, R10
+	ADDQ         $0x04, R12
+	CMPQ         R12, CX
+	JLT          halfQuad
+	ADDQ         CX, R9
+	ADDQ         $0x18, DI
+	CMPQ         DI, R8
+	JLT          halfQuadPage
+	MOVQ         BX, AX
+	VPADDD       (AX), Y3, Y3
+	VMOVDQU32    Y3, (AX)
+	VPSRLD       $0x02, Z4, Z4
+	VPADDD       32(AX), Y4, Y4
+	VMOVDQU32    Y4, 32(AX)
+	VPSRLD       $0x04, Z5, Z5
+	VPADDD       64(AX), Y5, Y5
+	VMOVDQU32    Y5, 64(AX)
+	VPSRLD       $0x04, Z6, Z6
+	VPADDD       96(AX), Y6, Y6
+	VMOVDQU32    Y6, 96(AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func products2AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·products2AVX2(SB), NOSPLIT, $0-81
+	MOVQ         dots+0(FP), AX
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	MOVQ         DX, BX
+	ADDQ         CX, BX
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	SHRQ         $0x03, BX
+	MOVQ         stride+72(FP), R11
+
+page:
+	MOVQ pages+16(FP), SI
+	MOVQ (SI), R9
+	ADDQ off+32(FP), R9
+	MOVQ next+56(FP), SI
+	MOVQ (SI), R10
+	ADDQ from+64(FP), R10
+	MOVQ rows+48(FP), R8
 
 group:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
-	XORQ  R9, R9
+	XORQ  SI, SI
 
 chunk:
 	VPXOR   Y4, Y4, Y4
 	VPXOR   Y5, Y5, Y5
-	LEAQ    128(R9), R10
-	CMPQ    R10, DX
-	CMOVQGT DX, R10
+	LEAQ    128(SI), DI
+	CMPQ    DI, CX
+	CMOVQGT CX, DI
 
 word:
-	VMOVDQU      (CX), Y6
-	ADDQ         $0x20, CX
+	PREFETCHT0   (R10)
+	PREFETCHT0   64(R10)
+	ADDQ         R11, R10
+	VMOVDQU      (R9), Y6
+	ADDQ         $0x20, R9
 	VPAND        Y0, Y6, Y7
-	VPBROADCASTD (DI)(R9*1), Y8
+	VPBROADCASTD (DX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD (R8)(R9*1), Y8
+	VPBROADCASTD (BX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y5, Y5
 	VPSRLW       $0x02, Y6, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 4(DI)(R9*1), Y8
+	VPBROADCASTD 4(DX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 4(R8)(R9*1), Y8
+	VPBROADCASTD 4(BX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y5, Y5
 	VPSRLW       $0x04, Y6, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 8(DI)(R9*1), Y8
+	VPBROADCASTD 8(DX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 8(R8)(R9*1), Y8
+	VPBROADCASTD 8(BX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y5, Y5
 	VPSRLW       $0x06, Y6, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 12(DI)(R9*1), Y8
+	VPBROADCASTD 12(DX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 12(R8)(R9*1), Y8
+	VPBROADCASTD 12(BX)(SI*1), Y8
 	VPMADDUBSW   Y8, Y7, Y8
 	VPADDW       Y8, Y5, Y5
-	ADDQ         $0x10, R9
-	CMPQ         R9, R10
+	ADDQ         $0x10, SI
+	CMPQ         SI, DI
 	JLT          word
 	VPMADDWD     Y1, Y4, Y4
 	VPADDD       Y4, Y2, Y2
 	VPMADDWD     Y1, Y5, Y5
 	VPADDD       Y5, Y3, Y3
-	CMPQ         R9, DX
+	CMPQ         SI, CX
 	JLT          chunk
-	TESTB        SI, SI
-	JZ           store
+	CMPB         low+80(FP), $0x00
+	JEQ          store
 	VMOVDQU      (AX), Y8
 	VPSLLD       $0x02, Y8, Y8
 	VPADDD       Y8, Y2, Y2
@@ -226,217 +534,593 @@ store:
 	VMOVDQU Y2, (AX)
 	VMOVDQU Y3, 1024(AX)
 	ADDQ    $0x20, AX
-	DECQ    BX
+	SUBQ    $0x08, R8
 	JNZ     group
+	ADDQ    $0x18, pages+16(FP)
+	ADDQ    $0x18, next+56(FP)
+	DECQ    n+24(FP)
+	JNZ     page
 	VZEROUPPER
 	RET
 
-DATA threes2<>+0(SB)/4, $0x03030303
-GLOBL threes2<>(SB), RODATA|NOPTR, $4
-
-// func sums2AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
-// Requires: AVX, AVX2
-TEXT ·sums2AVX2(SB), NOSPLIT, $0-40
-	MOVQ         sums+0(FP), AX
-	MOVQ         p+8(FP), CX
-	MOVQ         plane+16(FP), DX
-	MOVQ         width+24(FP), BX
-	MOVQ         quads+32(FP), SI
-	VPBROADCASTD threesV2<>+0(SB), Y0
+// func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·sums2AVX2(SB), NOSPLIT, $0-80
+	MOVQ         p+8(FP), AX
+	MOVQ         width+40(FP), CX
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         BX, DI
+	MOVQ         CX, DI
 	SHLQ         $0x02, DI
-	MOVQ         BX, R8
-	SHRQ         $0x05, R8
-	MOVQ         AX, R9
-	ADDQ         DI, R9
+	MOVQ         stride+72(FP), R12
+
+page:
+	MOVQ pages+16(FP), DX
+	MOVQ (DX), R10
+	ADDQ off+32(FP), R10
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R11
+	ADDQ from+64(FP), R11
+	MOVQ rows+48(FP), SI
+	MOVQ sums+0(FP), R9
+	MOVQ CX, R8
 
 group:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
-	MOVQ  DX, DI
-	XORQ  R10, R10
+	MOVQ  R10, DX
+	XORQ  BX, BX
 
 quad0:
-	VMOVDQU      (DI), Y6
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         R12, R11
+	VMOVDQU      (DX), Y6
 	VPAND        Y0, Y6, Y7
 	VPSRLW       $0x02, Y6, Y9
 	VPAND        Y0, Y9, Y9
-	VPBROADCASTD (CX)(R10*4), Y6
+	VPBROADCASTD (AX)(BX*1), Y6
 	VPMADDUBSW   Y7, Y6, Y8
 	VPADDW       Y8, Y2, Y2
 	VPMADDUBSW   Y9, Y6, Y8
 	VPADDW       Y8, Y3, Y3
-	VPBROADCASTD 256(CX)(R10*4), Y6
+	VPBROADCASTD 256(AX)(BX*1), Y6
 	VPMADDUBSW   Y7, Y6, Y8
 	VPADDW       Y8, Y4, Y4
 	VPMADDUBSW   Y9, Y6, Y8
 	VPADDW       Y8, Y5, Y5
-	ADDQ         BX, DI
-	INCQ         R10
-	CMPQ         R10, SI
+	ADDQ         CX, DX
+	ADDQ         $0x04, BX
+	CMPQ         BX, SI
 	JLT          quad0
+	MOVQ         R9, DX
 	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (AX), Y2, Y2
-	VMOVDQU      Y2, (AX)
+	VPADDD       (DX), Y2, Y2
+	VMOVDQU      Y2, (DX)
 	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(AX), Y3, Y3
-	VMOVDQU      Y3, 32(AX)
+	VPADDD       32(DX), Y3, Y3
+	VMOVDQU      Y3, 32(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y4, Y4
-	VPADDD       (R9), Y4, Y4
-	VMOVDQU      Y4, (R9)
+	VPADDD       (DX), Y4, Y4
+	VMOVDQU      Y4, (DX)
 	VPMADDWD     Y1, Y5, Y5
-	VPADDD       32(R9), Y5, Y5
-	VMOVDQU      Y5, 32(R9)
+	VPADDD       32(DX), Y5, Y5
+	VMOVDQU      Y5, 32(DX)
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y4, Y4, Y4
 	VPXOR        Y5, Y5, Y5
-	MOVQ         DX, DI
-	XORQ         R10, R10
+	MOVQ         R10, DX
+	XORQ         BX, BX
 
 quad2:
-	VMOVDQU      (DI), Y6
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         R12, R11
+	VMOVDQU      (DX), Y6
 	VPSRLW       $0x04, Y6, Y7
 	VPAND        Y0, Y7, Y7
 	VPSRLW       $0x06, Y6, Y9
 	VPAND        Y0, Y9, Y9
-	VPBROADCASTD (CX)(R10*4), Y6
+	VPBROADCASTD (AX)(BX*1), Y6
 	VPMADDUBSW   Y7, Y6, Y8
 	VPADDW       Y8, Y2, Y2
 	VPMADDUBSW   Y9, Y6, Y8
 	VPADDW       Y8, Y3, Y3
-	VPBROADCASTD 256(CX)(R10*4), Y6
+	VPBROADCASTD 256(AX)(BX*1), Y6
 	VPMADDUBSW   Y7, Y6, Y8
 	VPADDW       Y8, Y4, Y4
 	VPMADDUBSW   Y9, Y6, Y8
 	VPADDW       Y8, Y5, Y5
-	ADDQ         BX, DI
-	INCQ         R10
-	CMPQ         R10, SI
+	ADDQ         CX, DX
+	ADDQ         $0x04, BX
+	CMPQ         BX, SI
 	JLT          quad2
+	MOVQ         R9, DX
 	VPMADDWD     Y1, Y2, Y2
-	VPADDD       64(AX), Y2, Y2
-	VMOVDQU      Y2, 64(AX)
+	VPADDD       64(DX), Y2, Y2
+	VMOVDQU      Y2, 64(DX)
 	VPMADDWD     Y1, Y3, Y3
-	VPADDD       96(AX), Y3, Y3
-	VMOVDQU      Y3, 96(AX)
+	VPADDD       96(DX), Y3, Y3
+	VMOVDQU      Y3, 96(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(R9), Y4, Y4
-	VMOVDQU      Y4, 64(R9)
+	VPADDD       64(DX), Y4, Y4
+	VMOVDQU      Y4, 64(DX)
 	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(R9), Y5, Y5
-	VMOVDQU      Y5, 96(R9)
-	ADDQ         $0x20, DX
-	ADDQ         $0x00000080, AX
+	VPADDD       96(DX), Y5, Y5
+	VMOVDQU      Y5, 96(DX)
+	ADDQ         $0x20, R10
 	ADDQ         $0x00000080, R9
-	DECQ         R8
+	SUBQ         $0x20, R8
 	JNZ          group
+	ADDQ         SI, AX
+	ADDQ         $0x18, pages+16(FP)
+	ADDQ         $0x18, next+56(FP)
+	DECQ         n+24(FP)
+	JNZ          page
 	VZEROUPPER
 	RET
 
-DATA threesV2<>+0(SB)/4, $0x03030303
-GLOBL threesV2<>(SB), RODATA|NOPTR, $4
-
-// func products4AVX2(dots *int32, q *int8, plane *byte, width int, rows int, low bool)
-// Requires: AVX, AVX2, CMOV
-TEXT ·products4AVX2(SB), NOSPLIT, $0-41
+// func products2AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·products2AVX512(SB), NOSPLIT, $0-81
 	MOVQ         dots+0(FP), AX
-	MOVQ         plane+16(FP), CX
-	MOVQ         width+24(FP), DX
-	MOVQ         rows+32(FP), BX
-	MOVB         low+40(FP), SI
-	MOVQ         q+8(FP), DI
-	MOVQ         DI, R8
-	ADDQ         DX, R8
-	MOVQ         R8, R9
-	ADDQ         DX, R9
-	MOVQ         R9, R10
-	ADDQ         DX, R10
-	VPBROADCASTD threes4<>+0(SB), Y0
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	MOVQ         DX, BX
+	ADDQ         CX, BX
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	VPBROADCASTD pair3<>+0(SB), Z3
+	MOVQ         stride+72(FP), R11
+
+page:
+	MOVQ pages+16(FP), SI
+	MOVQ (SI), R9
+	ADDQ off+32(FP), R9
+	MOVQ next+56(FP), SI
+	MOVQ (SI), R10
+	ADDQ from+64(FP), R10
+	MOVQ rows+48(FP), DI
+	LEAQ (R9)(CX*2), R8
+
+block:
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	XORQ   SI, SI
+	CMPQ   DI, $0x08
+	JEQ    last
+
+both:
+	PREFETCHT0    (R10)
+	PREFETCHT0    64(R10)
+	ADDQ          R11, R10
+	VMOVDQU32     (R9)(SI*2), Y12
+	VINSERTI64X4  $0x01, (R8)(SI*2), Z12, Z12
+	VPANDD        Z0, Z12, Z13
+	VPDPBUSD.BCST (DX)(SI*1), Z13, Z4
+	VPDPBUSD.BCST (BX)(SI*1), Z13, Z8
+	VPANDD        Z1, Z12, Z13
+	VPDPBUSD.BCST 4(DX)(SI*1), Z13, Z5
+	VPDPBUSD.BCST 4(BX)(SI*1), Z13, Z9
+	VPANDD        Z2, Z12, Z13
+	VPDPBUSD.BCST 8(DX)(SI*1), Z13, Z6
+	VPDPBUSD.BCST 8(BX)(SI*1), Z13, Z10
+	VPANDD        Z3, Z12, Z13
+	VPDPBUSD.BCST 12(DX)(SI*1), Z13, Z7
+	VPDPBUSD.BCST 12(BX)(SI*1), Z13, Z11
+	ADDQ          $0x10, SI
+	CMPQ          SI, CX
+	JLT           both
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	VPSRAD        $0x02, Z9, Z9
+	VPSRAD        $0x04, Z10, Z10
+	VPSRAD        $0x06, Z11, Z11
+	VPADDD        Z9, Z8, Z8
+	VPADDD        Z11, Z10, Z10
+	VPADDD        Z10, Z8, Z8
+	CMPB          low+80(FP), $0x00
+	JEQ           store
+	VPSLLD        $0x02, (AX), Z13
+	VPADDD        Z13, Z4, Z4
+	VPSLLD        $0x02, 1024(AX), Z13
+	VPADDD        Z13, Z8, Z8
+
+store:
+	VMOVDQU32 Z4, (AX)
+	VMOVDQU32 Z8, 1024(AX)
+	ADDQ      $0x40, AX
+	LEAQ      (R9)(CX*4), R9
+	LEAQ      (R8)(CX*4), R8
+	SUBQ      $0x10, DI
+	JNZ       block
+	JMP       done
+
+last:
+	PREFETCHT0    (R10)
+	PREFETCHT0    64(R10)
+	ADDQ          R11, R10
+	VMOVDQU32     (R9)(SI*2), Y14
+	VPANDD        Z0, Z14, Z13
+	VPDPBUSD.BCST (DX)(SI*1), Z13, Z4
+	VPDPBUSD.BCST (BX)(SI*1), Z13, Z8
+	VPANDD        Z1, Z14, Z13
+	VPDPBUSD.BCST 4(DX)(SI*1), Z13, Z5
+	VPDPBUSD.BCST 4(BX)(SI*1), Z13, Z9
+	VPANDD        Z2, Z14, Z13
+	VPDPBUSD.BCST 8(DX)(SI*1), Z13, Z6
+	VPDPBUSD.BCST 8(BX)(SI*1), Z13, Z10
+	VPANDD        Z3, Z14, Z13
+	VPDPBUSD.BCST 12(DX)(SI*1), Z13, Z7
+	VPDPBUSD.BCST 12(BX)(SI*1), Z13, Z11
+	ADDQ          $0x10, SI
+	CMPQ          SI, CX
+	JLT           last
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	VPSRAD        $0x02, Z9, Z9
+	VPSRAD        $0x04, Z10, Z10
+	VPSRAD        $0x06, Z11, Z11
+	VPADDD        Z9, Z8, Z8
+	VPADDD        Z11, Z10, Z10
+	VPADDD        Z10, Z8, Z8
+	CMPB          low+80(FP), $0x00
+	JEQ           storeLast
+	VPSLLD        $0x02, (AX), Y12
+	VPADDD        Y12, Y4, Y4
+	VPSLLD        $0x02, 1024(AX), Y12
+	VPADDD        Y12, Y8, Y8
+
+storeLast:
+	VMOVDQU32 Y4, (AX)
+	VMOVDQU32 Y8, 1024(AX)
+	ADDQ      $0x20, AX
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
+	VZEROUPPER
+	RET
+
+// func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·sums2AVX512(SB), NOSPLIT, $0-80
+	MOVQ         width+40(FP), AX
+	MOVQ         rows+48(FP), CX
+	MOVQ         stride+72(FP), DX
+	MOVQ         sums+0(FP), BX
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	MOVQ         n+24(FP), R8
+	IMUL3Q       $0x18, R8, R8
+	XORQ         SI, SI
+
+group:
+	MOVQ   AX, DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x20
+	JEQ    half
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+quadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+quad:
+	PREFETCHT0    (R11)
+	PREFETCHT0    64(R11)
+	ADDQ          DX, R11
+	VMOVDQU64     (R10), Z11
+	VPANDD        Z0, Z11, Z12
+	VPANDD        Z1, Z11, Z13
+	VPANDD        Z2, Z11, Z14
+	VPSRLD        $0x02, Z11, Z11
+	VPANDD        Z2, Z11, Z11
+	VPBROADCASTD  (R9)(R12*1), Z16
+	VPDPBUSD      Z12, Z16, Z3
+	VPDPBUSD      Z13, Z16, Z4
+	VPDPBUSD      Z14, Z16, Z5
+	VPDPBUSD      Z11, Z16, Z6
+	VPBROADCASTD  256(R9)(R12*1), Z16
+	VPDPBUSD      Z12, Z16, Z7
+	VPDPBUSD      Z13, Z16, Z8
+	VPDPBUSD      Z14, Z16, Z9
+	VPDPBUSD      Z11, Z16, Z10
+	ADDQ          AX, R10
+	ADDQ          $0x04, R12
+	CMPQ          R12, CX
+	JLT           quad
+	ADDQ          CX, R9
+	ADDQ          $0x18, DI
+	CMPQ          DI, R8
+	JLT           quadPage
+	MOVQ          BX, DI
+	VEXTRACTI64X4 $0x01, Z3, Y11
+	VPADDD        128(DI), Y11, Y11
+	VMOVDQU32     Y11, 128(DI)
+	VPADDD        (DI), Y3, Y3
+	VMOVDQU32     Y3, (DI)
+	VPSRLD        $0x02, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y11
+	VPADDD        160(DI), Y11, Y11
+	VMOVDQU32     Y11, 160(DI)
+	VPADDD        32(DI), Y4, Y4
+	VMOVDQU32     Y4, 32(DI)
+	VPSRLD        $0x04, Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y11
+	VPADDD        192(DI), Y11, Y11
+	VMOVDQU32     Y11, 192(DI)
+	VPADDD        64(DI), Y5, Y5
+	VMOVDQU32     Y5, 64(DI)
+	VPSRLD        $0x04, Z6, Z6
+	VEXTRACTI64X4 $0x01, Z6, Y11
+	VPADDD        224(DI), Y11, Y11
+	VMOVDQU32     Y11, 224(DI)
+	VPADDD        96(DI), Y6, Y6
+	VMOVDQU32     Y6, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z7, Y11
+	VPADDD        128(DI), Y11, Y11
+	VMOVDQU32     Y11, 128(DI)
+	VPADDD        (DI), Y7, Y7
+	VMOVDQU32     Y7, (DI)
+	VPSRLD        $0x02, Z8, Z8
+	VEXTRACTI64X4 $0x01, Z8, Y11
+	VPADDD        160(DI), Y11, Y11
+	VMOVDQU32     Y11, 160(DI)
+	VPADDD        32(DI), Y8, Y8
+	VMOVDQU32     Y8, 32(DI)
+	VPSRLD        $0x04, Z9, Z9
+	VEXTRACTI64X4 $0x01, Z9, Y11
+	VPADDD        192(DI), Y11, Y11
+	VMOVDQU32     Y11, 192(DI)
+	VPADDD        64(DI), Y9, Y9
+	VMOVDQU32     Y9, 64(DI)
+	VPSRLD        $0x04, Z10, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPADDD        224(DI), Y11, Y11
+	VMOVDQU32     Y11, 224(DI)
+	VPADDD        96(DI), Y10, Y10
+	VMOVDQU32     Y10, 96(DI)
+	ADDQ          $0x00000100, BX
+	ADDQ          $0x40, SI
+	CMPQ          SI, AX
+	JLT           group
+	JMP           done
+
+half:
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+halfQuadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+halfQuad:
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         DX, R11
+	VMOVDQU32    (R10), Y15
+	VPANDD       Z0, Z15, Z11
+	VPANDD       Z1, Z15, Z12
+	VPANDD       Z2, Z15, Z13
+	VPSRLD       $0x02, Z15, Z14
+	VPANDD       Z2, Z14, Z14
+	VPBROADCASTD (R9)(R12*1), Z16
+	VPDPBUSD     Z11, Z16, Z3
+	VPDPBUSD     Z12, Z16, Z4
+	VPDPBUSD     Z13, Z16, Z5
+	VPDPBUSD     Z14, Z16, Z6
+	VPBROADCASTD 256(R9)(R12*1), Z16
+	VPDPBUSD     Z11, Z16, Z7
+	VPDPBUSD     Z12, Z16, Z8
+	VPDPBUSD     Z13, Z16, Z9
+	VPDPBUSD     Z14, Z16, Z10
+	ADDQ         AX, R10
+	ADDQ         $0x04, R12
+	CMPQ         R12, CX
+	JLT          halfQuad
+	ADDQ         CX, R9
+	ADDQ         $0x18, DI
+	CMPQ         DI, R8
+	JLT          halfQuadPage
+	MOVQ         BX, CX
+	VPADDD       (CX), Y3, Y3
+	VMOVDQU32    Y3, (CX)
+	VPSRLD       $0x02, Z4, Z4
+	VPADDD       32(CX), Y4, Y4
+	VMOVDQU32    Y4, 32(CX)
+	VPSRLD       $0x04, Z5, Z5
+	VPADDD       64(CX), Y5, Y5
+	VMOVDQU32    Y5, 64(CX)
+	VPSRLD       $0x04, Z6, Z6
+	VPADDD       96(CX), Y6, Y6
+	VMOVDQU32    Y6, 96(CX)
+	LEAQ         (CX)(AX*4), CX
+	VPADDD       (CX), Y7, Y7
+	VMOVDQU32    Y7, (CX)
+	VPSRLD       $0x02, Z8, Z8
+	VPADDD       32(CX), Y8, Y8
+	VMOVDQU32    Y8, 32(CX)
+	VPSRLD       $0x04, Z9, Z9
+	VPADDD       64(CX), Y9, Y9
+	VMOVDQU32    Y9, 64(CX)
+	VPSRLD       $0x04, Z10, Z10
+	VPADDD       96(CX), Y10, Y10
+	VMOVDQU32    Y10, 96(CX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func products4AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·products4AVX2(SB), NOSPLIT, $0-81
+	MOVQ         dots+0(FP), AX
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	MOVQ         DX, BX
+	ADDQ         CX, BX
+	MOVQ         BX, SI
+	ADDQ         CX, SI
+	MOVQ         SI, DI
+	ADDQ         CX, DI
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	SHRQ         $0x03, BX
+	MOVQ         stride+72(FP), R13
+
+page:
+	MOVQ pages+16(FP), R8
+	MOVQ (R8), R11
+	ADDQ off+32(FP), R11
+	MOVQ next+56(FP), R8
+	MOVQ (R8), R12
+	ADDQ from+64(FP), R12
+	MOVQ rows+48(FP), R10
 
 group:
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
 	VPXOR Y5, Y5, Y5
-	XORQ  R11, R11
+	XORQ  R8, R8
 
 chunk:
 	VPXOR   Y6, Y6, Y6
 	VPXOR   Y7, Y7, Y7
 	VPXOR   Y8, Y8, Y8
 	VPXOR   Y9, Y9, Y9
-	LEAQ    128(R11), R12
-	CMPQ    R12, DX
-	CMOVQGT DX, R12
+	LEAQ    128(R8), R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
 
 word:
-	VMOVDQU      (CX), Y10
-	ADDQ         $0x20, CX
+	PREFETCHT0   (R12)
+	PREFETCHT0   64(R12)
+	ADDQ         R13, R12
+	VMOVDQU      (R11), Y10
+	ADDQ         $0x20, R11
 	VPAND        Y0, Y10, Y11
-	VPBROADCASTD (DI)(R11*1), Y12
+	VPBROADCASTD (DX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD (R8)(R11*1), Y12
+	VPBROADCASTD (BX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD (R9)(R11*1), Y12
+	VPBROADCASTD (SI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD (R10)(R11*1), Y12
+	VPBROADCASTD (DI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y9, Y9
 	VPSRLW       $0x02, Y10, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 4(DI)(R11*1), Y12
+	VPBROADCASTD 4(DX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 4(R8)(R11*1), Y12
+	VPBROADCASTD 4(BX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 4(R9)(R11*1), Y12
+	VPBROADCASTD 4(SI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 4(R10)(R11*1), Y12
+	VPBROADCASTD 4(DI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y9, Y9
 	VPSRLW       $0x04, Y10, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 8(DI)(R11*1), Y12
+	VPBROADCASTD 8(DX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 8(R8)(R11*1), Y12
+	VPBROADCASTD 8(BX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 8(R9)(R11*1), Y12
+	VPBROADCASTD 8(SI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 8(R10)(R11*1), Y12
+	VPBROADCASTD 8(DI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y9, Y9
 	VPSRLW       $0x06, Y10, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 12(DI)(R11*1), Y12
+	VPBROADCASTD 12(DX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 12(R8)(R11*1), Y12
+	VPBROADCASTD 12(BX)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 12(R9)(R11*1), Y12
+	VPBROADCASTD 12(SI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 12(R10)(R11*1), Y12
+	VPBROADCASTD 12(DI)(R8*1), Y12
 	VPMADDUBSW   Y12, Y11, Y12
 	VPADDW       Y12, Y9, Y9
-	ADDQ         $0x10, R11
-	CMPQ         R11, R12
+	ADDQ         $0x10, R8
+	CMPQ         R8, R9
 	JLT          word
 	VPMADDWD     Y1, Y6, Y6
 	VPADDD       Y6, Y2, Y2
@@ -446,10 +1130,10 @@ word:
 	VPADDD       Y8, Y4, Y4
 	VPMADDWD     Y1, Y9, Y9
 	VPADDD       Y9, Y5, Y5
-	CMPQ         R11, DX
+	CMPQ         R8, CX
 	JLT          chunk
-	TESTB        SI, SI
-	JZ           store
+	CMPB         low+80(FP), $0x00
+	JEQ          store
 	VMOVDQU      (AX), Y12
 	VPSLLD       $0x02, Y12, Y12
 	VPADDD       Y12, Y2, Y2
@@ -469,35 +1153,37 @@ store:
 	VMOVDQU Y4, 2048(AX)
 	VMOVDQU Y5, 3072(AX)
 	ADDQ    $0x20, AX
-	DECQ    BX
+	SUBQ    $0x08, R10
 	JNZ     group
+	ADDQ    $0x18, pages+16(FP)
+	ADDQ    $0x18, next+56(FP)
+	DECQ    n+24(FP)
+	JNZ     page
 	VZEROUPPER
 	RET
 
-DATA threes4<>+0(SB)/4, $0x03030303
-GLOBL threes4<>(SB), RODATA|NOPTR, $4
-
-// func sums4AVX2(sums *int32, p *byte, plane *byte, width int, quads int)
-// Requires: AVX, AVX2
-TEXT ·sums4AVX2(SB), NOSPLIT, $0-40
-	MOVQ         sums+0(FP), AX
-	MOVQ         p+8(FP), CX
-	MOVQ         plane+16(FP), DX
-	MOVQ         width+24(FP), BX
-	MOVQ         quads+32(FP), SI
-	VPBROADCASTD threesV4<>+0(SB), Y0
+// func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·sums4AVX2(SB), NOSPLIT, $0-80
+	MOVQ         p+8(FP), AX
+	MOVQ         width+40(FP), CX
+	VPBROADCASTD pair0<>+0(SB), Y0
 	VPCMPEQW     Y1, Y1, Y1
 	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         BX, DI
+	MOVQ         CX, DI
 	SHLQ         $0x02, DI
-	MOVQ         BX, R8
-	SHRQ         $0x05, R8
-	MOVQ         AX, R9
-	ADDQ         DI, R9
-	MOVQ         R9, R10
-	ADDQ         DI, R10
-	MOVQ         R10, R11
-	ADDQ         DI, R11
+	MOVQ         stride+72(FP), R12
+
+page:
+	MOVQ pages+16(FP), DX
+	MOVQ (DX), R10
+	ADDQ off+32(FP), R10
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R11
+	ADDQ from+64(FP), R11
+	MOVQ rows+48(FP), SI
+	MOVQ sums+0(FP), R9
+	MOVQ CX, R8
 
 group:
 	VPXOR Y2, Y2, Y2
@@ -508,62 +1194,69 @@ group:
 	VPXOR Y7, Y7, Y7
 	VPXOR Y8, Y8, Y8
 	VPXOR Y9, Y9, Y9
-	MOVQ  DX, DI
-	XORQ  R12, R12
+	MOVQ  R10, DX
+	XORQ  BX, BX
 
 quad0:
-	VMOVDQU      (DI), Y10
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         R12, R11
+	VMOVDQU      (DX), Y10
 	VPAND        Y0, Y10, Y11
 	VPSRLW       $0x02, Y10, Y13
 	VPAND        Y0, Y13, Y13
-	VPBROADCASTD (CX)(R12*4), Y10
+	VPBROADCASTD (AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y2, Y2
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y3, Y3
-	VPBROADCASTD 256(CX)(R12*4), Y10
+	VPBROADCASTD 256(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y4, Y4
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y5, Y5
-	VPBROADCASTD 512(CX)(R12*4), Y10
+	VPBROADCASTD 512(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y6, Y6
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 768(CX)(R12*4), Y10
+	VPBROADCASTD 768(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y8, Y8
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y9, Y9
-	ADDQ         BX, DI
-	INCQ         R12
-	CMPQ         R12, SI
+	ADDQ         CX, DX
+	ADDQ         $0x04, BX
+	CMPQ         BX, SI
 	JLT          quad0
+	MOVQ         R9, DX
 	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (AX), Y2, Y2
-	VMOVDQU      Y2, (AX)
+	VPADDD       (DX), Y2, Y2
+	VMOVDQU      Y2, (DX)
 	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(AX), Y3, Y3
-	VMOVDQU      Y3, 32(AX)
+	VPADDD       32(DX), Y3, Y3
+	VMOVDQU      Y3, 32(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y4, Y4
-	VPADDD       (R9), Y4, Y4
-	VMOVDQU      Y4, (R9)
+	VPADDD       (DX), Y4, Y4
+	VMOVDQU      Y4, (DX)
 	VPMADDWD     Y1, Y5, Y5
-	VPADDD       32(R9), Y5, Y5
-	VMOVDQU      Y5, 32(R9)
+	VPADDD       32(DX), Y5, Y5
+	VMOVDQU      Y5, 32(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y6, Y6
-	VPADDD       (R10), Y6, Y6
-	VMOVDQU      Y6, (R10)
+	VPADDD       (DX), Y6, Y6
+	VMOVDQU      Y6, (DX)
 	VPMADDWD     Y1, Y7, Y7
-	VPADDD       32(R10), Y7, Y7
-	VMOVDQU      Y7, 32(R10)
+	VPADDD       32(DX), Y7, Y7
+	VMOVDQU      Y7, 32(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y8, Y8
-	VPADDD       (R11), Y8, Y8
-	VMOVDQU      Y8, (R11)
+	VPADDD       (DX), Y8, Y8
+	VMOVDQU      Y8, (DX)
 	VPMADDWD     Y1, Y9, Y9
-	VPADDD       32(R11), Y9, Y9
-	VMOVDQU      Y9, 32(R11)
+	VPADDD       32(DX), Y9, Y9
+	VMOVDQU      Y9, 32(DX)
 	VPXOR        Y2, Y2, Y2
 	VPXOR        Y3, Y3, Y3
 	VPXOR        Y4, Y4, Y4
@@ -572,75 +1265,603 @@ quad0:
 	VPXOR        Y7, Y7, Y7
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
-	MOVQ         DX, DI
-	XORQ         R12, R12
+	MOVQ         R10, DX
+	XORQ         BX, BX
 
 quad2:
-	VMOVDQU      (DI), Y10
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         R12, R11
+	VMOVDQU      (DX), Y10
 	VPSRLW       $0x04, Y10, Y11
 	VPAND        Y0, Y11, Y11
 	VPSRLW       $0x06, Y10, Y13
 	VPAND        Y0, Y13, Y13
-	VPBROADCASTD (CX)(R12*4), Y10
+	VPBROADCASTD (AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y2, Y2
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y3, Y3
-	VPBROADCASTD 256(CX)(R12*4), Y10
+	VPBROADCASTD 256(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y4, Y4
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y5, Y5
-	VPBROADCASTD 512(CX)(R12*4), Y10
+	VPBROADCASTD 512(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y6, Y6
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 768(CX)(R12*4), Y10
+	VPBROADCASTD 768(AX)(BX*1), Y10
 	VPMADDUBSW   Y11, Y10, Y12
 	VPADDW       Y12, Y8, Y8
 	VPMADDUBSW   Y13, Y10, Y12
 	VPADDW       Y12, Y9, Y9
-	ADDQ         BX, DI
-	INCQ         R12
-	CMPQ         R12, SI
+	ADDQ         CX, DX
+	ADDQ         $0x04, BX
+	CMPQ         BX, SI
 	JLT          quad2
+	MOVQ         R9, DX
 	VPMADDWD     Y1, Y2, Y2
-	VPADDD       64(AX), Y2, Y2
-	VMOVDQU      Y2, 64(AX)
+	VPADDD       64(DX), Y2, Y2
+	VMOVDQU      Y2, 64(DX)
 	VPMADDWD     Y1, Y3, Y3
-	VPADDD       96(AX), Y3, Y3
-	VMOVDQU      Y3, 96(AX)
+	VPADDD       96(DX), Y3, Y3
+	VMOVDQU      Y3, 96(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(R9), Y4, Y4
-	VMOVDQU      Y4, 64(R9)
+	VPADDD       64(DX), Y4, Y4
+	VMOVDQU      Y4, 64(DX)
 	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(R9), Y5, Y5
-	VMOVDQU      Y5, 96(R9)
+	VPADDD       96(DX), Y5, Y5
+	VMOVDQU      Y5, 96(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y6, Y6
-	VPADDD       64(R10), Y6, Y6
-	VMOVDQU      Y6, 64(R10)
+	VPADDD       64(DX), Y6, Y6
+	VMOVDQU      Y6, 64(DX)
 	VPMADDWD     Y1, Y7, Y7
-	VPADDD       96(R10), Y7, Y7
-	VMOVDQU      Y7, 96(R10)
+	VPADDD       96(DX), Y7, Y7
+	VMOVDQU      Y7, 96(DX)
+	ADDQ         DI, DX
 	VPMADDWD     Y1, Y8, Y8
-	VPADDD       64(R11), Y8, Y8
-	VMOVDQU      Y8, 64(R11)
+	VPADDD       64(DX), Y8, Y8
+	VMOVDQU      Y8, 64(DX)
 	VPMADDWD     Y1, Y9, Y9
-	VPADDD       96(R11), Y9, Y9
-	VMOVDQU      Y9, 96(R11)
-	ADDQ         $0x20, DX
-	ADDQ         $0x00000080, AX
+	VPADDD       96(DX), Y9, Y9
+	VMOVDQU      Y9, 96(DX)
+	ADDQ         $0x20, R10
 	ADDQ         $0x00000080, R9
-	ADDQ         $0x00000080, R10
-	ADDQ         $0x00000080, R11
-	DECQ         R8
+	SUBQ         $0x20, R8
 	JNZ          group
+	ADDQ         SI, AX
+	ADDQ         $0x18, pages+16(FP)
+	ADDQ         $0x18, next+56(FP)
+	DECQ         n+24(FP)
+	JNZ          page
 	VZEROUPPER
 	RET
 
-DATA threesV4<>+0(SB)/4, $0x03030303
-GLOBL threesV4<>(SB), RODATA|NOPTR, $4
+// func products4AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·products4AVX512(SB), NOSPLIT, $0-81
+	MOVQ         dots+0(FP), AX
+	MOVQ         width+40(FP), CX
+	MOVQ         q+8(FP), DX
+	MOVQ         DX, BX
+	ADDQ         CX, BX
+	MOVQ         BX, SI
+	ADDQ         CX, SI
+	MOVQ         SI, DI
+	ADDQ         CX, DI
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	VPBROADCASTD pair3<>+0(SB), Z3
+	MOVQ         stride+72(FP), R13
+
+page:
+	MOVQ pages+16(FP), R8
+	MOVQ (R8), R11
+	ADDQ off+32(FP), R11
+	MOVQ next+56(FP), R8
+	MOVQ (R8), R12
+	ADDQ from+64(FP), R12
+	MOVQ rows+48(FP), R9
+	LEAQ (R11)(CX*2), R10
+
+block:
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	XORQ   R8, R8
+	CMPQ   R9, $0x08
+	JEQ    last
+
+both:
+	PREFETCHT0    (R12)
+	PREFETCHT0    64(R12)
+	ADDQ          R13, R12
+	VMOVDQU32     (R11)(R8*2), Y20
+	VINSERTI64X4  $0x01, (R10)(R8*2), Z20, Z20
+	VPANDD        Z0, Z20, Z21
+	VPDPBUSD.BCST (DX)(R8*1), Z21, Z4
+	VPDPBUSD.BCST (BX)(R8*1), Z21, Z8
+	VPDPBUSD.BCST (SI)(R8*1), Z21, Z12
+	VPDPBUSD.BCST (DI)(R8*1), Z21, Z16
+	VPANDD        Z1, Z20, Z21
+	VPDPBUSD.BCST 4(DX)(R8*1), Z21, Z5
+	VPDPBUSD.BCST 4(BX)(R8*1), Z21, Z9
+	VPDPBUSD.BCST 4(SI)(R8*1), Z21, Z13
+	VPDPBUSD.BCST 4(DI)(R8*1), Z21, Z17
+	VPANDD        Z2, Z20, Z21
+	VPDPBUSD.BCST 8(DX)(R8*1), Z21, Z6
+	VPDPBUSD.BCST 8(BX)(R8*1), Z21, Z10
+	VPDPBUSD.BCST 8(SI)(R8*1), Z21, Z14
+	VPDPBUSD.BCST 8(DI)(R8*1), Z21, Z18
+	VPANDD        Z3, Z20, Z21
+	VPDPBUSD.BCST 12(DX)(R8*1), Z21, Z7
+	VPDPBUSD.BCST 12(BX)(R8*1), Z21, Z11
+	VPDPBUSD.BCST 12(SI)(R8*1), Z21, Z15
+	VPDPBUSD.BCST 12(DI)(R8*1), Z21, Z19
+	ADDQ          $0x10, R8
+	CMPQ          R8, CX
+	JLT           both
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	VPSRAD        $0x02, Z9, Z9
+	VPSRAD        $0x04, Z10, Z10
+	VPSRAD        $0x06, Z11, Z11
+	VPADDD        Z9, Z8, Z8
+	VPADDD        Z11, Z10, Z10
+	VPADDD        Z10, Z8, Z8
+	VPSRAD        $0x02, Z13, Z13
+	VPSRAD        $0x04, Z14, Z14
+	VPSRAD        $0x06, Z15, Z15
+	VPADDD        Z13, Z12, Z12
+	VPADDD        Z15, Z14, Z14
+	VPADDD        Z14, Z12, Z12
+	VPSRAD        $0x02, Z17, Z17
+	VPSRAD        $0x04, Z18, Z18
+	VPSRAD        $0x06, Z19, Z19
+	VPADDD        Z17, Z16, Z16
+	VPADDD        Z19, Z18, Z18
+	VPADDD        Z18, Z16, Z16
+	CMPB          low+80(FP), $0x00
+	JEQ           store
+	VPSLLD        $0x02, (AX), Z21
+	VPADDD        Z21, Z4, Z4
+	VPSLLD        $0x02, 1024(AX), Z21
+	VPADDD        Z21, Z8, Z8
+	VPSLLD        $0x02, 2048(AX), Z21
+	VPADDD        Z21, Z12, Z12
+	VPSLLD        $0x02, 3072(AX), Z21
+	VPADDD        Z21, Z16, Z16
+
+store:
+	VMOVDQU32 Z4, (AX)
+	VMOVDQU32 Z8, 1024(AX)
+	VMOVDQU32 Z12, 2048(AX)
+	VMOVDQU32 Z16, 3072(AX)
+	ADDQ      $0x40, AX
+	LEAQ      (R11)(CX*4), R11
+	LEAQ      (R10)(CX*4), R10
+	SUBQ      $0x10, R9
+	JNZ       block
+	JMP       done
+
+last:
+	PREFETCHT0    (R12)
+	PREFETCHT0    64(R12)
+	ADDQ          R13, R12
+	VMOVDQU32     (R11)(R8*2), Y22
+	VPANDD        Z0, Z22, Z21
+	VPDPBUSD.BCST (DX)(R8*1), Z21, Z4
+	VPDPBUSD.BCST (BX)(R8*1), Z21, Z8
+	VPDPBUSD.BCST (SI)(R8*1), Z21, Z12
+	VPDPBUSD.BCST (DI)(R8*1), Z21, Z16
+	VPANDD        Z1, Z22, Z21
+	VPDPBUSD.BCST 4(DX)(R8*1), Z21, Z5
+	VPDPBUSD.BCST 4(BX)(R8*1), Z21, Z9
+	VPDPBUSD.BCST 4(SI)(R8*1), Z21, Z13
+	VPDPBUSD.BCST 4(DI)(R8*1), Z21, Z17
+	VPANDD        Z2, Z22, Z21
+	VPDPBUSD.BCST 8(DX)(R8*1), Z21, Z6
+	VPDPBUSD.BCST 8(BX)(R8*1), Z21, Z10
+	VPDPBUSD.BCST 8(SI)(R8*1), Z21, Z14
+	VPDPBUSD.BCST 8(DI)(R8*1), Z21, Z18
+	VPANDD        Z3, Z22, Z21
+	VPDPBUSD.BCST 12(DX)(R8*1), Z21, Z7
+	VPDPBUSD.BCST 12(BX)(R8*1), Z21, Z11
+	VPDPBUSD.BCST 12(SI)(R8*1), Z21, Z15
+	VPDPBUSD.BCST 12(DI)(R8*1), Z21, Z19
+	ADDQ          $0x10, R8
+	CMPQ          R8, CX
+	JLT           last
+	VPSRAD        $0x02, Z5, Z5
+	VPSRAD        $0x04, Z6, Z6
+	VPSRAD        $0x06, Z7, Z7
+	VPADDD        Z5, Z4, Z4
+	VPADDD        Z7, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	VPSRAD        $0x02, Z9, Z9
+	VPSRAD        $0x04, Z10, Z10
+	VPSRAD        $0x06, Z11, Z11
+	VPADDD        Z9, Z8, Z8
+	VPADDD        Z11, Z10, Z10
+	VPADDD        Z10, Z8, Z8
+	VPSRAD        $0x02, Z13, Z13
+	VPSRAD        $0x04, Z14, Z14
+	VPSRAD        $0x06, Z15, Z15
+	VPADDD        Z13, Z12, Z12
+	VPADDD        Z15, Z14, Z14
+	VPADDD        Z14, Z12, Z12
+	VPSRAD        $0x02, Z17, Z17
+	VPSRAD        $0x04, Z18, Z18
+	VPSRAD        $0x06, Z19, Z19
+	VPADDD        Z17, Z16, Z16
+	VPADDD        Z19, Z18, Z18
+	VPADDD        Z18, Z16, Z16
+	CMPB          low+80(FP), $0x00
+	JEQ           storeLast
+	VPSLLD        $0x02, (AX), Y20
+	VPADDD        Y20, Y4, Y4
+	VPSLLD        $0x02, 1024(AX), Y20
+	VPADDD        Y20, Y8, Y8
+	VPSLLD        $0x02, 2048(AX), Y20
+	VPADDD        Y20, Y12, Y12
+	VPSLLD        $0x02, 3072(AX), Y20
+	VPADDD        Y20, Y16, Y16
+
+storeLast:
+	VMOVDQU32 Y4, (AX)
+	VMOVDQU32 Y8, 1024(AX)
+	VMOVDQU32 Y12, 2048(AX)
+	VMOVDQU32 Y16, 3072(AX)
+	ADDQ      $0x20, AX
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
+	VZEROUPPER
+	RET
+
+// func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
+TEXT ·sums4AVX512(SB), NOSPLIT, $0-80
+	MOVQ         width+40(FP), AX
+	MOVQ         rows+48(FP), CX
+	MOVQ         stride+72(FP), DX
+	MOVQ         sums+0(FP), BX
+	VPBROADCASTD pair0<>+0(SB), Z0
+	VPBROADCASTD pair1<>+0(SB), Z1
+	VPBROADCASTD pair2<>+0(SB), Z2
+	MOVQ         n+24(FP), R8
+	IMUL3Q       $0x18, R8, R8
+	XORQ         SI, SI
+
+group:
+	MOVQ   AX, DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x20
+	JEQ    half
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+quadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+quad:
+	PREFETCHT0    (R11)
+	PREFETCHT0    64(R11)
+	ADDQ          DX, R11
+	VMOVDQU64     (R10), Z19
+	VPANDD        Z0, Z19, Z20
+	VPANDD        Z1, Z19, Z21
+	VPANDD        Z2, Z19, Z22
+	VPSRLD        $0x02, Z19, Z19
+	VPANDD        Z2, Z19, Z19
+	VPBROADCASTD  (R9)(R12*1), Z24
+	VPDPBUSD      Z20, Z24, Z3
+	VPDPBUSD      Z21, Z24, Z4
+	VPDPBUSD      Z22, Z24, Z5
+	VPDPBUSD      Z19, Z24, Z6
+	VPBROADCASTD  256(R9)(R12*1), Z24
+	VPDPBUSD      Z20, Z24, Z7
+	VPDPBUSD      Z21, Z24, Z8
+	VPDPBUSD      Z22, Z24, Z9
+	VPDPBUSD      Z19, Z24, Z10
+	VPBROADCASTD  512(R9)(R12*1), Z24
+	VPDPBUSD      Z20, Z24, Z11
+	VPDPBUSD      Z21, Z24, Z12
+	VPDPBUSD      Z22, Z24, Z13
+	VPDPBUSD      Z19, Z24, Z14
+	VPBROADCASTD  768(R9)(R12*1), Z24
+	VPDPBUSD      Z20, Z24, Z15
+	VPDPBUSD      Z21, Z24, Z16
+	VPDPBUSD      Z22, Z24, Z17
+	VPDPBUSD      Z19, Z24, Z18
+	ADDQ          AX, R10
+	ADDQ          $0x04, R12
+	CMPQ          R12, CX
+	JLT           quad
+	ADDQ          CX, R9
+	ADDQ          $0x18, DI
+	CMPQ          DI, R8
+	JLT           quadPage
+	MOVQ          BX, DI
+	VEXTRACTI64X4 $0x01, Z3, Y19
+	VPADDD        128(DI), Y19, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VPADDD        (DI), Y3, Y3
+	VMOVDQU32     Y3, (DI)
+	VPSRLD        $0x02, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y19
+	VPADDD        160(DI), Y19, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VPADDD        32(DI), Y4, Y4
+	VMOVDQU32     Y4, 32(DI)
+	VPSRLD        $0x04, Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y19
+	VPADDD        192(DI), Y19, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VPADDD        64(DI), Y5, Y5
+	VMOVDQU32     Y5, 64(DI)
+	VPSRLD        $0x04, Z6, Z6
+	VEXTRACTI64X4 $0x01, Z6, Y19
+	VPADDD        224(DI), Y19, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VPADDD        96(DI), Y6, Y6
+	VMOVDQU32     Y6, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z7, Y19
+	VPADDD        128(DI), Y19, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VPADDD        (DI), Y7, Y7
+	VMOVDQU32     Y7, (DI)
+	VPSRLD        $0x02, Z8, Z8
+	VEXTRACTI64X4 $0x01, Z8, Y19
+	VPADDD        160(DI), Y19, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VPADDD        32(DI), Y8, Y8
+	VMOVDQU32     Y8, 32(DI)
+	VPSRLD        $0x04, Z9, Z9
+	VEXTRACTI64X4 $0x01, Z9, Y19
+	VPADDD        192(DI), Y19, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VPADDD        64(DI), Y9, Y9
+	VMOVDQU32     Y9, 64(DI)
+	VPSRLD        $0x04, Z10, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y19
+	VPADDD        224(DI), Y19, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VPADDD        96(DI), Y10, Y10
+	VMOVDQU32     Y10, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z11, Y19
+	VPADDD        128(DI), Y19, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VPADDD        (DI), Y11, Y11
+	VMOVDQU32     Y11, (DI)
+	VPSRLD        $0x02, Z12, Z12
+	VEXTRACTI64X4 $0x01, Z12, Y19
+	VPADDD        160(DI), Y19, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VPADDD        32(DI), Y12, Y12
+	VMOVDQU32     Y12, 32(DI)
+	VPSRLD        $0x04, Z13, Z13
+	VEXTRACTI64X4 $0x01, Z13, Y19
+	VPADDD        192(DI), Y19, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VPADDD        64(DI), Y13, Y13
+	VMOVDQU32     Y13, 64(DI)
+	VPSRLD        $0x04, Z14, Z14
+	VEXTRACTI64X4 $0x01, Z14, Y19
+	VPADDD        224(DI), Y19, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VPADDD        96(DI), Y14, Y14
+	VMOVDQU32     Y14, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z15, Y19
+	VPADDD        128(DI), Y19, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VPADDD        (DI), Y15, Y15
+	VMOVDQU32     Y15, (DI)
+	VPSRLD        $0x02, Z16, Z16
+	VEXTRACTI64X4 $0x01, Z16, Y19
+	VPADDD        160(DI), Y19, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VPADDD        32(DI), Y16, Y16
+	VMOVDQU32     Y16, 32(DI)
+	VPSRLD        $0x04, Z17, Z17
+	VEXTRACTI64X4 $0x01, Z17, Y19
+	VPADDD        192(DI), Y19, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VPADDD        64(DI), Y17, Y17
+	VMOVDQU32     Y17, 64(DI)
+	VPSRLD        $0x04, Z18, Z18
+	VEXTRACTI64X4 $0x01, Z18, Y19
+	VPADDD        224(DI), Y19, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VPADDD        96(DI), Y18, Y18
+	VMOVDQU32     Y18, 96(DI)
+	ADDQ          $0x00000100, BX
+	ADDQ          $0x40, SI
+	CMPQ          SI, AX
+	JLT           group
+	JMP           done
+
+half:
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	XORQ   DI, DI
+	MOVQ   p+8(FP), R9
+
+halfQuadPage:
+	MOVQ  pages+16(FP), R12
+	MOVQ  (R12)(DI*1), R10
+	ADDQ  off+32(FP), R10
+	ADDQ  SI, R10
+	MOVQ  next+56(FP), R12
+	MOVQ  (R12)(DI*1), R11
+	ADDQ  from+64(FP), R11
+	MOVQ  SI, R12
+	IMULQ CX, R12
+	SHRQ  $0x08, R12
+	IMULQ DX, R12
+	ADDQ  R12, R11
+	XORQ  R12, R12
+
+halfQuad:
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         DX, R11
+	VMOVDQU32    (R10), Y23
+	VPANDD       Z0, Z23, Z19
+	VPANDD       Z1, Z23, Z20
+	VPANDD       Z2, Z23, Z21
+	VPSRLD       $0x02, Z23, Z22
+	VPANDD       Z2, Z22, Z22
+	VPBROADCASTD (R9)(R12*1), Z24
+	VPDPBUSD     Z19, Z24, Z3
+	VPDPBUSD     Z20, Z24, Z4
+	VPDPBUSD     Z21, Z24, Z5
+	VPDPBUSD     Z22, Z24, Z6
+	VPBROADCASTD 256(R9)(R12*1), Z24
+	VPDPBUSD     Z19, Z24, Z7
+	VPDPBUSD     Z20, Z24, Z8
+	VPDPBUSD     Z21, Z24, Z9
+	VPDPBUSD     Z22, Z24, Z10
+	VPBROADCASTD 512(R9)(R12*1), Z24
+	VPDPBUSD     Z19, Z24, Z11
+	VPDPBUSD     Z20, Z24, Z12
+	VPDPBUSD     Z21, Z24, Z13
+	VPDPBUSD     Z22, Z24, Z14
+	VPBROADCASTD 768(R9)(R12*1), Z24
+	VPDPBUSD     Z19, Z24, Z15
+	VPDPBUSD     Z20, Z24, Z16
+	VPDPBUSD     Z21, Z24, Z17
+	VPDPBUSD     Z22, Z24, Z18
+	ADDQ         AX, R10
+	ADDQ         $0x04, R12
+	CMPQ         R12, CX
+	JLT          halfQuad
+	ADDQ         CX, R9
+	ADDQ         $0x18, DI
+	CMPQ         DI, R8
+	JLT          halfQuadPage
+	MOVQ         BX, CX
+	VPADDD       (CX), Y3, Y3
+	VMOVDQU32    Y3, (CX)
+	VPSRLD       $0x02, Z4, Z4
+	VPADDD       32(CX), Y4, Y4
+	VMOVDQU32    Y4, 32(CX)
+	VPSRLD       $0x04, Z5, Z5
+	VPADDD       64(CX), Y5, Y5
+	VMOVDQU32    Y5, 64(CX)
+	VPSRLD       $0x04, Z6, Z6
+	VPADDD       96(CX), Y6, Y6
+	VMOVDQU32    Y6, 96(CX)
+	LEAQ         (CX)(AX*4), CX
+	VPADDD       (CX), Y7, Y7
+	VMOVDQU32    Y7, (CX)
+	VPSRLD       $0x02, Z8, Z8
+	VPADDD       32(CX), Y8, Y8
+	VMOVDQU32    Y8, 32(CX)
+	VPSRLD       $0x04, Z9, Z9
+	VPADDD       64(CX), Y9, Y9
+	VMOVDQU32    Y9, 64(CX)
+	VPSRLD       $0x04, Z10, Z10
+	VPADDD       96(CX), Y10, Y10
+	VMOVDQU32    Y10, 96(CX)
+	LEAQ         (CX)(AX*4), CX
+	VPADDD       (CX), Y11, Y11
+	VMOVDQU32    Y11, (CX)
+	VPSRLD       $0x02, Z12, Z12
+	VPADDD       32(CX), Y12, Y12
+	VMOVDQU32    Y12, 32(CX)
+	VPSRLD       $0x04, Z13, Z13
+	VPADDD       64(CX), Y13, Y13
+	VMOVDQU32    Y13, 64(CX)
+	VPSRLD       $0x04, Z14, Z14
+	VPADDD       96(CX), Y14, Y14
+	VMOVDQU32    Y14, 96(CX)
+	LEAQ         (CX)(AX*4), CX
+	VPADDD       (CX), Y15, Y15
+	VMOVDQU32    Y15, (CX)
+	VPSRLD       $0x02, Z16, Z16
+	VPADDD       32(CX), Y16, Y16
+	VMOVDQU32    Y16, 32(CX)
+	VPSRLD       $0x04, Z17, Z17
+	VPADDD       64(CX), Y17, Y17
+	VMOVDQU32    Y17, 64(CX)
+	VPSRLD       $0x04, Z18, Z18
+	VPADDD       96(CX), Y18, Y18
+	VMOVDQU32    Y18, 96(CX)
+
+done:
+	VZEROUPPER
+	RET
 
 // func mergeAVX2(out *float32, sums *int32, low *int32, n int, alpha float32, step float32, centre float32, middle int32)
 // Requires: AVX, AVX2, FMA3

@@ -64,14 +64,14 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-const guard = int32(-0x5a5a5a5a)
+const sentinel = int32(-0x5a5a5a5a)
 
 func checkProducts(t *testing.T, k *Kernels, p *plane, q []int8, nq int, low bool) {
 	t.Helper()
 	const offset = 3
 	all := make([]int32, offset+(nq-1)*Tokens+p.rows+5)
 	for i := range all {
-		all[i] = guard
+		all[i] = sentinel
 	}
 	dots := all[offset : offset+(nq-1)*Tokens+p.rows]
 	before := func(v, t int) int32 { return int32(100*v + t) }
@@ -86,7 +86,7 @@ func checkProducts(t *testing.T, k *Kernels, p *plane, q []int8, nq int, low boo
 	for i, got := range all {
 		v, row := (i-offset+Tokens)/Tokens-1, (i-offset+Tokens)%Tokens
 		if v < 0 || v >= nq || row >= p.rows {
-			if got != guard {
+			if got != sentinel {
 				t.Fatalf("%v, width %d, %d rows, %d vectors: wrote outside, at %d", k.Level, p.width, p.rows, nq, i)
 			}
 			continue
@@ -130,7 +130,7 @@ func checkSums(t *testing.T, k *Kernels, p *plane, weights []uint8, nq int) {
 	const offset = 5
 	all := make([]int32, offset+nq*p.width+3)
 	for i := range all {
-		all[i] = guard
+		all[i] = sentinel
 	}
 	sums := all[offset : offset+nq*p.width]
 	for i := range sums {
@@ -140,7 +140,7 @@ func checkSums(t *testing.T, k *Kernels, p *plane, weights []uint8, nq int) {
 	for i, got := range all {
 		at := i - offset
 		if at < 0 || at >= nq*p.width {
-			if got != guard {
+			if got != sentinel {
 				t.Fatalf("%v, width %d: wrote outside, at %d", k.Level, p.width, i)
 			}
 			continue
@@ -343,6 +343,11 @@ func TestPanics(t *testing.T) {
 		"short sums":       func() { k.WeightedSums(i32[:127], b, b, 2, 64, 16) },
 		"short weights":    func() { k.WeightedSums(i32, b[:319], b, 2, 64, 16) },
 		"short values":     func() { k.WeightedSums(i32, b, b[:1023], 2, 64, 16) },
+		"no pages":         func() { k.PageProducts(i32, i8, 1, Planes{nil, 0, 64, 64}, false, Ahead{}) },
+		"many pages":       func() { k.PageProducts(i32, i8, 1, Planes{[][]byte{b, b, b, b, b}, 0, 64, 64}, false, Ahead{}) },
+		"short page":       func() { k.PageProducts(i32, i8, 1, Planes{[][]byte{b, b[:1039]}, 16, 64, 64}, false, Ahead{}) },
+		"before a page":    func() { k.PageProducts(i32, i8, 1, Planes{[][]byte{b}, -16, 64, 64}, false, Ahead{}) },
+		"short value page": func() { k.PageSums(i32, b, 1, Planes{[][]byte{b, b[:1039]}, 16, 64, 64}, Ahead{}) },
 		"odd channels":     func() { k.Merge(new(Merge), f, i32, nil, 1, 64, 64, 12) },
 		"overlapping rows": func() { k.Merge(new(Merge), f, i32, nil, 2, 32, 64, 64) },
 		"short output":     func() { k.Merge(new(Merge), f, i32, nil, 4, 32, 32, 40) },
@@ -367,7 +372,7 @@ func TestPanics(t *testing.T) {
 
 // Kernels allocate nothing.
 func TestAllocations(t *testing.T) {
-	i32, i8, b, f, m := make([]int32, 2048), make([]int8, 512), make([]byte, 4096), make([]float32, 512), new(Merge)
+	i32, i8, b, f := make([]int32, 2048), make([]int8, 512), make([]byte, 4096), make([]float32, 512)
 	for _, level := range cpu.Levels() {
 		k := For(level)
 		if n := testing.AllocsPerRun(5, func() {
@@ -375,7 +380,11 @@ func TestAllocations(t *testing.T) {
 			k.KeyScales(f[:64], f[64:], b, b, 1)
 			k.Products(i32, i8, b, 4, 128, 64, false)
 			k.WeightedSums(i32, b, b, 4, 128, 16)
-			k.Merge(m, f, i32, i32, 4, 128, 128, 128)
+			pages := [2][]byte{b, b}
+			k.PageProducts(i32, i8, 4, Planes{pages[:], 16, 128, 64}, false, Ahead{pages[:], 0, 2048})
+			k.PageSums(i32, b, 4, Planes{pages[:], 16, 128, 64}, Ahead{pages[:], 0, 2048})
+			m := Merge{Sum: [Vectors]int32{1, 2, 3, 4}}
+			k.Merge(&m, f, i32, i32, 4, 128, 128, 128)
 		}); n != 0 {
 			t.Errorf("%v: %v allocations", level, n)
 		}

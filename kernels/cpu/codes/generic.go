@@ -25,10 +25,16 @@ func lanes[T int8 | uint8](words []uint64, x []T, nq, stride int) {
 // maxChunk is the number of channels of K that a lane sums before it widens.
 const maxChunk = 64
 
-func products(dots *int32, q *int8, plane *byte, nq, width, rows int, low bool) {
-	d := unsafe.Slice(dots, (nq-1)*Tokens+rows)
-	codes := unsafe.Slice(q, nq*width)
-	words := unsafe.Slice(plane, rows*width/4)
+func genericProducts(dots *int32, q *int8, nq int, p *Planes, low bool) {
+	n := len(p.Pages) * p.Rows
+	d := unsafe.Slice(dots, (nq-1)*Tokens+n)
+	for i, page := range p.Pages {
+		planeProducts(d[i*p.Rows:], unsafe.Slice(q, nq*p.Width), page[p.Off:], nq, p.Width, p.Rows, low)
+	}
+}
+
+func planeProducts(d []int32, codes []int8, words []byte, nq, width, rows int, low bool) {
+	words = words[:rows*width/4]
 	for v := range nq {
 		for t := range rows {
 			if low {
@@ -70,11 +76,18 @@ func keyProduct(x []uint64, words []byte) uint64 {
 	return a + b
 }
 
-func weightedSums(sums *int32, p, plane *byte, nq, width, quads int) {
-	s := unsafe.Slice(sums, nq*width)
-	words := unsafe.Slice(plane, quads*width)
-	var x [4 * maxQuads]uint64
-	lanes(x[:4*quads], unsafe.Slice(p, (nq-1)*Tokens+4*quads), nq, Tokens)
+func genericSums(sums *int32, weights *uint8, nq int, p *Planes) {
+	s := unsafe.Slice(sums, nq*p.Width)
+	w := unsafe.Slice(weights, (nq-1)*Tokens+len(p.Pages)*p.Rows)
+	for i, page := range p.Pages {
+		planeSums(s, w[i*p.Rows:], page[p.Off:], nq, p.Width, p.Rows/4)
+	}
+}
+
+func planeSums(s []int32, weights []uint8, words []byte, nq, width, quads int) {
+	words = words[:quads*width]
+	var x [maxRows]uint64
+	lanes(x[:4*quads], weights, nq, Tokens)
 	for at := range width / 4 { // eight words for every 32 channels
 		var a [4]uint64
 		for quad := range quads {
@@ -94,28 +107,24 @@ func weightedSums(sums *int32, p, plane *byte, nq, width, quads int) {
 	}
 }
 
-func merge(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {
-	all := unsafe.Slice(out, (nq-1)*stride+n)
-	top := unsafe.Slice(sums, nq*width)
+// genericMerge merges one vector's channels: out = alpha·out + step·(8·sums + 2·low -
+// middle) + centre. low is nil without second planes.
+func genericMerge(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32) {
+	o, top := unsafe.Slice(out, n), unsafe.Slice(sums, n)
 	var second []int32
 	if low != nil {
-		second = unsafe.Slice(low, nq*width)
+		second = unsafe.Slice(low, n)
 	}
-	for v := range nq {
-		o, s := all[v*stride:][:n], top[v*width:][:n]
-		alpha, step, centre := m.Alpha[v], m.Scale[v]*0.125, m.Centre[v]
-		middle := 12*m.Sum[v] + 3*m.LowSum[v]
-		for c := range o {
-			x := 8 * s[c]
-			if low != nil {
-				x += 2 * second[v*width+c]
-			}
-			o[c] = alpha*o[c] + (step*float32(x-middle) + centre)
+	for c := range o {
+		x := 8*top[c] - middle
+		if second != nil {
+			x += 2 * second[c]
 		}
+		o[c] = alpha*o[c] + (step*float32(x) + centre)
 	}
 }
 
-func maxAbs(x *float32, n int) float32 {
+func genericMaxAbs(x *float32, n int) float32 {
 	var top float32
 	for _, v := range unsafe.Slice(x, n) {
 		if v < 0 {
@@ -128,7 +137,7 @@ func maxAbs(x *float32, n int) float32 {
 	return top
 }
 
-func quantise(codes *int8, x *float32, n int, inv float32) (sum int32) {
+func genericQuantise(codes *int8, x *float32, n int, inv float32) (sum int32) {
 	dst := unsafe.Slice(codes, n)
 	for i, v := range unsafe.Slice(x, n) {
 		y := float32(v * inv)
@@ -142,7 +151,7 @@ func quantise(codes *int8, x *float32, n int, inv float32) (sum int32) {
 	return sum
 }
 
-func widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
+func genericWiden(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
 	s, b := unsafe.Slice(step, n), unsafe.Slice(bias, n)
 	halves := unsafe.Slice(scale, 2*n)
 	var zeros []byte

@@ -2,59 +2,103 @@
 
 package codes
 
-import (
-	"unsafe"
+import "github.com/terse-llm/terse/internal/cpu"
 
-	"github.com/terse-llm/terse/internal/cpu"
-)
+// Calls are direct, so that nothing that they point to has to live on the heap.
 
-func accelerate(k *Kernels, l cpu.Level) {
-	if l < cpu.AVX2 || l > cpu.AVX512 {
+func supported(l cpu.Level) cpu.Level {
+	if l == cpu.AVX2 || l == cpu.AVX512 {
+		return l
+	}
+	return cpu.Generic
+}
+
+func (k *Kernels) products(dots *int32, q *int8, nq int, p *Planes, low bool, ahead *Ahead) {
+	switch k.Level {
+	case cpu.AVX512:
+		stride := ahead.stride(p, 64)
+		switch nq {
+		case 1:
+			products1AVX512(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		case 2:
+			products2AVX512(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		default:
+			products4AVX512(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		}
+	case cpu.AVX2:
+		stride := ahead.stride(p, 32)
+		switch nq {
+		case 1:
+			products1AVX2(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		case 2:
+			products2AVX2(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		default:
+			products4AVX2(dots, q, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, low)
+		}
+	default:
+		genericProducts(dots, q, nq, p, low)
+	}
+}
+
+func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, ahead *Ahead) {
+	switch k.Level {
+	case cpu.AVX512:
+		stride := ahead.stride(p, 64)
+		switch nq {
+		case 1:
+			sums1AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		case 2:
+			sums2AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		default:
+			sums4AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		}
+	case cpu.AVX2:
+		stride := ahead.stride(p, 16)
+		switch nq {
+		case 1:
+			sums1AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		case 2:
+			sums2AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		default:
+			sums4AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+		}
+	default:
+		genericSums(sums, weights, nq, p)
+	}
+}
+
+func (k *Kernels) merge(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32) {
+	if k.Level == cpu.Generic {
+		genericMerge(out, sums, low, n, alpha, step, centre, middle)
 		return
 	}
-	k.Level = cpu.AVX2
-	k.prefetch = prefetchLines
-	k.products = productsByAVX2
-	k.sums = sumsByAVX2
-	k.merge = mergeByAVX2
-	k.maxAbs = maxAbsAVX2
-	k.quantise = quantiseAVX2
-	k.widen = func(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
-		widenAVX2(step, bias, scale, zero, n, set, &f.Step[0])
-	}
+	mergeAVX2(out, sums, low, n, alpha, step, centre, middle)
 }
 
-func productsByAVX2(dots *int32, q *int8, plane *byte, nq, width, rows int, low bool) {
-	switch nq {
-	case 1:
-		products1AVX2(dots, q, plane, width, rows, low)
-	case 2:
-		products2AVX2(dots, q, plane, width, rows, low)
-	default:
-		products4AVX2(dots, q, plane, width, rows, low)
+func (k *Kernels) maxAbs(x *float32, n int) float32 {
+	if k.Level == cpu.Generic {
+		return genericMaxAbs(x, n)
 	}
+	return maxAbsAVX2(x, n)
 }
 
-func sumsByAVX2(sums *int32, p, plane *byte, nq, width, quads int) {
-	switch nq {
-	case 1:
-		sums1AVX2(sums, p, plane, width, quads)
-	case 2:
-		sums2AVX2(sums, p, plane, width, quads)
-	default:
-		sums4AVX2(sums, p, plane, width, quads)
+func (k *Kernels) quantise(codes *int8, x *float32, n int, inv float32) int32 {
+	if k.Level == cpu.Generic {
+		return genericQuantise(codes, x, n, inv)
 	}
+	return quantiseAVX2(codes, x, n, inv)
 }
 
-func mergeByAVX2(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {
-	for v := range nq {
-		mergeAVX2(out, sums, low, n, m.Alpha[v], m.Scale[v]*0.125, m.Centre[v], 12*m.Sum[v]+3*m.LowSum[v])
-		if v+1 < nq {
-			out = (*float32)(unsafe.Add(unsafe.Pointer(out), 4*stride))
-			sums = (*int32)(unsafe.Add(unsafe.Pointer(sums), 4*width))
-			if low != nil {
-				low = (*int32)(unsafe.Add(unsafe.Pointer(low), 4*width))
-			}
-		}
+func (k *Kernels) widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
+	if k.Level == cpu.Generic {
+		genericWiden(step, bias, scale, zero, n, set, f)
+		return
+	}
+	widenAVX2(step, bias, scale, zero, n, set, &f.Step[0])
+}
+
+func (k *Kernels) prefetch(b *byte, n int) {
+	if k.Level != cpu.Generic {
+		prefetchLines(b, n)
 	}
 }

@@ -14,6 +14,8 @@ func main() {
 	for _, nq := range []int{1, 2, 4} {
 		productsAVX2(nq)
 		sumsAVX2(nq)
+		productsAVX512(nq)
+		sumsAVX512(nq)
 	}
 	mergeAVX2()
 	quantiseAVX2()

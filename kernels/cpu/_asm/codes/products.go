@@ -41,75 +41,218 @@ func ymms(n int) []reg.VecVirtual {
 	return r
 }
 
+// pages is the loop over pages: every kernel here takes some pages' slices and the
+// offset of a plane in them, and fetches as it goes along a stretch of other pages
+// (next, from), stride bytes for each step of its inner loop.
+type pages struct {
+	plane, ahead, stride reg.Register
+}
+
+const pageArgs = "pages *[]byte, n, off, width, rows int, next *[]byte, from, stride int"
+
+func arg(name string) Mem {
+	a, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return a.Addr
+}
+
+// each runs body for every page.
+func each(body func(p *pages)) {
+	p := &pages{GP64(), GP64(), Load(Param("stride"), GP64())}
+	Label("page")
+	r := GP64()
+	MOVQ(arg("pages"), r)
+	MOVQ(Mem{Base: r}, p.plane)
+	ADDQ(arg("off"), p.plane)
+	MOVQ(arg("next"), r)
+	MOVQ(Mem{Base: r}, p.ahead)
+	ADDQ(arg("from"), p.ahead)
+	body(p)
+	ADDQ(Imm(24), arg("pages")) // the size of a slice
+	ADDQ(Imm(24), arg("next"))
+	DECQ(arg("n"))
+	JNZ(LabelRef("page"))
+}
+
+// fetch asks for the next line ahead, and the one after it.
+func (p *pages) fetch() {
+	PREFETCHT0(Mem{Base: p.ahead})
+	PREFETCHT0(Mem{Base: p.ahead, Disp: 64})
+	ADDQ(p.stride, p.ahead)
+}
+
 // productsAVX2 takes 8 tokens at a time, a lane each: a vector of 32 bytes is
 // their words of 16 channels, and (v>>2i)&3 is 4 consecutive channels of each
 // token, to be multiplied with those of a query in every lane. 16-bit sums hold
 // 128 channels (2·32·127·3 < 2^15).
 func productsAVX2(nq int) {
-	TEXT(fmt.Sprintf("products%dAVX2", nq), NOSPLIT, "func(dots *int32, q *int8, plane *byte, width, rows int, low bool)")
+	TEXT(fmt.Sprintf("products%dAVX2", nq), NOSPLIT, "func(dots *int32, q *int8, "+pageArgs+", low bool)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("products%dAVX2 is Kernels.Products of %d vectors.", nq, nq))
-	dots, plane := Load(Param("dots"), GP64()), Load(Param("plane"), GP64())
-	width, groups := Load(Param("width"), GP64()), Load(Param("rows"), GP64())
-	low := Load(Param("low"), GP8())
+	Doc(fmt.Sprintf("products%dAVX2 is Kernels.PageProducts for %d vectors.", nq, nq))
+	dots, width := Load(Param("dots"), GP64()), Load(Param("width"), GP64())
 	q := rowPointers(nq, Load(Param("q"), GP64()), width)
 	mask := YMM()
-	VPBROADCASTD(bytes(fmt.Sprintf("threes%d", nq), 0x03030303), mask)
+	VPBROADCASTD(consts.pair[0], mask)
 	ones := YMM()
 	VPCMPEQW(ones, ones, ones)
 	VPSRLW(Imm(15), ones, ones)
-	SHRQ(Imm(3), groups)
 	wide, narrow := ymms(nq), ymms(nq)
-	at, end := GP64(), GP64()
+	at, end, groups := GP64(), GP64(), GP64()
 
-	Label("group")
-	zero(wide)
-	XORQ(at, at)
-	Label("chunk")
-	zero(narrow)
-	LEAQ(Mem{Base: at, Disp: 128}, end)
-	CMPQ(end, width)
-	CMOVQGT(width, end)
-	Label("word")
-	v, x, t := YMM(), YMM(), YMM()
-	VMOVDQU(Mem{Base: plane}, v)
-	ADDQ(Imm(32), plane)
-	for i := range 4 {
-		if i == 0 {
-			VPAND(mask, v, x)
-		} else {
-			VPSRLW(Imm(uint64(2*i)), v, x)
-			VPAND(mask, x, x)
+	each(func(p *pages) {
+		MOVQ(arg("rows"), groups)
+		Label("group")
+		zero(wide)
+		XORQ(at, at)
+		Label("chunk")
+		zero(narrow)
+		LEAQ(Mem{Base: at, Disp: 128}, end)
+		CMPQ(end, width)
+		CMOVQGT(width, end)
+		Label("word")
+		p.fetch()
+		v, x, t := YMM(), YMM(), YMM()
+		VMOVDQU(Mem{Base: p.plane}, v)
+		ADDQ(Imm(32), p.plane)
+		for i := range 4 {
+			if i == 0 {
+				VPAND(mask, v, x)
+			} else {
+				VPSRLW(Imm(uint64(2*i)), v, x)
+				VPAND(mask, x, x)
+			}
+			for j := range nq {
+				VPBROADCASTD(Mem{Base: q[j], Index: at, Scale: 1, Disp: 4 * i}, t)
+				VPMADDUBSW(t, x, t)
+				VPADDW(t, narrow[j], narrow[j])
+			}
 		}
+		ADDQ(Imm(16), at)
+		CMPQ(at, end)
+		JLT(LabelRef("word"))
 		for j := range nq {
-			VPBROADCASTD(Mem{Base: q[j], Index: at, Scale: 1, Disp: 4 * i}, t)
-			VPMADDUBSW(t, x, t)
-			VPADDW(t, narrow[j], narrow[j])
+			VPMADDWD(ones, narrow[j], narrow[j])
+			VPADDD(narrow[j], wide[j], wide[j])
 		}
+		CMPQ(at, width)
+		JLT(LabelRef("chunk"))
+		CMPB(arg("low"), Imm(0))
+		JEQ(LabelRef("store"))
+		for j := range nq {
+			VMOVDQU(Mem{Base: dots, Disp: 4 * rowStride * j}, t)
+			VPSLLD(Imm(2), t, t)
+			VPADDD(t, wide[j], wide[j])
+		}
+		Label("store")
+		for j := range nq {
+			VMOVDQU(wide[j], Mem{Base: dots, Disp: 4 * rowStride * j})
+		}
+		ADDQ(Imm(32), dots)
+		SUBQ(Imm(8), groups)
+		JNZ(LabelRef("group"))
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// productsAVX512 takes 16 tokens at a time: a register of 64 bytes is the words of
+// two groups of 8. VPDPBUSD takes codes up to 0xc0 as they are, so that a bit pair
+// is masked and not shifted; each has sums of its own, 4^i times too large.
+func productsAVX512(nq int) {
+	TEXT(fmt.Sprintf("products%dAVX512", nq), NOSPLIT, "func(dots *int32, q *int8, "+pageArgs+", low bool)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("products%dAVX512 is Kernels.PageProducts for %d vectors.", nq, nq))
+	dots, width := Load(Param("dots"), GP64()), Load(Param("width"), GP64())
+	q := rowPointers(nq, Load(Param("q"), GP64()), width)
+	var masks [4]reg.VecVirtual
+	for i := range masks {
+		masks[i] = ZMM()
+		VPBROADCASTD(consts.pair[i], masks[i])
 	}
-	ADDQ(Imm(16), at)
-	CMPQ(at, end)
-	JLT(LabelRef("word"))
-	for j := range nq {
-		VPMADDWD(ones, narrow[j], narrow[j])
-		VPADDD(narrow[j], wide[j], wide[j])
-	}
-	CMPQ(at, width)
-	JLT(LabelRef("chunk"))
-	TESTB(low, low)
-	JZ(LabelRef("store"))
-	for j := range nq {
-		VMOVDQU(Mem{Base: dots, Disp: 4 * rowStride * j}, t)
-		VPSLLD(Imm(2), t, t)
-		VPADDD(t, wide[j], wide[j])
-	}
-	Label("store")
-	for j := range nq {
-		VMOVDQU(wide[j], Mem{Base: dots, Disp: 4 * rowStride * j})
-	}
-	ADDQ(Imm(32), dots)
-	DECQ(groups)
-	JNZ(LabelRef("group"))
+	acc := zmms(4 * nq)
+	at, rows, second := GP64(), GP64(), GP64()
+
+	each(func(p *pages) {
+		MOVQ(arg("rows"), rows)
+		LEAQ(Mem{Base: p.plane, Index: width, Scale: 2}, second)
+		Label("block")
+		for _, a := range acc {
+			VPXORD(a, a, a)
+		}
+		XORQ(at, at)
+		CMPQ(rows, Imm(8))
+		JEQ(LabelRef("last"))
+		word := func(both bool) {
+			p.fetch()
+			v := ZMM()
+			VMOVDQU32(Mem{Base: p.plane, Index: at, Scale: 2}, v.AsY())
+			if both {
+				VINSERTI64X4(Imm(1), Mem{Base: second, Index: at, Scale: 2}, v, v)
+			}
+			for i := range 4 {
+				x := ZMM()
+				VPANDD(masks[i], v, x)
+				for j := range nq {
+					VPDPBUSD_BCST(Mem{Base: q[j], Index: at, Scale: 1, Disp: 4 * i}, x, acc[4*j+i])
+				}
+			}
+			ADDQ(Imm(16), at)
+			CMPQ(at, width)
+		}
+		Label("both")
+		word(true)
+		JLT(LabelRef("both"))
+		total := func() {
+			for j := range nq {
+				a := acc[4*j : 4*j+4]
+				for i := 1; i < 4; i++ {
+					VPSRAD(Imm(uint64(2*i)), a[i], a[i])
+				}
+				VPADDD(a[1], a[0], a[0])
+				VPADDD(a[3], a[2], a[2])
+				VPADDD(a[2], a[0], a[0])
+			}
+		}
+		store := func(as func(reg.VecVirtual) reg.Register) {
+			for j := range nq {
+				VMOVDQU32(as(acc[4*j]), Mem{Base: dots, Disp: 4 * rowStride * j})
+			}
+		}
+		total()
+		CMPB(arg("low"), Imm(0))
+		JEQ(LabelRef("store"))
+		for j := range nq {
+			t := ZMM()
+			VPSLLD(Imm(2), Mem{Base: dots, Disp: 4 * rowStride * j}, t)
+			VPADDD(t, acc[4*j], acc[4*j])
+		}
+		Label("store")
+		store(func(r reg.VecVirtual) reg.Register { return r })
+		ADDQ(Imm(64), dots)
+		LEAQ(Mem{Base: p.plane, Index: width, Scale: 4}, p.plane)
+		LEAQ(Mem{Base: second, Index: width, Scale: 4}, second)
+		SUBQ(Imm(16), rows)
+		JNZ(LabelRef("block"))
+		JMP(LabelRef("done"))
+
+		Label("last") // 8 tokens: the lower halves
+		word(false)
+		JLT(LabelRef("last"))
+		total()
+		CMPB(arg("low"), Imm(0))
+		JEQ(LabelRef("storeLast"))
+		for j := range nq {
+			t := YMM()
+			VPSLLD(Imm(2), Mem{Base: dots, Disp: 4 * rowStride * j}, t)
+			VPADDD(t, acc[4*j].AsY(), acc[4*j].AsY())
+		}
+		Label("storeLast")
+		store(func(r reg.VecVirtual) reg.Register { return r.AsY() })
+		ADDQ(Imm(32), dots)
+		Label("done")
+	})
 	VZEROUPPER()
 	RET()
 }
@@ -120,72 +263,213 @@ func productsAVX2(nq int) {
 // vectors' sums of all four bit pairs would not fit the registers, so that the
 // plane is read twice, two bit pairs at a time.
 func sumsAVX2(nq int) {
-	TEXT(fmt.Sprintf("sums%dAVX2", nq), NOSPLIT, "func(sums *int32, p, plane *byte, width, quads int)")
+	TEXT(fmt.Sprintf("sums%dAVX2", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+")")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("sums%dAVX2 is Kernels.WeightedSums of %d vectors.", nq, nq))
-	sums, p, plane := Load(Param("sums"), GP64()), Load(Param("p"), GP64()), Load(Param("plane"), GP64())
-	width, quads := Load(Param("width"), GP64()), Load(Param("quads"), GP64())
+	Doc(fmt.Sprintf("sums%dAVX2 is Kernels.PageSums for %d vectors.", nq, nq))
+	p, width := Load(Param("p"), GP64()), Load(Param("width"), GP64())
 	mask := YMM()
-	VPBROADCASTD(bytes(fmt.Sprintf("threesV%d", nq), 0x03030303), mask)
+	VPBROADCASTD(consts.pair[0], mask)
 	ones := YMM()
 	VPCMPEQW(ones, ones, ones)
 	VPSRLW(Imm(15), ones, ones)
-	stride, groups := GP64(), GP64() // bytes between vectors' sums; 32 channels each
-	MOVQ(width, stride)
-	SHLQ(Imm(2), stride)
-	MOVQ(width, groups)
-	SHRQ(Imm(5), groups)
-	out := rowPointers(nq, sums, stride)
 	pairs := 2
 	if nq == 1 {
 		pairs = 4
 	}
 	acc := ymms(pairs * nq)
-	at, quad := GP64(), GP64()
-	Label("group")
-	for first := 0; first < 4; first += pairs {
-		zero(acc)
-		MOVQ(plane, at)
-		XORQ(quad, quad)
-		loop := fmt.Sprintf("quad%d", first)
-		Label(loop)
-		v, w, t := YMM(), YMM(), YMM()
-		x := ymms(pairs)
-		VMOVDQU(Mem{Base: at}, v)
-		for i := range x {
-			if shift := 2 * (first + i); shift == 0 {
-				VPAND(mask, v, x[i])
-			} else {
-				VPSRLW(Imm(uint64(shift)), v, x[i])
-				VPAND(mask, x[i], x[i])
-			}
-		}
-		for j := range nq {
-			VPBROADCASTD(Mem{Base: p, Index: quad, Scale: 4, Disp: rowStride * j}, w)
+	at, row, rows := GP64(), GP64(), GP64()
+	stride, left, out := GP64(), GP64(), GP64() // bytes between vectors' sums; channels left
+	MOVQ(width, stride)
+	SHLQ(Imm(2), stride)
+	each(func(pg *pages) {
+		MOVQ(arg("rows"), rows)
+		MOVQ(arg("sums"), out)
+		MOVQ(width, left)
+		Label("group")
+		for first := 0; first < 4; first += pairs {
+			zero(acc)
+			MOVQ(pg.plane, at)
+			XORQ(row, row)
+			loop := fmt.Sprintf("quad%d", first)
+			Label(loop)
+			pg.fetch()
+			v, w, t := YMM(), YMM(), YMM()
+			x := ymms(pairs)
+			VMOVDQU(Mem{Base: at}, v)
 			for i := range x {
-				VPMADDUBSW(x[i], w, t)
-				VPADDW(t, acc[j*pairs+i], acc[j*pairs+i])
+				if shift := 2 * (first + i); shift == 0 {
+					VPAND(mask, v, x[i])
+				} else {
+					VPSRLW(Imm(uint64(shift)), v, x[i])
+					VPAND(mask, x[i], x[i])
+				}
+			}
+			for j := range nq {
+				VPBROADCASTD(Mem{Base: p, Index: row, Scale: 1, Disp: rowStride * j}, w)
+				for i := range x {
+					VPMADDUBSW(x[i], w, t)
+					VPADDW(t, acc[j*pairs+i], acc[j*pairs+i])
+				}
+			}
+			ADDQ(width, at)
+			ADDQ(Imm(4), row)
+			CMPQ(row, rows)
+			JLT(LabelRef(loop))
+			o := GP64()
+			MOVQ(out, o)
+			for j := range nq {
+				for i := range x {
+					a, m := acc[j*pairs+i], Mem{Base: o, Disp: 32 * (first + i)}
+					VPMADDWD(ones, a, a)
+					VPADDD(m, a, a)
+					VMOVDQU(a, m)
+				}
+				if j+1 < nq {
+					ADDQ(stride, o)
+				}
 			}
 		}
-		ADDQ(width, at)
-		INCQ(quad)
-		CMPQ(quad, quads)
-		JLT(LabelRef(loop))
-		for j := range nq {
-			for i := range x {
-				a, m := acc[j*pairs+i], Mem{Base: out[j], Disp: 32 * (first + i)}
-				VPMADDWD(ones, a, a)
-				VPADDD(m, a, a)
-				VMOVDQU(a, m)
-			}
-		}
-	}
-	ADDQ(Imm(32), plane)
-	for j := range nq {
-		ADDQ(U32(128), out[j])
-	}
-	DECQ(groups)
-	JNZ(LabelRef("group"))
+		ADDQ(Imm(32), pg.plane)
+		ADDQ(U32(128), out)
+		SUBQ(Imm(32), left)
+		JNZ(LabelRef("group"))
+		ADDQ(rows, p)
+	})
 	VZEROUPPER()
 	RET()
 }
+
+// sumsAVX512 takes 64 channels at a time, all pages of them: a register of 64
+// bytes for every quad of tokens. The codes are the signed operand, so that the
+// first three bit pairs are masked and the last is shifted onto the third's place;
+// each has sums of its own, 4^i times too large.
+func sumsAVX512(nq int) {
+	TEXT(fmt.Sprintf("sums%dAVX512", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+")")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("sums%dAVX512 is Kernels.PageSums for %d vectors.", nq, nq))
+	width, rows, fetched := Load(Param("width"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
+	out := Load(Param("sums"), GP64())
+	var masks [3]reg.VecVirtual
+	for i := range masks {
+		masks[i] = ZMM()
+		VPBROADCASTD(consts.pair[i], masks[i])
+	}
+	acc := zmms(4 * nq)
+	channel, page, pages := GP64(), GP64(), GP64() // page counts bytes of slices
+	p, at, ahead, row := GP64(), GP64(), GP64(), GP64()
+	MOVQ(arg("n"), pages)
+	IMUL3Q(Imm(24), pages, pages)
+	XORQ(channel, channel)
+
+	quads := func(name string, both bool) {
+		for _, a := range acc {
+			VPXORD(a, a, a)
+		}
+		XORQ(page, page)
+		MOVQ(arg("p"), p)
+		Label(name + "Page")
+		r := GP64()
+		MOVQ(arg("pages"), r)
+		MOVQ(Mem{Base: r, Index: page, Scale: 1}, at)
+		ADDQ(arg("off"), at)
+		ADDQ(channel, at)
+		MOVQ(arg("next"), r)
+		MOVQ(Mem{Base: r, Index: page, Scale: 1}, ahead)
+		ADDQ(arg("from"), ahead)
+		// Each 64 channels take their part of what is to be fetched: stride bytes a
+		// quad.
+		MOVQ(channel, r)
+		IMULQ(rows, r)
+		SHRQ(Imm(8), r)
+		IMULQ(fetched, r)
+		ADDQ(r, ahead)
+		XORQ(row, row)
+		Label(name)
+		PREFETCHT0(Mem{Base: ahead})
+		PREFETCHT0(Mem{Base: ahead, Disp: 64})
+		ADDQ(fetched, ahead)
+		v := ZMM()
+		if both {
+			VMOVDQU64(Mem{Base: at}, v)
+		} else {
+			VMOVDQU32(Mem{Base: at}, v.AsY())
+		}
+		var x [4]reg.VecVirtual
+		for i := range x {
+			x[i] = ZMM()
+			if i < 3 {
+				VPANDD(masks[i], v, x[i])
+				continue
+			}
+			VPSRLD(Imm(2), v, x[i])
+			VPANDD(masks[2], x[i], x[i])
+		}
+		for j := range nq {
+			w := ZMM()
+			VPBROADCASTD(Mem{Base: p, Index: row, Scale: 1, Disp: rowStride * j}, w)
+			for i := range x {
+				VPDPBUSD(x[i], w, acc[4*j+i])
+			}
+		}
+		ADDQ(width, at)
+		ADDQ(Imm(4), row)
+		CMPQ(row, rows)
+		JLT(LabelRef(name))
+		ADDQ(rows, p)
+		ADDQ(Imm(24), page)
+		CMPQ(page, pages)
+		JLT(LabelRef(name + "Page"))
+		o := GP64()
+		MOVQ(out, o)
+		for j := range nq {
+			for i := range 4 {
+				a := acc[4*j+i]
+				if i > 0 {
+					VPSRLD(Imm(uint64(min(2*i, 4))), a, a)
+				}
+				m := Mem{Base: o, Disp: 32 * i}
+				t := YMM()
+				if both {
+					VEXTRACTI64X4(Imm(1), a, t)
+					VPADDD(m.Offset(128), t, t)
+					VMOVDQU32(t, m.Offset(128))
+				}
+				VPADDD(m, a.AsY(), a.AsY())
+				VMOVDQU32(a.AsY(), m)
+			}
+			if j+1 < nq {
+				LEAQ(Mem{Base: o, Index: width, Scale: 4}, o)
+			}
+		}
+	}
+	Label("group")
+	r := GP64()
+	MOVQ(width, r)
+	SUBQ(channel, r)
+	CMPQ(r, Imm(32))
+	JEQ(LabelRef("half"))
+	quads("quad", true)
+	ADDQ(U32(256), out)
+	ADDQ(Imm(64), channel)
+	CMPQ(channel, width)
+	JLT(LabelRef("group"))
+	JMP(LabelRef("done"))
+	Label("half")
+	quads("halfQuad", false)
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+func zmms(n int) []reg.VecVirtual {
+	var r []reg.VecVirtual
+	for range n {
+		r = append(r, ZMM())
+	}
+	return r
+}
+
+// consts are the masks of a byte's bit pairs.
+var consts = struct{ pair [4]Mem }{[4]Mem{
+	bytes("pair0", 0x03030303), bytes("pair1", 0x0c0c0c0c), bytes("pair2", 0x30303030), bytes("pair3", 0xc0c0c0c0),
+}}
