@@ -12,24 +12,51 @@ import (
 // complete. k and v are taken into the cache's basis in place. The view must
 // have exact pages for all of these tokens.
 func (r *Runner) Append(view *quant.View, layer, pos int, k, v []float32) {
-	g := r.geometry
 	r.transform.Keys(r.ops, layer, k)
 	r.transform.Values(r.ops, layer, v)
-	width := g.KVHeads * g.HeadDim
-	rows := len(k) / width
-	pages := pagesOf(g, pos, rows)
-	r.ops.Parallel(len(pages), kernels.TaskFunc(func(i int) {
-		p := pages[i]
-		exact := view.ExactLayer(p.page, layer)
-		if exact == nil {
-			panic(fmt.Sprintf("BUG: no exact page %d to write tokens [%d,%d) of layer %d", p.page, p.lo, p.hi, layer))
-		}
-		for tok := p.lo; tok < p.hi; tok++ {
-			row := p.row + tok - p.lo
-			r.ops.Store(g, exact, tok, k[row*width:(row+1)*width], v[row*width:(row+1)*width])
-		}
-		r.encode(view, layer, p.page, p.lo, p.hi)
-	}))
+	r.writes = writes{runner: r, view: view, layer: layer, k: k, v: v, pages: r.writes.pages[:0]}
+	r.writes.plan(pos)
+	r.ops.Parallel(len(r.writes.pages), &r.writes)
+}
+
+// writes is one Append, page by page.
+type writes struct {
+	runner *Runner
+	view   *quant.View
+	layer  int
+	k, v   []float32
+	pages  []pageRun
+}
+
+// pageRun is the part of some rows that falls into one page: tokens [lo, hi) of
+// it, from row on.
+type pageRun struct{ page, lo, hi, row int }
+
+// width is the size of one row of K or V.
+func (w *writes) width() int { return w.runner.geometry.KVHeads * w.runner.geometry.HeadDim }
+
+func (w *writes) plan(pos int) {
+	t, rows := w.runner.geometry.Format.PageTokens, len(w.k)/w.width()
+	for row := 0; row < rows; {
+		page, lo := (pos+row)/t, (pos+row)%t
+		hi := min(t, lo+rows-row)
+		w.pages = append(w.pages, pageRun{page, lo, hi, row})
+		row += hi - lo
+	}
+}
+
+// Do writes and codes page i.
+func (w *writes) Do(i int) {
+	p, n := w.pages[i], w.width()
+	exact := w.view.ExactLayer(p.page, w.layer)
+	if exact == nil {
+		panic(fmt.Sprintf("BUG: no exact page %d to write tokens [%d,%d) of layer %d", p.page, p.lo, p.hi, w.layer))
+	}
+	for tok := p.lo; tok < p.hi; tok++ {
+		at := (p.row + tok - p.lo) * n
+		w.runner.ops.Store(w.runner.geometry, exact, tok, w.k[at:at+n], w.v[at:at+n])
+	}
+	w.runner.encode(w.view, w.layer, p.page, p.lo, p.hi)
 }
 
 // Adopt codes, in every layer, the pages of a received hand-over of n tokens
@@ -66,19 +93,4 @@ func (r *Runner) encode(view *quant.View, layer, page, lo, hi int) {
 		Exact: view.ExactLayer(page, layer), Coded: coded, Layer: layer,
 		First: page * g.Format.PageTokens, Lo: lo, Hi: hi,
 	})
-}
-
-// pageRun is the part of some rows that falls into one page.
-type pageRun struct{ page, lo, hi, row int }
-
-func pagesOf(g *quant.Geometry, pos, rows int) []pageRun {
-	t := g.Format.PageTokens
-	var runs []pageRun
-	for row := 0; row < rows; {
-		page, lo := (pos+row)/t, (pos+row)%t
-		hi := min(t, lo+rows-row)
-		runs = append(runs, pageRun{page, lo, hi, row})
-		row += hi - lo
-	}
-	return runs
 }

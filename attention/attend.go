@@ -21,7 +21,11 @@ type Runner struct {
 	scale     float32
 
 	q, out []float32 // gathered queries and outputs, [job][rows][group][head_dim]
+	groups []rowGroup
+	limits []int
+	tiles  []kernels.Tile
 	jobs   []kernels.AttnJob
+	writes writes
 }
 
 // New makes a runner; scale multiplies q·k (1/sqrt(head_dim) for the Llama
@@ -41,23 +45,23 @@ type Segment struct {
 // [HeadDim] over the batch's rows. q is turned into the cache's basis in place.
 func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
 	r.transform.Queries(r.ops, layer, q)
-	groups := r.plan(layer, segs)
-	group := r.gather(layer, groups, q)
+	r.plan(layer, segs)
+	group := r.gather(layer, q)
 	r.ops.Attend(r.jobs)
-	r.scatter(groups, group, out)
+	r.scatter(group, out)
 	r.transform.Outputs(r.ops, layer, out, group*r.geometry.KVHeads)
 }
 
 // rowGroup is a run of rows of one segment that read the same tiles.
 type rowGroup struct {
 	row, rows int // of the batch
-	limits    []int
-	tiles     []kernels.Tile
+	limits    int // where the rows' limits begin in Runner.limits
+	lo, hi    int // of Runner.tiles
 }
 
 // plan cuts the segments into groups of rows with one reading rule each.
-func (r *Runner) plan(layer int, segs []Segment) []rowGroup {
-	var groups []rowGroup
+func (r *Runner) plan(layer int, segs []Segment) {
+	r.groups, r.limits, r.tiles = r.groups[:0], r.limits[:0], r.tiles[:0]
 	for _, s := range segs {
 		for done := 0; done < s.Rows; {
 			rule := ruleFor(s.View, s.Pos+done)
@@ -65,15 +69,16 @@ func (r *Runner) plan(layer int, segs []Segment) []rowGroup {
 			for done+n < s.Rows && n < groupRows && ruleFor(s.View, s.Pos+done+n) == rule {
 				n++
 			}
-			limits := make([]int, n)
-			for i := range limits {
-				limits[i] = s.Pos + done + i + 1
+			g := rowGroup{row: s.Row + done, rows: n, limits: len(r.limits), lo: len(r.tiles)}
+			for i := range n {
+				r.limits = append(r.limits, s.Pos+done+i+1)
 			}
-			groups = append(groups, rowGroup{s.Row + done, n, limits, tiles(s.View, layer, rule, limits[n-1])})
+			r.tiles = appendTiles(r.tiles, s.View, layer, rule, s.Pos+done+n)
+			g.hi = len(r.tiles)
+			r.groups = append(r.groups, g)
 			done += n
 		}
 	}
-	return groups
 }
 
 // rule is what decides, for one query row, how each token is read: K exactly
@@ -100,10 +105,9 @@ func never(from, n int) int {
 	return from
 }
 
-// tiles lists, in token order, how tokens [0, limit) are read under ru.
-func tiles(v *quant.View, layer int, ru rule, limit int) []kernels.Tile {
+// appendTiles lists, in token order, how tokens [0, limit) are read under ru.
+func appendTiles(out []kernels.Tile, v *quant.View, layer int, ru rule, limit int) []kernels.Tile {
 	f := v.Geometry.Format
-	out := make([]kernels.Tile, 0, limit/f.PageTokens+4)
 	for page := 0; page*f.PageTokens < limit; page++ {
 		first := page * f.PageTokens
 		last := min(first+f.PageTokens, limit)
@@ -152,9 +156,9 @@ func bind(t *kernels.Tile, exact, coded []byte) {
 
 // gather makes one job per group and KV head, with its queries side by side,
 // and returns the number of query heads per KV head.
-func (r *Runner) gather(layer int, groups []rowGroup, q []float32) int {
+func (r *Runner) gather(layer int, q []float32) int {
 	rows := 0
-	for _, g := range groups {
+	for _, g := range r.groups {
 		rows = max(rows, g.row+g.rows)
 	}
 	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
@@ -165,12 +169,13 @@ func (r *Runner) gather(layer int, groups []rowGroup, q []float32) int {
 	r.q, r.out = grow(r.q, len(q)), grow(r.out, len(q))
 	r.jobs = r.jobs[:0]
 	at := 0
-	for _, g := range groups {
+	for _, g := range r.groups {
 		for h := range kv {
 			n := g.rows * group * d
 			job := kernels.AttnJob{
 				Geometry: r.geometry, Layer: layer, Head: h, Group: group, Scale: r.scale,
-				Q: r.q[at : at+n : at+n], Out: r.out[at : at+n : at+n], Limit: g.limits, Tiles: g.tiles,
+				Q: r.q[at : at+n : at+n], Out: r.out[at : at+n : at+n],
+				Limit: r.limits[g.limits:][:g.rows:g.rows], Tiles: r.tiles[g.lo:g.hi:g.hi],
 			}
 			for i := range g.rows {
 				copy(job.Q[i*group*d:(i+1)*group*d], q[((g.row+i)*kv+h)*group*d:])
@@ -183,10 +188,10 @@ func (r *Runner) gather(layer int, groups []rowGroup, q []float32) int {
 }
 
 // scatter puts the jobs' outputs back into batch order.
-func (r *Runner) scatter(groups []rowGroup, group int, out []float32) {
+func (r *Runner) scatter(group int, out []float32) {
 	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
 	j := 0
-	for _, g := range groups {
+	for _, g := range r.groups {
 		for h := range kv {
 			for i := range g.rows {
 				copy(out[((g.row+i)*kv+h)*group*d:], r.jobs[j].Out[i*group*d:(i+1)*group*d])
