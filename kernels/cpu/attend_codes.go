@@ -1,0 +1,226 @@
+package cpu
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unsafe"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu/codes"
+	"github.com/terse-llm/terse/kernels/cpu/softmax"
+	"github.com/terse-llm/terse/quant"
+)
+
+// pageTokens is the tokens of a page of the hq formats.
+const pageTokens = 64
+
+// codedQueries is an item's query vectors in int8, per segment of K's channels.
+type codedQueries struct {
+	codes [2][]int8    // [vector][width]
+	sums  [2][]float32 // [vector] Σ q'
+	scale []float32    // [vector]
+}
+
+func (q *codedQueries) prepare(k *codes.Kernels, it *attendItem) {
+	g, n := it.job.Geometry, it.hi-it.lo
+	l := &g.HQ[quant.HalfK]
+	q.scale = grow(q.scale, n)
+	for i, seg := range l.Segments[:l.NSegments] {
+		q.codes[i], q.sums[i] = grow(q.codes[i], n*seg.Width), grow(q.sums[i], n)
+	}
+	for v := range n {
+		x := it.job.Q[(it.lo+v)*g.HeadDim : (it.lo+v+1)*g.HeadDim]
+		top := k.MaxAbs(x)
+		q.scale[v] = top / 127
+		for i, seg := range l.Segments[:l.NSegments] {
+			q.sums[i][v] = float32(k.Quantise(q.codes[i][v*seg.Width:(v+1)*seg.Width], x[seg.Lo:seg.Hi], top))
+		}
+	}
+}
+
+// codedScales is what the tokens of a tile's pages have beside their codes, in
+// one half, per segment.
+type codedScales struct {
+	step, bias [2][softmax.Tokens]float32
+	set        [4]uint64 // per page: the tokens with the second plane
+}
+
+// load reads page i of a tile.
+func (c *codedScales) load(k *codes.Kernels, l *quant.HQHalf, half, i int, page []byte) {
+	c.set[i] = 0
+	switch {
+	case l.Mask >= 0:
+		c.set[i] = binary.LittleEndian.Uint64(page[l.Mask:])
+	case l.LowRows > 0:
+		c.set[i] = ^uint64(0)
+	}
+	for s, seg := range l.Segments[:l.NSegments] {
+		set := c.set[i]
+		if seg.Low < 0 {
+			set = 0
+		}
+		var zero []byte
+		if seg.Zero >= 0 {
+			zero = page[seg.Zero:]
+		}
+		step, bias := c.step[s][i*pageTokens:(i+1)*pageTokens], c.bias[s][i*pageTokens:(i+1)*pageTokens]
+		if half == quant.HalfK {
+			k.KeyScales(step, bias, page[seg.Scale:], zero, set)
+		} else {
+			k.ValueScales(step, bias, page[seg.Scale:], zero, set)
+		}
+	}
+}
+
+// codedSums is the integers of up to four vectors at one tile.
+type codedSums struct {
+	dots     [softmax.Vectors * softmax.Tokens]int32 // [vector][token]
+	lowDots  [softmax.Vectors * softmax.Tokens]int32 // [vector][row of the second plane]
+	lowP     [softmax.Vectors * softmax.Tokens]uint8 // [vector][row of the second plane]
+	top, low []int32                                 // [vector][width]
+	scores   [softmax.Vectors][softmax.Tokens]float32
+	merge    codes.Merge
+}
+
+// codedTile adds coded pages of one block to the vectors' states. next is what
+// comes afterwards.
+func (s *attender) codedTile(it *attendItem, tiles, next []kernels.Tile) {
+	g := it.job.Geometry
+	var pages [4][]byte
+	for i := range tiles {
+		t := &tiles[i]
+		if t.Lo != 0 || t.Hi != pageTokens && i != len(tiles)-1 {
+			panic("BUG: a coded page that is read in part")
+		}
+		pages[i] = g.CodedHead(t.Coded, it.job.Head)
+		s.k.load(s.ops.codes, &g.HQ[quant.HalfK], quant.HalfK, i, pages[i])
+		s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, pages[i])
+	}
+	n := it.hi - it.lo
+	for v := 0; v < n; {
+		nq := groupOf(n - v)
+		if s.aim(it, tiles, v, nq) > 0 {
+			s.codedScores(it, pages[:len(tiles)], v, nq, next)
+			next = nil // fetched
+			alpha := s.raise(v, nq)
+			s.codedValues(it, pages[:len(tiles)], v, nq, &alpha)
+			s.count(v, nq, &alpha)
+		}
+		v += nq
+	}
+}
+
+// codedScores fills the softmax tile with the scores of vectors [v, v+nq), and
+// has the pages that come next fetched meanwhile.
+func (s *attender) codedScores(it *attendItem, pages [][]byte, v, nq int, next []kernels.Tile) {
+	g, k := it.job.Geometry, s.ops.codes
+	l := &g.HQ[quant.HalfK]
+	for i := range nq {
+		s.tile.Factor[i] = s.q.scale[v+i] * it.job.Scale * softmax.Log2E
+	}
+	for i := range l.NSegments {
+		seg := &l.Segments[i]
+		q := s.q.codes[i][v*seg.Width:]
+		for p, page := range pages {
+			if i == 0 && p < len(next) && next[p].KCoded {
+				k.Prefetch(g.CodedHead(next[p].Coded, it.job.Head))
+			}
+			dots := s.ints.dots[p*pageTokens:]
+			k.Products(dots, q, page[seg.Top:], nq, seg.Width, pageTokens, false)
+			switch {
+			case seg.Low < 0:
+			case l.LowRows == pageTokens:
+				k.Products(dots, q, page[seg.Low:], nq, seg.Width, pageTokens, true)
+			case s.k.set[p] != 0:
+				k.Products(s.ints.lowDots[:], q, page[seg.Low:], nq, seg.Width, l.LowRows, false)
+				s.ints.spread(dots, s.k.set[p], nq)
+			}
+		}
+		copy(s.tile.QSum[:nq], s.q.sums[i][v:])
+		s.ops.softmax.Scores(&s.tile, s.ints.dots[:], s.k.step[i][:], s.k.bias[i][:], nq, i > 0)
+	}
+}
+
+// spread makes the products of the tokens of a set those with their 4-bit codes.
+func (c *codedSums) spread(dots []int32, set uint64, nq int) {
+	for row := 0; set != 0; row++ {
+		t := bits.TrailingZeros64(set)
+		set &= set - 1
+		for v := range nq {
+			d := &dots[v*softmax.Tokens+t]
+			*d = 4**d + c.lowDots[v*softmax.Tokens+row]
+		}
+	}
+}
+
+// codedValues turns scores into weights and adds the weighted values.
+func (s *attender) codedValues(it *attendItem, pages [][]byte, v, nq int, alpha *[softmax.Vectors]float32) {
+	g := it.job.Geometry
+	l, d, n := &g.HQ[quant.HalfV], g.HeadDim, len(pages)*pageTokens
+	if l.NSegments > 1 { // weighing is in place, and each segment has its own steps
+		copy(s.ints.scores[:nq], s.tile.S[:nq])
+	}
+	for i := range l.NSegments {
+		if i > 0 {
+			copy(s.tile.S[:nq], s.ints.scores[:nq])
+		}
+		seg := &l.Segments[i]
+		centre := s.v.bias[i][:]
+		if seg.Zero < 0 {
+			centre = nil
+		}
+		s.ops.softmax.WeighBy(&s.tile, s.v.step[i][:], centre, nq, n)
+		s.ops.softmax.Quantise(&s.tile, nq, n)
+		m := &s.ints.merge
+		*m = codes.Merge{Alpha: *alpha, Centre: s.tile.Centre, Sum: s.tile.PSum}
+		for j := range nq {
+			m.Scale[j] = softmax.Step(s.tile.Largest[j])
+		}
+		low := s.weightedSums(l, seg, pages, nq, m)
+		s.ops.codes.Merge(m, s.acc[v*d+seg.Lo:], s.ints.top, low, nq, d, seg.Width, seg.Hi-seg.Lo)
+	}
+}
+
+// weightedSums multiplies the weights with the planes of a segment of V, and
+// returns the sums of the second one, nil where there is none.
+func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, pages [][]byte, nq int, m *codes.Merge) (low []int32) {
+	k, c := s.ops.codes, &s.ints
+	c.top = grow(c.top, nq*seg.Width)
+	clear(c.top)
+	if seg.Low >= 0 {
+		c.low = grow(c.low, nq*seg.Width)
+		clear(c.low)
+		low = c.low
+	}
+	weights := unsafe.Slice(&s.tile.P[0][0], softmax.Vectors*softmax.Tokens)
+	for p, page := range pages {
+		k.WeightedSums(c.top, weights[p*pageTokens:], page[seg.Top:], nq, seg.Width, pageTokens/4)
+		switch {
+		case seg.Low < 0:
+		case l.LowRows == pageTokens:
+			k.WeightedSums(c.low, weights[p*pageTokens:], page[seg.Low:], nq, seg.Width, pageTokens/4)
+			m.LowSum = m.Sum
+		case s.v.set[p] != 0:
+			c.gather(weights[p*pageTokens:], s.v.set[p], nq, l.LowRows, m)
+			k.WeightedSums(c.low, c.lowP[:], page[seg.Low:], nq, seg.Width, l.LowRows/4)
+		}
+	}
+	return low
+}
+
+// gather lays the weights of a set's tokens side by side, as their rows of the
+// second plane lie.
+func (c *codedSums) gather(weights []uint8, set uint64, nq, rows int, m *codes.Merge) {
+	for v := range nq {
+		clear(c.lowP[v*softmax.Tokens:][:rows])
+	}
+	for row := 0; set != 0 && row < rows; row++ {
+		t := bits.TrailingZeros64(set)
+		set &= set - 1
+		for v := range nq {
+			p := weights[v*softmax.Tokens+t]
+			c.lowP[v*softmax.Tokens+row] = p
+			m.LowSum[v] += int32(p)
+		}
+	}
+}
