@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/model/session"
 	"github.com/terse-llm/terse/quant"
@@ -36,7 +36,9 @@ type rig struct {
 // newRig makes an engine, not yet running; change may adjust its configuration.
 func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	t.Helper()
-	m, _ := modeltest.Tiny(t, 1, ref.New(2))
+	ops := cpu.Best(2)
+	t.Cleanup(ops.Close)
+	m, _ := modeltest.Tiny(t, 1, ops)
 	f, err := quant.ParseFormat(format, false)
 	if err != nil {
 		t.Fatal(err)

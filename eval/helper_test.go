@@ -6,7 +6,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/internal/defaultmodel"
-	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tokenizer"
@@ -35,7 +35,9 @@ func defaultSubject(t *testing.T) Subject {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Bind(c, src, ref.New(runtime.GOMAXPROCS(0)))
+	ops := cpu.Best(runtime.GOMAXPROCS(0))
+	t.Cleanup(ops.Close)
+	m, err := model.Bind(c, src, ops)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,11 +135,13 @@ func family(t *testing.T, name string, more map[string]any, change func(*oracle)
 		t.Fatalf("without its specialty the logits differ by %.2g only", e)
 	}
 	src := writeModel(t, c, ts)
-	if e := relative(newBench(t, src, "f32").all(text), want); !(e <= 2e-5) {
-		t.Errorf("logits are off by %.2g of their deviation", e)
-	}
-	if e := relative(newBench(t, src, "f16").all(text), want); !(e <= 5e-3) {
-		t.Errorf("in f16 pages logits are off by %.2g of their deviation", e)
+	for _, ops := range backends(t) {
+		if e := relative(newBenchOn(t, src, "f32", ops).all(text), want); !(e <= 2e-5) {
+			t.Errorf("%s: logits are off by %.2g of their deviation", ops.Name(), e)
+		}
+		if e := relative(newBenchOn(t, src, "f16", ops).all(text), want); !(e <= 5e-3) {
+			t.Errorf("%s: in f16 pages logits are off by %.2g of their deviation", ops.Name(), e)
+		}
 	}
 	if !gguf {
 		return

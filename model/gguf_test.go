@@ -82,7 +82,8 @@ func asGGUF(t *testing.T, src *weights.Source, dt tensor.DType, extra ...tensor.
 // and F16 holds all but its smallest weights; a code of b bits is off by up to
 // half a step of 2^-b of its block's range, which 8 layers carry to the logits.
 // The figure is the logits' rms error over their standard deviation; q4 of this
-// small model is known to be coarse.
+// small model is known to be coarse. Block types are multiplied by activations of
+// 8 bits, which adds as much as the codes of Q8_0 do.
 func TestGGUFTypes(t *testing.T) {
 	src := defaultSource(t)
 	text := readGolden(t).Scored[3].IDs[:64]
@@ -102,7 +103,7 @@ func TestGGUFTypes(t *testing.T) {
 	}
 	f(tensor.BF16, 1e-5)
 	f(tensor.F16, 1e-5)
-	f(tensor.Q8_0, 0.02)
+	f(tensor.Q8_0, 0.03)
 	f(tensor.Q4_0, 0.3)
 	if testing.Short() {
 		return

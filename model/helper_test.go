@@ -8,7 +8,10 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
+	level "github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/internal/defaultmodel"
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/weights"
@@ -27,11 +30,30 @@ type bench struct {
 // is in question.
 func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	t.Helper()
+	ops := cpu.Best(runtime.GOMAXPROCS(0))
+	t.Cleanup(ops.Close)
+	return newBenchOn(t, src, kv, ops)
+}
+
+// backends are the plain one and every level of the processor's that this
+// machine and build have.
+func backends(t *testing.T) []kernels.Ops {
+	all := []kernels.Ops{ref.New(2)}
+	for _, l := range level.Levels() {
+		ops := cpu.New(2, l)
+		t.Cleanup(ops.Close)
+		all = append(all, ops)
+	}
+	return all
+}
+
+// newBenchOn is newBench on a backend.
+func newBenchOn(t *testing.T, src *weights.Source, kv string, ops kernels.Ops) *bench {
+	t.Helper()
 	c, err := ConfigOf(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ops := ref.New(runtime.GOMAXPROCS(0))
 	m, err := Bind(c, src, ops)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/calibrate"
-	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tokenizer"
@@ -86,7 +86,9 @@ func fit(ctx context.Context, f *files, text string, tokens, window, threads int
 	if err != nil {
 		return nil, err
 	}
-	bound, err := model.Bind(f.config, f.source, ref.New(threadsOr(threads)))
+	ops := cpu.Best(threadsOr(threads))
+	defer ops.Close()
+	bound, err := model.Bind(f.config, f.source, ops)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	defer n.files.source.Close()
+	defer n.close()
 	conn, err := cluster.Connect(ctx, cluster.Options{URL: nats.url, Cluster: nats.cluster, Name: id, Logger: log})
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/eval"
-	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/tokenizer"
 )
@@ -83,8 +84,10 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 	}
 	defer files.source.Close()
 	f.window = min(f.window, files.config.MaxContext)
+	ops := cpu.Best(threadsOr(f.threads))
+	defer ops.Close()
 	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Windows: f.windows, Window: f.window, From: f.from}}
-	if err := e.open(files); err != nil {
+	if err := e.open(files, ops); err != nil {
 		return err
 	}
 	for _, format := range f.kvFormats() {
@@ -115,7 +118,7 @@ func (f *evalFlags) check() error {
 }
 
 // open reads what the evaluation needs of the model.
-func (e *evaluation) open(files *files) error {
+func (e *evaluation) open(files *files, ops kernels.Ops) error {
 	tok, err := files.tokenizer()
 	if err != nil {
 		return err
@@ -128,7 +131,7 @@ func (e *evaluation) open(files *files) error {
 	if cal != nil {
 		e.report.Calibration = fmt.Sprintf("%x", cal.Hash[:6])
 	}
-	bound, err := model.Bind(files.config, files.source, ref.New(threadsOr(e.threads)))
+	bound, err := model.Bind(files.config, files.source, ops)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
-	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/worker"
 )
@@ -95,8 +95,15 @@ type node struct {
 	flags *nodeFlags
 	files *files
 	model *model.Model
+	ops   *cpu.Ops
 	log   *slog.Logger
 	cfg   engine.Config
+}
+
+// close lets go of the model; nothing may be using it.
+func (n *node) close() {
+	n.ops.Close()
+	n.files.source.Close()
 }
 
 // load opens and binds the model.
@@ -109,13 +116,17 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
 	}
-	bound, err := model.Bind(m.config, m.source, ref.New(threadsOr(f.engine.threads)))
-	if err != nil {
-		return nil, errors.Join(err, m.source.Close())
+	ops := cpu.Best(threadsOr(f.engine.threads))
+	if ops.Portable() {
+		log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
 	}
-	n := &node{flags: f, files: m, model: bound, log: log}
+	n := &node{flags: f, files: m, ops: ops, log: log}
+	if n.model, err = model.Bind(m.config, m.source, ops); err != nil {
+		n.close()
+		return nil, err
+	}
 	n.cfg = engine.Config{
-		Model: bound, Geometry: g, Calibration: cal, Logger: log,
+		Model: n.model, Geometry: g, Calibration: cal, Logger: log,
 		MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
 		KVMemory: f.kvMemory(g.ExactBytes()*g.Layers, g.CodedBytes()*g.Layers, m.config.MaxContext),
 	}

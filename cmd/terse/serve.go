@@ -89,7 +89,7 @@ func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger)
 		return nil, err
 	}
 	s := &stack{node: n}
-	s.onClose(func() { n.files.source.Close() })
+	s.onClose(n.close)
 	defer func() {
 		if err != nil {
 			s.close()
