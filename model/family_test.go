@@ -136,10 +136,10 @@ func family(t *testing.T, name string, more map[string]any, change func(*oracle)
 	}
 	src := writeModel(t, c, ts)
 	for _, ops := range backends(t) {
-		if e := relative(newBenchOn(t, src, "f32", ops).all(text), want); !(e <= 2e-5) {
+		if e := relative(newBenchOn(t, src, "f32", nil, ops).all(text), want); !(e <= 2e-5) {
 			t.Errorf("%s: logits are off by %.2g of their deviation", ops.Name(), e)
 		}
-		if e := relative(newBenchOn(t, src, "f16", ops).all(text), want); !(e <= 5e-3) {
+		if e := relative(newBenchOn(t, src, "f16", nil, ops).all(text), want); !(e <= 5e-3) {
 			t.Errorf("%s: in f16 pages logits are off by %.2g of their deviation", ops.Name(), e)
 		}
 	}

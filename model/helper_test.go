@@ -30,9 +30,29 @@ type bench struct {
 // is in question.
 func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 	t.Helper()
+	return newBenchOn(t, src, kv, nil, bestOps(t))
+}
+
+// newDefaultBench is the built-in model as it is served, with its calibration.
+func newDefaultBench(t *testing.T, kv string, ops kernels.Ops) *bench {
+	t.Helper()
+	file, err := defaultmodel.FS().Open("kv.calibration")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cal, err := quant.ReadCalibration(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newBenchOn(t, defaultSource(t), kv, cal, ops)
+}
+
+// bestOps is the backend that this machine computes with.
+func bestOps(t *testing.T) kernels.Ops {
 	ops := cpu.Best(runtime.GOMAXPROCS(0))
 	t.Cleanup(ops.Close)
-	return newBenchOn(t, src, kv, ops)
+	return ops
 }
 
 // backends are the plain one and every level of the processor's that this
@@ -47,8 +67,8 @@ func backends(t *testing.T) []kernels.Ops {
 	return all
 }
 
-// newBenchOn is newBench on a backend.
-func newBenchOn(t *testing.T, src *weights.Source, kv string, ops kernels.Ops) *bench {
+// newBenchOn is newBench with a calibration, or nil, and on a backend.
+func newBenchOn(t *testing.T, src *weights.Source, kv string, cal *quant.Calibration, ops kernels.Ops) *bench {
 	t.Helper()
 	c, err := ConfigOf(src)
 	if err != nil {
@@ -58,7 +78,7 @@ func newBenchOn(t *testing.T, src *weights.Source, kv string, ops kernels.Ops) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := quant.ParseFormat(kv, false)
+	f, err := quant.ParseFormat(kv, cal != nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +86,7 @@ func newBenchOn(t *testing.T, src *weights.Source, kv string, ops kernels.Ops) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	tf, err := quant.NewTransform(g, nil)
+	tf, err := quant.NewTransform(g, cal)
 	if err != nil {
 		t.Fatal(err)
 	}
