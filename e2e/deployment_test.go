@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/terse-llm/terse/cluster"
@@ -25,15 +28,12 @@ func (h host) start(t *testing.T, name string, argv ...string) *process {
 	return start(t, name, argv...)
 }
 
-// nats starts Debian's nats-server where it is installed, else the one that
-// terse embeds, and returns its URL.
+// nats starts a NATS server and returns its URL: on loopback the one that terse
+// embeds unless another is installed, in a namespace always a process.
 func (h host) nats(t *testing.T) string {
 	t.Helper()
-	bin := natsServer()
-	if bin == "" && h.ns != "" {
-		t.Skip("no nats-server installed")
-	}
-	if bin == "" {
+	bin := installedNATS()
+	if bin == "" && h.ns == "" {
 		s, err := cluster.StartServer(cluster.ServerOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -41,13 +41,19 @@ func (h host) nats(t *testing.T) string {
 		t.Cleanup(s.Shutdown)
 		return s.URL()
 	}
+	if bin == "" {
+		var err error
+		if bin, err = buildNATS(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p := h.start(t, "nats-server", bin, "-a", h.ip, "-p", "-1")
 	addr := p.awaitLog(`Listening for client connections on (\S+)`)[1]
 	p.awaitLog(`Server is ready`)
 	return "nats://" + addr
 }
 
-func natsServer() string {
+func installedNATS() string {
 	for _, name := range []string{"nats-server", "/usr/sbin/nats-server"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -55,6 +61,15 @@ func natsServer() string {
 	}
 	return ""
 }
+
+// buildNATS makes the plain server out of the module that terse embeds.
+var buildNATS = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(filepath.Dir(program), "nats-server")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/nats-io/nats-server/v2").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cannot build nats-server: %w\n%s", err, out)
+	}
+	return bin, nil
+})
 
 // worker starts a worker and waits until it has loaded its model.
 func (h host) worker(t *testing.T, nats, role, id string, args ...string) *process {

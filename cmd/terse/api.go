@@ -61,7 +61,7 @@ func (m *files) newServer(d gateway.Dispatcher, maxContext int, template string,
 	if err != nil {
 		return nil, err
 	}
-	if maxContext == 0 || maxContext > m.config.MaxContext {
+	if maxContext == 0 {
 		maxContext = m.config.MaxContext
 	}
 	return gateway.New(gateway.Options{

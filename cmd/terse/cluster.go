@@ -112,6 +112,9 @@ func runGateway(ctx context.Context, m *modelFlags, api *apiFlags, nats natsFlag
 		return err
 	}
 	defer f.source.Close()
+	if err := f.checkContext(maxContext); err != nil {
+		return err
+	}
 	l, err := api.bind()
 	if err != nil {
 		return err

@@ -78,6 +78,14 @@ func (m *files) identity() [32]byte {
 	return sha256.Sum256(fmt.Appendf(tensors[:], "%+v", m.config))
 }
 
+// checkContext refuses a --ctx that the model was not made for.
+func (m *files) checkContext(ctx int) error {
+	if ctx < 0 || ctx > m.config.MaxContext {
+		return fmt.Errorf("--ctx is %d: the context of model %s is %d tokens", ctx, m.name, m.config.MaxContext)
+	}
+	return nil
+}
+
 // tokenizer reads the vocabulary from where the model keeps it.
 func (m *files) tokenizer() (*tokenizer.Tokenizer, error) {
 	if meta, ok := m.source.GGUF(); ok {

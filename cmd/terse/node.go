@@ -112,6 +112,9 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.checkContext(f.engine.ctx); err != nil {
+		return nil, errors.Join(err, m.source.Close())
+	}
 	g, cal, err := f.kv.geometry(m)
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
