@@ -1,0 +1,6 @@
+//go:build !linux
+
+package huge
+
+// advise has nobody to tell.
+func advise(addr, n uintptr) {}

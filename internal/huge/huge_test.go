@@ -1,0 +1,24 @@
+package huge
+
+import (
+	"testing"
+	"unsafe"
+)
+
+func TestBytes(t *testing.T) {
+	for _, n := range []int{0, 1, 63, 64, 4096, page/2 - 1, page / 2, page, 3*page + 17} {
+		b := Bytes(n)
+		if len(b) != n || cap(b) != n {
+			t.Fatalf("asked for %d bytes, got %d of %d", n, len(b), cap(b))
+		}
+		if at := uintptr(unsafe.Pointer(unsafe.SliceData(b))); at%line != 0 {
+			t.Errorf("%d bytes start at %#x", n, at)
+		}
+		for i := range b {
+			if b[i] != 0 {
+				t.Fatalf("byte %d of %d is %d", i, n, b[i])
+			}
+			b[i] = 0xff // the next one must not see it
+		}
+	}
+}
