@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/terse-llm/terse/internal/huge"
 )
 
 // recordBytes is the size of one row's part of a block of 32 int8 activations.
@@ -37,7 +39,7 @@ func (a *Activations) Reset(m *Matrix, rows int) {
 	a.k, a.kind, a.rows, a.in = m.k, m.kind, rows, m.in
 	a.groups = (rows + a.k.rows(a.kind) - 1) / a.k.rows(a.kind)
 	if n := rows * a.bytes(m.in); n > len(a.data) {
-		a.data = aligned(n)
+		a.data = huge.Bytes(n)
 	}
 }
 

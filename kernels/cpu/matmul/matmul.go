@@ -81,14 +81,6 @@ func (k *Kernels) step(kind Kind) int {
 	return k.intStep
 }
 
-// aligned is n bytes from the start of a cache line.
-func aligned(n int) []byte {
-	const line = 64
-	b := make([]byte, n+line)
-	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % line)
-	return b[off : off+n : off+n]
-}
-
 // first is the address of element i of b, which must lie in it.
 func first(b []byte, i int) *byte { return &b[i] }
 

@@ -1,8 +1,6 @@
 package matmul
 
 import (
-	"encoding/binary"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -408,94 +406,4 @@ func sizes(d tensor.DType, w tensor.Tensor, x []float32, rows int) []float64 {
 		size[i] += minima(d, w.Row(o), xs[r*in:][:in])
 	}
 	return size
-}
-
-// The floor of one row is the weights' bytes over the memory's bandwidth, which
-// "read" measures on as many bytes; of many rows the multiply-adds over the
-// peak that the package comment gives, shown as GMAC/s. Weights are copies of
-// one matrix beyond the caches, walked in turn as layers are.
-func BenchmarkMultiply(b *testing.B) {
-	for _, shape := range [][3]int{{1, 2048, 8192}, {4, 2048, 8192}, {32, 2048, 2048}, {512, 2048, 2048}} {
-		rows, out, in := shape[0], shape[1], shape[2]
-		for _, d := range dtypes {
-			for _, l := range cpu.Levels() {
-				b.Run(fmt.Sprintf("%dx%dx%d/%v/%v", rows, out, in, d, l), func(b *testing.B) { benchmark(b, l, d, rows, out, in) })
-			}
-		}
-	}
-}
-
-func benchmark(b *testing.B, l cpu.Level, d tensor.DType, rows, out, in int) {
-	if l == cpu.Generic && rows > 1 {
-		b.Skip("slow")
-	}
-	rng := rand.New(rand.NewPCG(8, 1))
-	w := weights(rng, d, out, in)
-	layers := []*Matrix{packed(For(l), w)}
-	for rows <= 8 && len(layers)*layers[0].Bytes() < 128<<20 {
-		c := *layers[0]
-		c.data = aligned(len(c.data))
-		copy(c.data, layers[0].data)
-		layers = append(layers, &c)
-	}
-	x, y, s := random(rng, rows*in), make([]float32, rows*out), new(Scratch)
-	a := prepared(layers[0], x, rows)
-	n := 0
-	for b.Loop() {
-		layers[n%len(layers)].Multiply(y, out, a, 0, layers[0].Panels(), nil, s)
-		n++
-	}
-	seconds := b.Elapsed().Seconds() / float64(b.N)
-	b.ReportMetric(float64(layers[0].Bytes())/seconds/1e9, "GB/s")
-	b.ReportMetric(float64(rows*out*in)/seconds/1e9, "GMAC/s")
-}
-
-// BenchmarkRead is the memory's bandwidth as plain Go sees it, eight bytes at a
-// time over 256 MiB.
-func BenchmarkRead(b *testing.B) {
-	data := aligned(256 << 20)
-	for i := range data {
-		data[i] = byte(i)
-	}
-	b.SetBytes(int64(len(data)))
-	sum := uint64(0)
-	for b.Loop() {
-		for p := data; len(p) >= 64; p = p[64:] {
-			sum += binary.LittleEndian.Uint64(p)
-		}
-	}
-	if sum == 1 {
-		b.Log(sum)
-	}
-}
-
-func BenchmarkPrepare(b *testing.B) {
-	rng := rand.New(rand.NewPCG(9, 1))
-	for _, d := range []tensor.DType{tensor.F32, tensor.Q8_0} {
-		for _, l := range cpu.Levels() {
-			b.Run(fmt.Sprintf("%v/%v", d, l), func(b *testing.B) {
-				m := For(l).NewMatrix(weights(rng, d, 1, 2048))
-				x, a := random(rng, 64*2048), new(Activations)
-				a.Reset(m, 64)
-				for b.Loop() {
-					a.Prepare(x, 0, a.Groups())
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(64*2048), "ns/value")
-			})
-		}
-	}
-}
-
-func BenchmarkPack(b *testing.B) {
-	rng := rand.New(rand.NewPCG(10, 1))
-	for _, d := range dtypes {
-		b.Run(d.String(), func(b *testing.B) {
-			w := weights(rng, d, 256, 2048)
-			m := For(cpu.Best()).NewMatrix(w)
-			b.SetBytes(int64(len(w.Data)))
-			for b.Loop() {
-				m.Pack(0, m.Panels())
-			}
-		})
-	}
 }

@@ -3,6 +3,7 @@ package matmul
 import (
 	"fmt"
 
+	"github.com/terse-llm/terse/internal/huge"
 	"github.com/terse-llm/terse/tensor"
 )
 
@@ -31,7 +32,7 @@ func (k *Kernels) NewMatrix(w tensor.Tensor) *Matrix {
 		m.tiles = k.integer[w.DType]
 	}
 	m.stride = panelBytes(w.DType, m.in)
-	m.data = aligned(m.Panels() * m.stride)
+	m.data = huge.Bytes(m.Panels() * m.stride)
 	return m
 }
 
