@@ -15,6 +15,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/transfer"
 	"github.com/terse-llm/terse/transfer/mem"
 )
 
@@ -155,14 +156,14 @@ func TestDecodeWorkerDiesInMidStream(t *testing.T) {
 func TestDamagedTransfer(t *testing.T) {
 	needFull(t)
 	h := loopback()
-	for _, script := range []string{"corrupt@100000", "drop@100000", "cut@100000", "stall@100000", "corrupt@3", "cut@0"} {
+	for _, script := range []string{"corrupt byte 100000", "drop byte 100000", "kill byte 100000", "stall byte 100000", "corrupt byte 3", "kill byte 0", "reorder frame 2"} {
 		t.Run(script, func(t *testing.T) {
-			faults, err := mem.ParseScript(script)
+			faults, err := mem.Parse("down " + script)
 			if err != nil {
 				t.Fatal(err)
 			}
 			nats, data := h.nats(t), freeAddress(t)
-			relay, err := mem.NewRelay(data, nil, faults)
+			relay, err := mem.NewRelay(data, mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, faults)
 			if err != nil {
 				t.Fatal(err)
 			}

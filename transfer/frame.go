@@ -26,13 +26,13 @@ const (
 	framePing
 )
 
-// headerLen is the size of a frame header:
+// HeaderLen is the size of a frame header in bytes:
 //
 //	magic u32 | version u8 | type u8 | layer u16 | epoch u32 | seq u32 |
 //	parts u32 | length u32 (of the payload, part table included) | crc u32
 //
 // all little endian. The CRC-32C covers the header before it and the payload.
-const headerLen = 28
+const HeaderLen = 28
 
 // Payload limits by kind: what a peer may make us read at most.
 const (
@@ -54,8 +54,8 @@ type header struct {
 	crc    uint32
 }
 
-func (h *header) encode() [headerLen]byte {
-	var b [headerLen]byte
+func (h *header) encode() [HeaderLen]byte {
+	var b [HeaderLen]byte
 	le := binary.LittleEndian
 	le.PutUint32(b[0:], magic)
 	b[4], b[5] = Version, byte(h.kind)
@@ -90,6 +90,16 @@ func decodeHeader(b []byte) (header, error) {
 	return h, nil
 }
 
+// FrameSize is the size of the frame that begins with head (HeaderLen bytes),
+// or 0 if that is none: what fault scripts count frames by.
+func FrameSize(head []byte) int {
+	h, err := decodeHeader(head)
+	if err != nil {
+		return 0
+	}
+	return HeaderLen + int(h.length)
+}
+
 // checkSize refuses lengths that the frame's kind cannot have.
 func (h *header) checkSize(maxKV int) error {
 	limit := maxControl
@@ -122,11 +132,11 @@ func (w *writer) write(kind frameType, layer uint16, parts uint32, bufs ...[]byt
 		h.length += uint32(len(b))
 	}
 	head := h.encode()
-	crc := crc32.Update(0, castagnoli, head[:headerLen-4])
+	crc := crc32.Update(0, castagnoli, head[:HeaderLen-4])
 	for _, b := range bufs {
 		crc = crc32.Update(crc, castagnoli, b)
 	}
-	binary.LittleEndian.PutUint32(head[headerLen-4:], crc)
+	binary.LittleEndian.PutUint32(head[HeaderLen-4:], crc)
 	w.seq++
 	all := make(net.Buffers, 0, len(bufs)+1)
 	all = append(append(all, head[:]), bufs...)
@@ -146,7 +156,7 @@ type reader struct {
 // allocated for it. An early end is io.ErrUnexpectedEOF, or io.EOF between
 // frames.
 func (r *reader) next() (header, uint32, error) {
-	var b [headerLen]byte
+	var b [HeaderLen]byte
 	if n, err := io.ReadFull(r.r, b[:]); err != nil {
 		if n >= 8 && binary.LittleEndian.Uint32(b[:]) != magic {
 			return header{}, 0, &errForeign{bytes.Clone(b[:8])}
@@ -167,7 +177,7 @@ func (r *reader) next() (header, uint32, error) {
 		return h, 0, fmt.Errorf("frame of epoch %d in a transfer of epoch %d", h.epoch, r.epoch)
 	}
 	r.seq++
-	return h, crc32.Update(0, castagnoli, b[:headerLen-4]), nil
+	return h, crc32.Update(0, castagnoli, b[:HeaderLen-4]), nil
 }
 
 // into reads the next len(dst) payload bytes and adds them to the checksum.

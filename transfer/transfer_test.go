@@ -189,6 +189,9 @@ func TestWireShare(t *testing.T) {
 	f("hack:v2", 0.18)
 }
 
+// framing is how fault scripts count our frames.
+var framing = mem.Framing{Head: HeaderLen, Size: FrameSize}
+
 // Whatever happens to the bytes, a fetch ends soon with a typed error, or it
 // has moved everything right: never a hang, never wrong pages called good.
 func TestFaults(t *testing.T) {
@@ -196,54 +199,54 @@ func TestFaults(t *testing.T) {
 	const n = 700
 	src := fullView(g, n, noise(9))
 	addr := peer{hello: hello(g), g: g, view: src, n: n, chunk: 128}.start(t)
-	f := func(up, down string, wantErr bool) {
+	relay, err := mem.NewRelay(addr, framing, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	f := func(text string, wantErr bool) {
 		t.Helper()
-		upFaults, err := mem.ParseScript(up)
+		script, err := mem.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		downFaults, err := mem.ParseScript(down)
-		if err != nil {
-			t.Fatal(err)
-		}
-		relay, err := mem.NewRelay(addr, upFaults, downFaults)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer relay.Close()
+		relay.Set(script)
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		dst := fullView(g, n, func([]byte) {})
 		_, err = client(g).Fetch(ctx, relay.Addr(), 1, []byte("go"), dst, n)
 		if ctx.Err() != nil {
-			t.Fatalf("up %q down %q: hung", up, down)
+			t.Fatalf("%s: hung", text)
 		}
 		if (err != nil) != wantErr {
-			t.Fatalf("up %q down %q: error %v", up, down, err)
+			t.Fatalf("%s: error %v", text, err)
 		}
 		if err == nil {
 			sameHandover(t, g, n, src, dst)
 			return
 		}
 		if code := terse.CodeOf(err); code != terse.CodeTransfer && code != terse.CodeWorkerLost {
-			t.Fatalf("up %q down %q: code %s of %v", up, down, code, err)
+			t.Fatalf("%s: code %s of %v", text, code, err)
 		}
 	}
-	f("", "", false)
-	f("", "delay@1000=30ms; delay@30000=50ms", false)
+	f("", false)
+	f("down delay frame 1 30ms; down delay byte 30000 50ms", false)
 	r := rand.New(rand.NewPCG(4, 4))
 	total := HandoverBytes(g, n)
 	for range 12 {
 		at := r.Int64N(total)
-		f("", fmt.Sprintf("corrupt@%d", at), true)
-		f("", fmt.Sprintf("drop@%d", at), true)
-		f("", fmt.Sprintf("cut@%d", at), true)
+		f(fmt.Sprintf("down corrupt byte %d", at), true)
+		f(fmt.Sprintf("down drop byte %d", at), true)
+		f(fmt.Sprintf("down kill byte %d", at), true)
 	}
-	f("", "corrupt@3", true)
-	f("corrupt@40", "", true)
-	f("cut@10", "", true)
-	f("", "stall@20000", true)
-	f("stall@100", "", true)
+	for _, what := range []string{"drop", "duplicate", "reorder", "truncate", "corrupt", "kill", "half-close", "stall"} {
+		for frame := range 4 {
+			f(fmt.Sprintf("down %s frame %d", what, frame), true)
+		}
+	}
+	f("up corrupt byte 40", true)
+	f("up kill byte 10", true)
+	f("up stall byte 100", true)
 }
 
 func TestMismatchIsRefusedByName(t *testing.T) {
