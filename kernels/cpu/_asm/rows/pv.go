@@ -17,12 +17,12 @@ const PVSignature = "func(acc *float32, d int, w *float32, ld int, v *byte, stri
 type pv struct {
 	Vec
 	Rows
-	nq           int
-	acc, w, v    strided
-	n, next      reg.GPVirtual
-	vectors      reg.GPVirtual
-	d            reg.GPVirtual
-	w0, v0, left reg.GPVirtual
+	nq        int
+	acc, w, v *Strided
+	w0, v0    reg.GPVirtual
+	n, next   reg.GPVirtual
+	vectors   reg.GPVirtual // whole vectors of a row
+	left      reg.GPVirtual
 }
 
 // PV generates a function for nq query vectors. It goes down the ladder of
@@ -34,32 +34,24 @@ func PV(v Vec, r Rows, nq int, ladder ...int) {
 	g := &pv{Vec: v, Rows: r, nq: nq}
 	Begin(fmt.Sprintf("pv%d%s%s", nq, r.Name, v.Name()),
 		fmt.Sprintf("pv%d%s%s is pv for %d query vectors.", nq, r.Name, v.Name(), nq), PVSignature)
-	g.acc.base = arg("acc")
-	g.d = arg("d")
-	ds := GP64()
-	MOVQ(g.d, ds)
+	acc, d, ds := Arg("acc"), Arg("d"), GP64()
+	MOVQ(d, ds)
 	SHLQ(Imm(2), ds)
-	g.acc.stride = ds
+	g.acc = NewStrided(acc, ds, nq)
 	var rest reg.GPVirtual
 	if v.Wide {
 		rest = GP64()
-		MOVQ(g.d, rest)
+		MOVQ(d, rest)
 		ANDQ(Imm(15), rest)
 		Mask(rest)
 	}
-	SHRQ(Imm(uint64(3+b(v.Wide))), g.d)
-	g.vectors = g.d
-	g.w0 = arg("w")
-	ld := arg("ld")
+	SHRQ(Imm(uint64(3+b(v.Wide))), d)
+	g.vectors = d
+	g.w0, g.v0 = Arg("w"), Arg("v")
+	ld := Arg("ld")
 	SHLQ(Imm(2), ld)
-	g.w.stride = ld
-	g.v0 = arg("v")
-	g.v.stride = arg("stride")
-	g.n, g.next = arg("n"), arg("next")
-	if nq > 3 {
-		g.acc.three, g.w.three = times(ds, 3), times(ld, 3)
-	}
-	g.w.base, g.v.base, g.left = GP64(), GP64(), GP64()
+	g.w, g.v = NewStrided(g.w0, ld, nq), NewStrided(g.v0, Arg("stride"), 1)
+	g.n, g.next, g.left = Arg("n"), Arg("next"), GP64()
 	for _, c := range ladder {
 		name := fmt.Sprintf("width%d", c)
 		Label(name)
@@ -67,7 +59,7 @@ func PV(v Vec, r Rows, nq int, ladder ...int) {
 		JL(LabelRef(name + "end"))
 		g.column(c, nil)
 		ADDQ(I32(c*g.Lanes()*g.Bytes), g.v0)
-		ADDQ(I32(c*g.Lanes()*4), g.acc.base)
+		ADDQ(I32(c*g.Lanes()*4), g.acc.Base)
 		SUBQ(Imm(uint64(c)), g.vectors)
 		JMP(LabelRef(name))
 		Label(name + "end")
@@ -85,11 +77,11 @@ func PV(v Vec, r Rows, nq int, ladder ...int) {
 func (g *pv) column(c int, m reg.Register) {
 	for i := range g.nq {
 		for j := range c {
-			LoadF32(g.acc.at(i, 4*j*g.Lanes()), m, g.High(i*c+j))
+			LoadF32(g.acc.At(i, 4*j*g.Lanes()), m, g.High(i*c+j))
 		}
 	}
-	MOVQ(g.w0, g.w.base)
-	MOVQ(g.v0, g.v.base)
+	g.w.Set(g.w0)
+	g.v.Set(g.v0)
 	MOVQ(g.n, g.left)
 	name := fmt.Sprintf("rows%d", c)
 	if m != nil {
@@ -97,13 +89,13 @@ func (g *pv) column(c int, m reg.Register) {
 	}
 	Label(name)
 	g.row(c, m)
-	ADDQ(Imm(4), g.w.base)
-	ADDQ(g.v.stride, g.v.base)
+	ADDQ(Imm(4), g.w.Base)
+	ADDQ(g.v.Stride, g.v.Base)
 	DECQ(g.left)
 	JNZ(LabelRef(name))
 	for i := range g.nq {
 		for j := range c {
-			StoreF32(g.High(i*c+j), m, g.acc.at(i, 4*j*g.Lanes()))
+			StoreF32(g.High(i*c+j), m, g.acc.At(i, 4*j*g.Lanes()))
 		}
 	}
 }
@@ -120,11 +112,11 @@ func (g *pv) row(c int, m reg.Register) {
 	}
 	if g.nq < c {
 		for i := range g.nq {
-			VBROADCASTSS(g.w.at(i, 0), g.Low(i))
+			VBROADCASTSS(g.w.At(i, 0), g.Low(i))
 		}
 		for j := range c {
 			r := g.Low(g.nq + j%2)
-			g.Load(g.v.at(0, j*g.Lanes()*g.Bytes), m, r)
+			g.Load(g.v.At(0, j*g.Lanes()*g.Bytes), m, r)
 			for i := range g.nq {
 				VFMADD231PS(r, g.Low(i), g.High(i*c+j))
 			}
@@ -132,14 +124,14 @@ func (g *pv) row(c int, m reg.Register) {
 		return
 	}
 	for j := range c {
-		g.Load(g.v.at(0, j*g.Lanes()*g.Bytes), m, g.Low(j))
+		g.Load(g.v.At(0, j*g.Lanes()*g.Bytes), m, g.Low(j))
 	}
 	for i := range g.nq {
 		r := g.Low(c)
 		if g.Wide {
 			r = g.Low(c + i%2)
 		}
-		VBROADCASTSS(g.w.at(i, 0), r)
+		VBROADCASTSS(g.w.At(i, 0), r)
 		for j := range c {
 			VFMADD231PS(r, g.Low(j), g.High(i*c+j))
 		}

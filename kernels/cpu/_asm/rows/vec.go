@@ -120,23 +120,3 @@ func End() {
 	VZEROUPPER()
 	RET()
 }
-
-// arg loads a pointer or an int.
-func arg(name string) reg.GPVirtual {
-	r := GP64()
-	Load(Param(name), r)
-	return r
-}
-
-// times is n·r in a new register; n is 2, 3, 4, 5, 8 or 9.
-func times(r reg.Register, n int) reg.GPVirtual {
-	dst := GP64()
-	switch n {
-	case 3, 5, 9:
-		LEAQ(Mem{Base: r, Index: r, Scale: uint8(n - 1)}, dst)
-	default:
-		MOVQ(r, dst)
-		IMUL3Q(U8(n), dst, dst)
-	}
-	return dst
-}
