@@ -3,6 +3,7 @@ package cases
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/quant"
@@ -20,6 +21,7 @@ type Work struct {
 	Units         float64 // of what one run does
 	Unit          string  // "row", "token·head", …
 	Base          string  // the Work that this one is compared with, "" for none
+	Serial        bool    // runs on the calling goroutine alone
 	// Setup makes the inputs and returns one run. Runs take turns over copies of
 	// what a model would read from memory anew at each step, so that it is not
 	// found in a cache.
@@ -68,7 +70,7 @@ func Works() []Work {
 			all = append(all, Attention{f, 128, 4, 1, 64, n}.work())
 		}
 	}
-	return append(all, elementwise()...)
+	return append(append(all, elementwise()...), pages()...)
 }
 
 func (l Linear) work() Work {
@@ -162,36 +164,70 @@ func (a Attention) work() Work {
 	return w
 }
 
-// elementwise are the works that are neither products nor attention, at a
-// prefill chunk of 512 rows of a model of 1 billion weights.
-func elementwise() []Work {
-	const rows, hidden, inner, heads, d = 512, 2048, 8192, 32, 64
+// The shape of the elementwise works: a prefill chunk of a model of a billion
+// weights.
+const (
+	chunkRows, chunkHidden, chunkInner = 512, 2048, 8192
+	chunkHeads, chunkHeadDim           = 32, 64
+)
+
+// chunk is the activations of a prefill chunk and what is done to them.
+type chunk struct {
+	x, y     []float32 // [rows][inner]
+	weight   []float32
+	angles   *kernels.Angles
+	rotation *quant.Rotation
+	table    tensor.Tensor
+	ids      []int32
+}
+
+func newChunk() *chunk {
 	r := rand.New(rand.NewPCG(1, 5))
-	rotation := Rotation(d, 1)
-	x, y := Gaussian(r, rows*inner), Gaussian(r, rows*inner)
-	weight := Gaussian(r, hidden)
-	angles := &kernels.Angles{Pairs: d / 2, Cos: Gaussian(r, rows*d/2), Sin: Gaussian(r, rows*d/2)}
-	table := Linear{Type: tensor.Q8_0, Out: rows, In: hidden}.BulkWeights(1)
-	ids := make([]int32, rows)
-	for i := range ids {
-		ids[i] = int32(i)
+	some := Gaussian(r, 1<<16)
+	n := chunkRows * chunkInner
+	c := &chunk{
+		x: slices.Repeat(some, n/len(some)), y: slices.Repeat(some, n/len(some)), weight: Gaussian(r, chunkHidden),
+		angles:   &kernels.Angles{Pairs: chunkHeadDim / 2, Cos: Gaussian(r, chunkRows*chunkHeadDim/2), Sin: Gaussian(r, chunkRows*chunkHeadDim/2)},
+		rotation: Rotation(chunkHeadDim, 1),
+		table:    Linear{Type: tensor.Q8_0, Out: chunkRows, In: chunkHidden}.BulkWeights(1),
 	}
-	work := func(name string, floats int, run func(ops kernels.Ops)) Work {
-		return Work{Name: name, Group: "elementwise", Bytes: float64(4 * floats), Units: rows, Unit: "row",
-			Setup: func(ops kernels.Ops) func() { return func() { run(ops) } }}
+	for i := range chunkRows {
+		c.ids = append(c.ids, int32(i))
 	}
-	all := []Work{
-		work("rmsnorm/512x2048", 2*rows*hidden, func(ops kernels.Ops) { ops.RMSNorm(y[:rows*hidden], x[:rows*hidden], weight, 1e-5) }),
-		work("rope/512x32x64", 2*rows*hidden, func(ops kernels.Ops) { ops.RoPE(x[:rows*hidden], heads, d, angles) }),
-		work("swiglu/512x8192", 3*rows*inner, func(ops kernels.Ops) { ops.SwiGLU(x, y) }),
-		work("add/512x2048", 3*rows*hidden, func(ops kernels.Ops) { ops.Add(x[:rows*hidden], y[:rows*hidden]) }),
-		work("embed/Q8_0/512x2048", rows*hidden*5/4, func(ops kernels.Ops) { ops.Embed(y[:rows*hidden], table, ids) }),
-		work("rotate/512x32x64", 2*rows*hidden, func(ops kernels.Ops) { ops.Rotate(y[:rows*hidden], rotation, false) }),
+	return c
+}
+
+// hidden is the part of x or y that is as wide as the model.
+func hidden(x []float32) []float32 { return x[:chunkRows*chunkHidden] }
+
+// elementwise are the works that are neither products nor attention. Values that
+// grow from run to run end as infinities or zeros, which take no longer.
+func elementwise() []Work {
+	const rows = chunkRows * chunkHidden
+	work := func(name string, floats int, run func(ops kernels.Ops, c *chunk)) Work {
+		return Work{Name: name, Group: "elementwise", Bytes: float64(4 * floats), Units: chunkRows, Unit: "row",
+			Setup: func(ops kernels.Ops) func() {
+				c := newChunk()
+				return func() { run(ops, c) }
+			}}
 	}
+	return []Work{
+		work("rmsnorm/512x2048", 2*rows, func(ops kernels.Ops, c *chunk) { ops.RMSNorm(hidden(c.y), hidden(c.x), c.weight, 1e-5) }),
+		work("rope/512x32x64", 2*rows, func(ops kernels.Ops, c *chunk) { ops.RoPE(hidden(c.x), chunkHeads, chunkHeadDim, c.angles) }),
+		work("swiglu/512x8192", 3*chunkRows*chunkInner, func(ops kernels.Ops, c *chunk) { ops.SwiGLU(c.x, c.y) }),
+		work("add/512x2048", 3*rows, func(ops kernels.Ops, c *chunk) { ops.Add(hidden(c.x), hidden(c.y)) }),
+		work("embed/Q8_0/512x2048", rows*5/4, func(ops kernels.Ops, c *chunk) { ops.Embed(hidden(c.y), c.table, c.ids) }),
+		work("rotate/512x32x64", 2*rows, func(ops kernels.Ops, c *chunk) { ops.Rotate(hidden(c.y), c.rotation, false) }),
+	}
+}
+
+// pages are the works of writing the cache, on one core.
+func pages() []Work {
+	var all []Work
 	for _, f := range []Format{{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}, {"hack", false}, {"hack:v2", false}} {
-		all = append(all, encodeWork(f, 8, d))
+		all = append(all, encodeWork(f, 8, chunkHeadDim))
 	}
-	return append(all, storeWork(8, d))
+	return append(all, storeWork(8, chunkHeadDim))
 }
 
 // Rotation is a basis change of heads of d channels with random signs, its blocks
@@ -213,7 +249,7 @@ func Rotation(d int, seed uint64) *quant.Rotation {
 // encodeWork codes one layer of a page.
 func encodeWork(f Format, heads, d int) Work {
 	return Work{
-		Name: fmt.Sprintf("encode/%d heads/d=%d/%v", heads, d, f), Group: "page", Units: 64, Unit: "token",
+		Name: fmt.Sprintf("encode/%d heads/d=%d/%v", heads, d, f), Group: "page", Serial: true, Units: 64, Unit: "token",
 		Bytes: float64(64 * heads * d * 2 * 2),
 		Setup: func(ops kernels.Ops) func() {
 			c, err := NewCache(f, heads, d, 128, 1)
@@ -229,7 +265,7 @@ func encodeWork(f Format, heads, d int) Work {
 // storeWork writes a page's tokens in float16.
 func storeWork(heads, d int) Work {
 	return Work{
-		Name: fmt.Sprintf("store/%d heads/d=%d", heads, d), Group: "page", Units: 64, Unit: "token",
+		Name: fmt.Sprintf("store/%d heads/d=%d", heads, d), Group: "page", Serial: true, Units: 64, Unit: "token",
 		Bytes: float64(64 * heads * d * 2 * (4 + 2)),
 		Setup: func(ops kernels.Ops) func() {
 			c, err := NewCache(Format{"f16", true}, heads, d, 64, 1)
