@@ -78,3 +78,29 @@ func (s *Session) View() *quant.View { return s.view }
 
 // Len is the number of tokens so far.
 func (s *Session) Len() int { return s.pos }
+
+// Repeat lengthens the text to n tokens by repeating its whole pages beyond the
+// first, without computing anything: what a benchmark of long texts wants, whose
+// time does not depend on what they say. The text must have two whole pages, and
+// n be a whole number of them. Only forms of pages that the next query reads are
+// written.
+func (s *Session) Repeat(n int) error {
+	f := s.view.Geometry.Format
+	whole := s.pos / f.PageTokens
+	if whole < 2 || n%f.PageTokens != 0 || n < s.pos || n > s.limit {
+		return fmt.Errorf("cannot repeat %d tokens to %d of at most %d: pages are of %d tokens", s.pos, n, s.limit, f.PageTokens)
+	}
+	exactLo, _ := f.ExactPages(n, 0)
+	codedLo, codedHi := f.CodedPages(n)
+	for page := whole; page*f.PageTokens < n; page++ {
+		from := 1 + (page-1)%(whole-1)
+		if page >= exactLo {
+			copy(s.view.Exact[page], s.view.Exact[from])
+		}
+		if page >= codedLo && page < codedHi {
+			copy(s.view.Coded[page], s.view.Coded[from])
+		}
+	}
+	s.pos = n
+	return nil
+}

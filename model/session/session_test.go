@@ -1,0 +1,70 @@
+package session_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/model/modeltest"
+	"github.com/terse-llm/terse/model/session"
+	"github.com/terse-llm/terse/quant"
+)
+
+// A repeated text goes on with finite logits, and one that is repeated to its own
+// length goes on as if nothing had happened.
+func TestRepeat(t *testing.T) {
+	m, _ := modeltest.Tiny(t, 1, ref.New(2))
+	for _, name := range []string{"f16", "hq2", "hq3", "hack", "hack:v2"} {
+		format, err := quant.ParseFormat(name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := m.Config.Geometry(format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := func(repeat int) []float32 {
+			s, err := session.New(m, g, nil, 1200)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := rand.New(rand.NewPCG(1, 1))
+			ids := make([]terse.Token, 256)
+			for i := range ids {
+				ids[i] = terse.Token(r.IntN(modeltest.Vocab))
+			}
+			if _, err := s.Forward(ids, session.NoLogits); err != nil {
+				t.Fatal(err)
+			}
+			if repeat > 0 {
+				if err := s.Repeat(repeat); err != nil {
+					t.Fatal(err)
+				}
+				if s.Len() != repeat {
+					t.Errorf("%s: %d tokens after repeating to %d", name, s.Len(), repeat)
+				}
+			}
+			logits, err := s.Forward(ids[:3], session.LastLogits)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, bad := range []int{100, 1000, 1280} {
+				if s.Repeat(bad) == nil {
+					t.Errorf("%s: repeated %d tokens to %d", name, s.Len(), bad)
+				}
+			}
+			return logits
+		}
+		plain, same, long := next(0), next(256), next(1024)
+		for i := range plain {
+			if plain[i] != same[i] {
+				t.Fatalf("%s: repeating nothing changes logit %d", name, i)
+			}
+			if x := float64(long[i]); math.IsNaN(x) || math.IsInf(x, 0) {
+				t.Fatalf("%s: logit %d is %g", name, i, x)
+			}
+		}
+	}
+}
