@@ -3,7 +3,7 @@ GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/...
 
-.PHONY: check fmt vet staticcheck test purego race generate house fuzz e2e bench build calibration
+.PHONY: check fmt vet staticcheck test purego race generate house fuzz e2e bench bench-cpu build calibration
 
 check: fmt vet staticcheck test purego race generate house
 
@@ -55,3 +55,7 @@ calibration:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./kernels/... ./quant/... ./tokenizer/... ./sched/...
+
+# Every kernel beside the floor that this machine sets.
+bench-cpu: build
+	bin/terse bench kernels

@@ -61,7 +61,7 @@ computed on the codes.
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError{c.CommandPath(), err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newGateway(), newWorker(), newRun(), newCalibrate(), newEval())
+	root.AddCommand(newServe(), newGateway(), newWorker(), newRun(), newCalibrate(), newEval(), newBench())
 	return root
 }
 
