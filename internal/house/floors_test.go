@@ -76,9 +76,6 @@ func checkImport(t *testing.T, f source, floor int, to string) {
 	if f.test && target == floor { // tests hold siblings against each other
 		return
 	}
-	if f.dir == "kernels/cpu" && to == "kernels/ref" {
-		return // until the hack formats have kernels of their own
-	}
 	if target > floor || target == floor && floor > 0 && !related(f.dir, to) {
 		t.Errorf("%s (floor %d) imports %s (floor %d): imports go down only", f.path, floor, to, target)
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu/hack"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 )
 
@@ -58,7 +59,7 @@ func (a *attending) plan(o *Ops, jobs []kernels.AttnJob) {
 	for i := range jobs {
 		j := &jobs[i]
 		n := len(j.Limit) * j.Group
-		if spans := countSpans(j); n <= splitVectors && spans > 1 {
+		if spans := countSpans(j); n <= splitVectors && spans > 1 && !hacked(j) {
 			a.splitUp(j, n, spans, states, floats)
 			states += spans * n
 			floats += spans * n * j.Geometry.HeadDim
@@ -121,9 +122,12 @@ func (a *attending) Do(i int) {
 	it := &a.items[i]
 	s := a.ops.scratch.Get().(*attender)
 	s.ops = a.ops
-	if it.split < 0 {
+	switch {
+	case hacked(it.job):
+		s.runHack(it)
+	case it.split < 0:
 		s.run(it)
-	} else {
+	default:
 		a.runSpan(s, it)
 	}
 	a.ops.scratch.Put(s)
@@ -204,7 +208,10 @@ type attender struct {
 	q     codedQueries
 	k, v  codedScales
 	ints  codedSums
+	pages [][]byte // the coded tile's pages of one KV head
+	ahead [][]byte // those of the next tile, until they are fetched
 	exact exactScratch
+	hack  *hack.Attender
 }
 
 func (s *attender) reset(t *state, n, d int) {

@@ -83,61 +83,70 @@ type codedSums struct {
 }
 
 // codedTile adds coded pages of one block to the vectors' states. next is what
-// comes afterwards.
+// comes afterwards, and is fetched meanwhile.
 func (s *attender) codedTile(it *attendItem, tiles, next []kernels.Tile) {
 	g := it.job.Geometry
-	var pages [4][]byte
+	var here, ahead [softmax.Tokens / pageTokens][]byte
 	for i := range tiles {
 		t := &tiles[i]
 		if t.Lo != 0 || t.Hi != pageTokens && i != len(tiles)-1 {
 			panic("BUG: a coded page that is read in part")
 		}
-		pages[i] = g.CodedHead(t.Coded, it.job.Head)
-		s.k.load(s.ops.codes, &g.HQ[quant.HalfK], quant.HalfK, i, pages[i])
-		s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, pages[i])
+		here[i] = g.CodedHead(t.Coded, it.job.Head)
+		ahead[i] = here[i]
+		if i < len(next) && next[i].KCoded {
+			ahead[i] = g.CodedHead(next[i].Coded, it.job.Head)
+		}
+		s.k.load(s.ops.codes, &g.HQ[quant.HalfK], quant.HalfK, i, here[i])
+		s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, here[i])
 	}
+	s.pages, s.ahead = append(s.pages[:0], here[:len(tiles)]...), append(s.ahead[:0], ahead[:len(tiles)]...)
 	n := it.hi - it.lo
 	for v := 0; v < n; {
 		nq := groupOf(n - v)
 		if s.aim(it, tiles, v, nq) > 0 {
-			s.codedScores(it, pages[:len(tiles)], v, nq, next)
-			next = nil // fetched
+			s.codedScores(it, v, nq)
 			alpha := s.raise(v, nq)
-			s.codedValues(it, pages[:len(tiles)], v, nq, &alpha)
+			s.codedValues(it, v, nq, &alpha)
 			s.count(v, nq, &alpha)
+			s.ahead = s.ahead[:0] // fetched
 		}
 		v += nq
 	}
 }
 
-// codedScores fills the softmax tile with the scores of vectors [v, v+nq), and
-// has the pages that come next fetched meanwhile.
-func (s *attender) codedScores(it *attendItem, pages [][]byte, v, nq int, next []kernels.Tile) {
-	g, k := it.job.Geometry, s.ops.codes
+// fetch is a stretch of the pages that come next.
+func (s *attender) fetch(off, end int) codes.Ahead {
+	return codes.Ahead{Pages: s.ahead, Off: off, Len: end - off}
+}
+
+// codedScores fills the softmax tile with the scores of vectors [v, v+nq).
+func (s *attender) codedScores(it *attendItem, v, nq int) {
+	g, k, c := it.job.Geometry, s.ops.codes, &s.ints
 	l := &g.HQ[quant.HalfK]
 	for i := range nq {
 		s.tile.Factor[i] = s.q.scale[v+i] * it.job.Scale * softmax.Log2E
 	}
+	ahead := s.fetch(0, g.HQ[quant.HalfV].Segments[0].Scale)
 	for i := range l.NSegments {
 		seg := &l.Segments[i]
 		q := s.q.codes[i][v*seg.Width:]
-		for p, page := range pages {
-			if i == 0 && p < len(next) && next[p].KCoded {
-				k.Prefetch(g.CodedHead(next[p].Coded, it.job.Head))
-			}
-			dots := s.ints.dots[p*pageTokens:]
-			k.Products(dots, q, page[seg.Top:], nq, seg.Width, pageTokens, false)
-			switch {
-			case seg.Low < 0:
-			case l.LowRows == pageTokens:
-				k.Products(dots, q, page[seg.Low:], nq, seg.Width, pageTokens, true)
-			case s.k.set[p] != 0:
-				k.Products(s.ints.lowDots[:], q, page[seg.Low:], nq, seg.Width, l.LowRows, false)
-				s.ints.spread(dots, s.k.set[p], nq)
+		k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, false, ahead)
+		ahead = codes.Ahead{}
+		switch {
+		case seg.Low < 0:
+		case l.LowRows == pageTokens:
+			k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, true, ahead)
+		default:
+			for p, page := range s.pages {
+				if s.k.set[p] != 0 {
+					k.Products(c.lowDots[:], q, page[seg.Low:], nq, seg.Width, l.LowRows, false)
+					c.spread(c.dots[p*pageTokens:], s.k.set[p], nq)
+				}
 			}
 		}
 		copy(s.tile.QSum[:nq], s.q.sums[i][v:])
-		s.ops.softmax.Scores(&s.tile, s.ints.dots[:], s.k.step[i][:], s.k.bias[i][:], nq, i > 0)
+		s.ops.softmax.Scores(&s.tile, c.dots[:], s.k.step[i][:], s.k.bias[i][:], nq, i > 0)
 	}
 }
 
@@ -154,9 +163,9 @@ func (c *codedSums) spread(dots []int32, set uint64, nq int) {
 }
 
 // codedValues turns scores into weights and adds the weighted values.
-func (s *attender) codedValues(it *attendItem, pages [][]byte, v, nq int, alpha *[softmax.Vectors]float32) {
+func (s *attender) codedValues(it *attendItem, v, nq int, alpha *[softmax.Vectors]float32) {
 	g := it.job.Geometry
-	l, d, n := &g.HQ[quant.HalfV], g.HeadDim, len(pages)*pageTokens
+	l, d, n := &g.HQ[quant.HalfV], g.HeadDim, len(s.pages)*pageTokens
 	if l.NSegments > 1 { // weighing is in place, and each segment has its own steps
 		copy(s.ints.scores[:nq], s.tile.S[:nq])
 	}
@@ -176,36 +185,40 @@ func (s *attender) codedValues(it *attendItem, pages [][]byte, v, nq int, alpha 
 		for j := range nq {
 			m.Scale[j] = softmax.Step(s.tile.Largest[j])
 		}
-		low := s.weightedSums(l, seg, pages, nq, m)
+		var ahead codes.Ahead
+		if i == 0 {
+			ahead = s.fetch(l.Segments[0].Scale, g.HeadBytes)
+		}
+		low := s.weightedSums(l, seg, nq, m, ahead)
 		s.ops.codes.Merge(m, s.acc[v*d+seg.Lo:], s.ints.top, low, nq, d, seg.Width, seg.Hi-seg.Lo)
 	}
 }
 
 // weightedSums multiplies the weights with the planes of a segment of V, and
 // returns the sums of the second one, nil where there is none.
-func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, pages [][]byte, nq int, m *codes.Merge) (low []int32) {
+func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, nq int, m *codes.Merge, ahead codes.Ahead) (low []int32) {
 	k, c := s.ops.codes, &s.ints
 	c.top = grow(c.top, nq*seg.Width)
 	clear(c.top)
-	if seg.Low >= 0 {
-		c.low = grow(c.low, nq*seg.Width)
-		clear(c.low)
-		low = c.low
-	}
 	weights := unsafe.Slice(&s.tile.P[0][0], softmax.Vectors*softmax.Tokens)
-	for p, page := range pages {
-		k.WeightedSums(c.top, weights[p*pageTokens:], page[seg.Top:], nq, seg.Width, pageTokens/4)
-		switch {
-		case seg.Low < 0:
-		case l.LowRows == pageTokens:
-			k.WeightedSums(c.low, weights[p*pageTokens:], page[seg.Low:], nq, seg.Width, pageTokens/4)
-			m.LowSum = m.Sum
-		case s.v.set[p] != 0:
+	k.PageSums(c.top, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, ahead)
+	if seg.Low < 0 {
+		return nil
+	}
+	c.low = grow(c.low, nq*seg.Width)
+	clear(c.low)
+	if l.LowRows == pageTokens {
+		m.LowSum = m.Sum
+		k.PageSums(c.low, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, codes.Ahead{})
+		return c.low
+	}
+	for p, page := range s.pages {
+		if s.v.set[p] != 0 {
 			c.gather(weights[p*pageTokens:], s.v.set[p], nq, l.LowRows, m)
 			k.WeightedSums(c.low, c.lowP[:], page[seg.Low:], nq, seg.Width, l.LowRows/4)
 		}
 	}
-	return low
+	return c.low
 }
 
 // gather lays the weights of a set's tokens side by side, as their rows of the

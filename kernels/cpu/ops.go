@@ -11,7 +11,6 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/matmul"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/kernels/cpu/vec"
-	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tensor"
 )
@@ -28,7 +27,6 @@ type Ops struct {
 	matmul  *matmul.Kernels
 	softmax *softmax.Kernels
 	vec     *vec.Kernels
-	hack    *ref.Ops // the hack formats, in plain Go
 
 	// Scratch of calls and of cores; they come back, so that a decode step
 	// allocates nothing.
@@ -50,7 +48,7 @@ func New(threads int, level cpu.Level) *Ops {
 	return &Ops{
 		level: level, threads: threads, pool: newPool(threads),
 		codes: codes.For(level), encode: encode.For(level), exact: exact.For(level),
-		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level), hack: ref.New(threads),
+		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level),
 		attends:  poolOf[attending](),
 		scratch:  poolOf[attender](),
 		linears:  poolOf[linear](),
@@ -82,10 +80,6 @@ func (o *Ops) Parallel(n int, t kernels.Task) { o.pool.do(n, t) }
 
 // Attend runs the jobs over the cores.
 func (o *Ops) Attend(jobs []kernels.AttnJob) {
-	if len(jobs) > 0 && jobs[0].Geometry.Format.Coded() && jobs[0].Geometry.Format.Family != quant.FamilyHQ {
-		o.hack.Attend(jobs)
-		return
-	}
 	a := o.attends.Get().(*attending)
 	a.plan(o, jobs)
 	o.pool.do(len(a.items), a)
