@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/internal/huge"
 	"github.com/terse-llm/terse/kernels/cpu/codes"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/quant"
@@ -165,8 +166,10 @@ func BenchmarkDecodeCodes(b *testing.B) {
 
 func randomPages(g *quant.Geometry, n int, r *rand.Rand) [][]byte {
 	pages := make([][]byte, n)
+	size := g.Layers * g.CodedBytes()
+	all := huge.Bytes(n * size)
 	for i := range pages {
-		p := make([]byte, g.Layers*g.CodedBytes())
+		p := all[i*size : (i+1)*size : (i+1)*size]
 		for j := range p {
 			p[j] = byte(r.Uint32())
 		}

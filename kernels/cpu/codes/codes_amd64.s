@@ -16,83 +16,187 @@ GLOBL pair2<>(SB), RODATA|NOPTR, $4
 DATA pair3<>+0(SB)/4, $0xc0c0c0c0
 GLOBL pair3<>(SB), RODATA|NOPTR, $4
 
+DATA ones<>+0(SB)/4, $0x00010001
+DATA ones<>+4(SB)/4, $0x00010001
+DATA ones<>+8(SB)/4, $0x00010001
+DATA ones<>+12(SB)/4, $0x00010001
+DATA ones<>+16(SB)/4, $0x00010001
+DATA ones<>+20(SB)/4, $0x00010001
+DATA ones<>+24(SB)/4, $0x00010001
+DATA ones<>+28(SB)/4, $0x00010001
+DATA ones<>+32(SB)/4, $0x00010001
+DATA ones<>+36(SB)/4, $0x00010001
+DATA ones<>+40(SB)/4, $0x00010001
+DATA ones<>+44(SB)/4, $0x00010001
+DATA ones<>+48(SB)/4, $0x00010001
+DATA ones<>+52(SB)/4, $0x00010001
+DATA ones<>+56(SB)/4, $0x00010001
+DATA ones<>+60(SB)/4, $0x00010001
+GLOBL ones<>(SB), RODATA|NOPTR, $64
+
 // func products1AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·products1AVX2(SB), NOSPLIT, $0-81
+TEXT ·products1AVX2(SB), NOSPLIT, $8-81
 	MOVQ         dots+0(FP), AX
 	MOVQ         width+40(FP), CX
 	MOVQ         q+8(FP), DX
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         stride+72(FP), R10
+	MOVQ         stride+72(FP), R9
 
 page:
 	MOVQ pages+16(FP), BX
-	MOVQ (BX), R8
-	ADDQ off+32(FP), R8
+	MOVQ (BX), DI
+	ADDQ off+32(FP), DI
 	MOVQ next+56(FP), BX
-	MOVQ (BX), R9
-	ADDQ from+64(FP), R9
-	MOVQ rows+48(FP), DI
+	MOVQ (BX), R8
+	ADDQ from+64(FP), R8
+	MOVQ rows+48(FP), BX
+	MOVQ BX, (SP)
 
 group:
-	VPXOR Y2, Y2, Y2
-	XORQ  BX, BX
+	CMPQ (SP), $0x08
+	JEQ  one
+	LEAQ (DI)(CX*2), R10
+	XORQ BX, BX
 
-chunk:
-	VPXOR   Y3, Y3, Y3
+group2Chunk:
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
 	LEAQ    128(BX), SI
 	CMPQ    SI, CX
 	CMOVQGT CX, SI
 
-word:
-	PREFETCHT0   (R9)
-	PREFETCHT0   64(R9)
-	ADDQ         R10, R9
-	VMOVDQU      (R8), Y4
-	ADDQ         $0x20, R8
-	VPAND        Y0, Y4, Y5
-	VPBROADCASTD (DX)(BX*1), Y6
-	VPMADDUBSW   Y6, Y5, Y6
-	VPADDW       Y6, Y3, Y3
-	VPSRLW       $0x02, Y4, Y5
+group2Word:
+	PREFETCHT0   (R8)
+	LEAQ         (R8)(R9*2), R8
+	VMOVDQU      (DI)(BX*2), Y3
+	VMOVDQU      (R10)(BX*2), Y4
+	VPAND        Y0, Y3, Y5
+	VPAND        Y0, Y4, Y6
+	VPBROADCASTD (DX)(BX*1), Y7
+	VPMADDUBSW   Y7, Y5, Y5
+	VPADDW       Y5, Y1, Y1
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPSRLW       $0x02, Y3, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 4(DX)(BX*1), Y6
-	VPMADDUBSW   Y6, Y5, Y6
-	VPADDW       Y6, Y3, Y3
-	VPSRLW       $0x04, Y4, Y5
+	VPSRLW       $0x02, Y4, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 4(DX)(BX*1), Y7
+	VPMADDUBSW   Y7, Y5, Y5
+	VPADDW       Y5, Y1, Y1
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPSRLW       $0x04, Y3, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 8(DX)(BX*1), Y6
-	VPMADDUBSW   Y6, Y5, Y6
-	VPADDW       Y6, Y3, Y3
-	VPSRLW       $0x06, Y4, Y5
+	VPSRLW       $0x04, Y4, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 8(DX)(BX*1), Y7
+	VPMADDUBSW   Y7, Y5, Y5
+	VPADDW       Y5, Y1, Y1
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPSRLW       $0x06, Y3, Y5
 	VPAND        Y0, Y5, Y5
-	VPBROADCASTD 12(DX)(BX*1), Y6
-	VPMADDUBSW   Y6, Y5, Y6
-	VPADDW       Y6, Y3, Y3
+	VPSRLW       $0x06, Y4, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 12(DX)(BX*1), Y3
+	VPMADDUBSW   Y3, Y5, Y4
+	VPADDW       Y4, Y1, Y1
+	VPMADDUBSW   Y3, Y6, Y3
+	VPADDW       Y3, Y2, Y2
 	ADDQ         $0x10, BX
 	CMPQ         BX, SI
-	JLT          word
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       Y3, Y2, Y2
-	CMPQ         BX, CX
-	JLT          chunk
+	JLT          group2Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	VPMADDWD     ones<>+0(SB), Y2, Y2
+	CMPQ         BX, $0x80
+	JGT          group2Add
 	CMPB         low+80(FP), $0x00
-	JEQ          store
-	VMOVDQU      (AX), Y6
-	VPSLLD       $0x02, Y6, Y6
-	VPADDD       Y6, Y2, Y2
+	JEQ          group2Store
+	VMOVDQU      (AX), Y3
+	VPSLLD       $0x02, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	VMOVDQU      32(AX), Y3
+	VPSLLD       $0x02, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	JMP          group2Store
 
-store:
-	VMOVDQU Y2, (AX)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, DI
+group2Add:
+	VPADDD (AX), Y1, Y1
+	VPADDD 32(AX), Y2, Y2
+
+group2Store:
+	VMOVDQU Y1, (AX)
+	VMOVDQU Y2, 32(AX)
+	CMPQ    BX, CX
+	JLT     group2Chunk
+	ADDQ    $0x40, AX
+	LEAQ    (DI)(CX*4), DI
+	SUBQ    $0x10, (SP)
 	JNZ     group
-	ADDQ    $0x18, pages+16(FP)
-	ADDQ    $0x18, next+56(FP)
-	DECQ    n+24(FP)
-	JNZ     page
+	JMP     done
+
+one:
+	XORQ BX, BX
+
+group1Chunk:
+	VPXOR   Y1, Y1, Y1
+	LEAQ    128(BX), SI
+	CMPQ    SI, CX
+	CMOVQGT CX, SI
+
+group1Word:
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+	VMOVDQU      (DI)(BX*2), Y2
+	VPAND        Y0, Y2, Y3
+	VPBROADCASTD (DX)(BX*1), Y4
+	VPMADDUBSW   Y4, Y3, Y4
+	VPADDW       Y4, Y1, Y1
+	VPSRLW       $0x02, Y2, Y3
+	VPAND        Y0, Y3, Y3
+	VPBROADCASTD 4(DX)(BX*1), Y4
+	VPMADDUBSW   Y4, Y3, Y4
+	VPADDW       Y4, Y1, Y1
+	VPSRLW       $0x04, Y2, Y3
+	VPAND        Y0, Y3, Y3
+	VPBROADCASTD 8(DX)(BX*1), Y4
+	VPMADDUBSW   Y4, Y3, Y4
+	VPADDW       Y4, Y1, Y1
+	VPSRLW       $0x06, Y2, Y3
+	VPAND        Y0, Y3, Y3
+	VPBROADCASTD 12(DX)(BX*1), Y2
+	VPMADDUBSW   Y2, Y3, Y2
+	VPADDW       Y2, Y1, Y1
+	ADDQ         $0x10, BX
+	CMPQ         BX, SI
+	JLT          group1Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	CMPQ         BX, $0x80
+	JGT          group1Add
+	CMPB         low+80(FP), $0x00
+	JEQ          group1Store
+	VMOVDQU      (AX), Y2
+	VPSLLD       $0x02, Y2, Y2
+	VPADDD       Y2, Y1, Y1
+	JMP          group1Store
+
+group1Add:
+	VPADDD (AX), Y1, Y1
+
+group1Store:
+	VMOVDQU Y1, (AX)
+	CMPQ    BX, CX
+	JLT     group1Chunk
+	ADDQ    $0x20, AX
+	LEAQ    (DI)(CX*2), DI
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -102,78 +206,119 @@ TEXT ·sums1AVX2(SB), NOSPLIT, $0-80
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
 	MOVQ         CX, DX
 	SHLQ         $0x02, DX
-	MOVQ         stride+72(FP), R11
+	MOVQ         stride+72(FP), R12
 
 page:
 	MOVQ pages+16(FP), DX
-	MOVQ (DX), R9
-	ADDQ off+32(FP), R9
-	MOVQ next+56(FP), DX
 	MOVQ (DX), R10
-	ADDQ from+64(FP), R10
+	ADDQ off+32(FP), R10
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R11
+	ADDQ from+64(FP), R11
 	MOVQ rows+48(FP), SI
-	MOVQ sums+0(FP), R8
-	MOVQ CX, DI
+	MOVQ SI, DI
+	ANDQ $-8, DI
+	MOVQ sums+0(FP), R9
+	MOVQ CX, R8
 
 group:
+	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	MOVQ  R9, DX
+	MOVQ  R10, DX
 	XORQ  BX, BX
+	CMPQ  SI, $0x04
+	JEQ   quad0One
 
 quad0:
-	PREFETCHT0   (R10)
-	PREFETCHT0   64(R10)
-	ADDQ         R11, R10
-	VMOVDQU      (DX), Y6
-	VPAND        Y0, Y6, Y7
-	VPSRLW       $0x02, Y6, Y8
+	PREFETCHT0   (R11)
+	LEAQ         (R11)(R12*2), R11
+	VMOVDQU      (DX), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y7
+	VPAND        Y0, Y7, Y7
+	VPSRLW       $0x04, Y5, Y8
 	VPAND        Y0, Y8, Y8
-	VPSRLW       $0x04, Y6, Y9
+	VPSRLW       $0x06, Y5, Y9
 	VPAND        Y0, Y9, Y9
-	VPSRLW       $0x06, Y6, Y10
-	VPAND        Y0, Y10, Y10
-	VPBROADCASTD (AX)(BX*1), Y6
-	VPMADDUBSW   Y7, Y6, Y7
-	VPADDW       Y7, Y2, Y2
-	VPMADDUBSW   Y8, Y6, Y7
-	VPADDW       Y7, Y3, Y3
-	VPMADDUBSW   Y9, Y6, Y7
-	VPADDW       Y7, Y4, Y4
-	VPMADDUBSW   Y10, Y6, Y7
-	VPADDW       Y7, Y5, Y5
-	ADDQ         CX, DX
-	ADDQ         $0x04, BX
-	CMPQ         BX, SI
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y6
+	VPADDW       Y6, Y1, Y1
+	VPMADDUBSW   Y7, Y5, Y6
+	VPADDW       Y6, Y2, Y2
+	VPMADDUBSW   Y8, Y5, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDUBSW   Y9, Y5, Y6
+	VPADDW       Y6, Y4, Y4
+	VMOVDQU      (DX)(CX*1), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y7
+	VPAND        Y0, Y7, Y7
+	VPSRLW       $0x04, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPSRLW       $0x06, Y5, Y9
+	VPAND        Y0, Y9, Y9
+	VPBROADCASTD 4(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y6
+	VPADDW       Y6, Y1, Y1
+	VPMADDUBSW   Y7, Y5, Y6
+	VPADDW       Y6, Y2, Y2
+	VPMADDUBSW   Y8, Y5, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDUBSW   Y9, Y5, Y6
+	VPADDW       Y6, Y4, Y4
+	LEAQ         (DX)(CX*2), DX
+	ADDQ         $0x08, BX
+	CMPQ         BX, DI
 	JLT          quad0
-	MOVQ         R8, DX
-	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (DX), Y2, Y2
-	VMOVDQU      Y2, (DX)
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(DX), Y3, Y3
-	VMOVDQU      Y3, 32(DX)
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(DX), Y4, Y4
-	VMOVDQU      Y4, 64(DX)
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(DX), Y5, Y5
-	VMOVDQU      Y5, 96(DX)
-	ADDQ         $0x20, R9
-	ADDQ         $0x00000080, R8
-	SUBQ         $0x20, DI
-	JNZ          group
-	ADDQ         SI, AX
-	ADDQ         $0x18, pages+16(FP)
-	ADDQ         $0x18, next+56(FP)
-	DECQ         n+24(FP)
-	JNZ          page
+	CMPQ         BX, SI
+	JEQ          quad0Done
+
+quad0One:
+	VMOVDQU      (DX), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y7
+	VPAND        Y0, Y7, Y7
+	VPSRLW       $0x04, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPSRLW       $0x06, Y5, Y9
+	VPAND        Y0, Y9, Y9
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y6
+	VPADDW       Y6, Y1, Y1
+	VPMADDUBSW   Y7, Y5, Y6
+	VPADDW       Y6, Y2, Y2
+	VPMADDUBSW   Y8, Y5, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDUBSW   Y9, Y5, Y6
+	VPADDW       Y6, Y4, Y4
+
+quad0Done:
+	MOVQ     R9, DX
+	VPMADDWD ones<>+0(SB), Y1, Y1
+	VPADDD   (DX), Y1, Y1
+	VMOVDQU  Y1, (DX)
+	VPMADDWD ones<>+0(SB), Y2, Y2
+	VPADDD   32(DX), Y2, Y2
+	VMOVDQU  Y2, 32(DX)
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPADDD   64(DX), Y3, Y3
+	VMOVDQU  Y3, 64(DX)
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPADDD   96(DX), Y4, Y4
+	VMOVDQU  Y4, 96(DX)
+	ADDQ     $0x20, R10
+	ADDQ     $0x00000080, R9
+	SUBQ     $0x20, R8
+	JNZ      group
+	ADDQ     SI, AX
+	ADDQ     $0x18, pages+16(FP)
+	ADDQ     $0x18, next+56(FP)
+	DECQ     n+24(FP)
+	JNZ      page
 	VZEROUPPER
 	RET
 
@@ -443,103 +588,222 @@ done:
 
 // func products2AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·products2AVX2(SB), NOSPLIT, $0-81
+TEXT ·products2AVX2(SB), NOSPLIT, $8-81
 	MOVQ         dots+0(FP), AX
 	MOVQ         width+40(FP), CX
 	MOVQ         q+8(FP), DX
 	MOVQ         DX, BX
 	ADDQ         CX, BX
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         stride+72(FP), R11
+	MOVQ         stride+72(FP), R10
 
 page:
 	MOVQ pages+16(FP), SI
-	MOVQ (SI), R9
-	ADDQ off+32(FP), R9
+	MOVQ (SI), R8
+	ADDQ off+32(FP), R8
 	MOVQ next+56(FP), SI
-	MOVQ (SI), R10
-	ADDQ from+64(FP), R10
-	MOVQ rows+48(FP), R8
+	MOVQ (SI), R9
+	ADDQ from+64(FP), R9
+	MOVQ rows+48(FP), SI
+	MOVQ SI, (SP)
 
 group:
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	XORQ  SI, SI
+	CMPQ (SP), $0x08
+	JEQ  one
+	LEAQ (R8)(CX*2), R11
+	XORQ SI, SI
 
-chunk:
+group2Chunk:
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
 	VPXOR   Y4, Y4, Y4
-	VPXOR   Y5, Y5, Y5
 	LEAQ    128(SI), DI
 	CMPQ    DI, CX
 	CMOVQGT CX, DI
 
-word:
-	PREFETCHT0   (R10)
-	PREFETCHT0   64(R10)
-	ADDQ         R11, R10
-	VMOVDQU      (R9), Y6
-	ADDQ         $0x20, R9
-	VPAND        Y0, Y6, Y7
-	VPBROADCASTD (DX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD (BX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y5, Y5
-	VPSRLW       $0x02, Y6, Y7
+group2Word:
+	PREFETCHT0   (R9)
+	LEAQ         (R9)(R10*2), R9
+	VMOVDQU      (R8)(SI*2), Y5
+	VMOVDQU      (R11)(SI*2), Y6
+	VPAND        Y0, Y5, Y7
+	VPAND        Y0, Y6, Y8
+	VPBROADCASTD (DX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y10
+	VPADDW       Y10, Y1, Y1
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y2, Y2
+	VPBROADCASTD (BX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPSRLW       $0x02, Y5, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 4(DX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 4(BX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y5, Y5
-	VPSRLW       $0x04, Y6, Y7
+	VPSRLW       $0x02, Y6, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD 4(DX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y10
+	VPADDW       Y10, Y1, Y1
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y2, Y2
+	VPBROADCASTD 4(BX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPSRLW       $0x04, Y5, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 8(DX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 8(BX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y5, Y5
-	VPSRLW       $0x06, Y6, Y7
+	VPSRLW       $0x04, Y6, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD 8(DX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y10
+	VPADDW       Y10, Y1, Y1
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y2, Y2
+	VPBROADCASTD 8(BX)(SI*1), Y9
+	VPMADDUBSW   Y9, Y7, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y9, Y8, Y9
+	VPADDW       Y9, Y4, Y4
+	VPSRLW       $0x06, Y5, Y7
 	VPAND        Y0, Y7, Y7
-	VPBROADCASTD 12(DX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y4, Y4
-	VPBROADCASTD 12(BX)(SI*1), Y8
-	VPMADDUBSW   Y8, Y7, Y8
-	VPADDW       Y8, Y5, Y5
+	VPSRLW       $0x06, Y6, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD 12(DX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y7, Y6
+	VPADDW       Y6, Y1, Y1
+	VPMADDUBSW   Y5, Y8, Y5
+	VPADDW       Y5, Y2, Y2
+	VPBROADCASTD 12(BX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y7, Y6
+	VPADDW       Y6, Y3, Y3
+	VPMADDUBSW   Y5, Y8, Y5
+	VPADDW       Y5, Y4, Y4
 	ADDQ         $0x10, SI
 	CMPQ         SI, DI
-	JLT          word
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       Y4, Y2, Y2
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       Y5, Y3, Y3
-	CMPQ         SI, CX
-	JLT          chunk
+	JLT          group2Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	VPMADDWD     ones<>+0(SB), Y2, Y2
+	VPMADDWD     ones<>+0(SB), Y3, Y3
+	VPMADDWD     ones<>+0(SB), Y4, Y4
+	CMPQ         SI, $0x80
+	JGT          group2Add
 	CMPB         low+80(FP), $0x00
-	JEQ          store
-	VMOVDQU      (AX), Y8
-	VPSLLD       $0x02, Y8, Y8
-	VPADDD       Y8, Y2, Y2
-	VMOVDQU      1024(AX), Y8
-	VPSLLD       $0x02, Y8, Y8
-	VPADDD       Y8, Y3, Y3
+	JEQ          group2Store
+	VMOVDQU      (AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VMOVDQU      32(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VMOVDQU      1024(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VMOVDQU      1056(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y4, Y4
+	JMP          group2Store
 
-store:
-	VMOVDQU Y2, (AX)
+group2Add:
+	VPADDD (AX), Y1, Y1
+	VPADDD 32(AX), Y2, Y2
+	VPADDD 1024(AX), Y3, Y3
+	VPADDD 1056(AX), Y4, Y4
+
+group2Store:
+	VMOVDQU Y1, (AX)
+	VMOVDQU Y2, 32(AX)
 	VMOVDQU Y3, 1024(AX)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, R8
+	VMOVDQU Y4, 1056(AX)
+	CMPQ    SI, CX
+	JLT     group2Chunk
+	ADDQ    $0x40, AX
+	LEAQ    (R8)(CX*4), R8
+	SUBQ    $0x10, (SP)
 	JNZ     group
-	ADDQ    $0x18, pages+16(FP)
-	ADDQ    $0x18, next+56(FP)
-	DECQ    n+24(FP)
-	JNZ     page
+	JMP     done
+
+one:
+	XORQ SI, SI
+
+group1Chunk:
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	LEAQ    128(SI), DI
+	CMPQ    DI, CX
+	CMOVQGT CX, DI
+
+group1Word:
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+	VMOVDQU      (R8)(SI*2), Y3
+	VPAND        Y0, Y3, Y4
+	VPBROADCASTD (DX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y1, Y1
+	VPBROADCASTD (BX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y2, Y2
+	VPSRLW       $0x02, Y3, Y4
+	VPAND        Y0, Y4, Y4
+	VPBROADCASTD 4(DX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y1, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y2, Y2
+	VPSRLW       $0x04, Y3, Y4
+	VPAND        Y0, Y4, Y4
+	VPBROADCASTD 8(DX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y1, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y5
+	VPMADDUBSW   Y5, Y4, Y5
+	VPADDW       Y5, Y2, Y2
+	VPSRLW       $0x06, Y3, Y4
+	VPAND        Y0, Y4, Y4
+	VPBROADCASTD 12(DX)(SI*1), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y1, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y3
+	VPMADDUBSW   Y3, Y4, Y3
+	VPADDW       Y3, Y2, Y2
+	ADDQ         $0x10, SI
+	CMPQ         SI, DI
+	JLT          group1Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	VPMADDWD     ones<>+0(SB), Y2, Y2
+	CMPQ         SI, $0x80
+	JGT          group1Add
+	CMPB         low+80(FP), $0x00
+	JEQ          group1Store
+	VMOVDQU      (AX), Y3
+	VPSLLD       $0x02, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	VMOVDQU      1024(AX), Y3
+	VPSLLD       $0x02, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	JMP          group1Store
+
+group1Add:
+	VPADDD (AX), Y1, Y1
+	VPADDD 1024(AX), Y2, Y2
+
+group1Store:
+	VMOVDQU Y1, (AX)
+	VMOVDQU Y2, 1024(AX)
+	CMPQ    SI, CX
+	JLT     group1Chunk
+	ADDQ    $0x20, AX
+	LEAQ    (R8)(CX*2), R8
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -549,120 +813,192 @@ TEXT ·sums2AVX2(SB), NOSPLIT, $0-80
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         CX, DI
-	SHLQ         $0x02, DI
-	MOVQ         stride+72(FP), R12
+	MOVQ         CX, R8
+	SHLQ         $0x02, R8
+	MOVQ         stride+72(FP), R13
 
 page:
 	MOVQ pages+16(FP), DX
-	MOVQ (DX), R10
-	ADDQ off+32(FP), R10
-	MOVQ next+56(FP), DX
 	MOVQ (DX), R11
-	ADDQ from+64(FP), R11
+	ADDQ off+32(FP), R11
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R12
+	ADDQ from+64(FP), R12
 	MOVQ rows+48(FP), SI
-	MOVQ sums+0(FP), R9
-	MOVQ CX, R8
+	MOVQ SI, DI
+	ANDQ $-8, DI
+	MOVQ sums+0(FP), R10
+	MOVQ CX, R9
 
 group:
+	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	MOVQ  R10, DX
+	MOVQ  R11, DX
 	XORQ  BX, BX
+	CMPQ  SI, $0x04
+	JEQ   quad0One
 
 quad0:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
-	ADDQ         R12, R11
-	VMOVDQU      (DX), Y6
-	VPAND        Y0, Y6, Y7
-	VPSRLW       $0x02, Y6, Y9
-	VPAND        Y0, Y9, Y9
-	VPBROADCASTD (AX)(BX*1), Y6
-	VPMADDUBSW   Y7, Y6, Y8
-	VPADDW       Y8, Y2, Y2
-	VPMADDUBSW   Y9, Y6, Y8
-	VPADDW       Y8, Y3, Y3
-	VPBROADCASTD 256(AX)(BX*1), Y6
-	VPMADDUBSW   Y7, Y6, Y8
-	VPADDW       Y8, Y4, Y4
-	VPMADDUBSW   Y9, Y6, Y8
-	VPADDW       Y8, Y5, Y5
-	ADDQ         CX, DX
-	ADDQ         $0x04, BX
-	CMPQ         BX, SI
+	PREFETCHT0   (R12)
+	LEAQ         (R12)(R13*2), R12
+	VMOVDQU      (DX), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+	VMOVDQU      (DX)(CX*1), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD 4(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 260(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+	LEAQ         (DX)(CX*2), DX
+	ADDQ         $0x08, BX
+	CMPQ         BX, DI
 	JLT          quad0
-	MOVQ         R9, DX
-	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (DX), Y2, Y2
-	VMOVDQU      Y2, (DX)
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(DX), Y3, Y3
-	VMOVDQU      Y3, 32(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       (DX), Y4, Y4
-	VMOVDQU      Y4, (DX)
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       32(DX), Y5, Y5
-	VMOVDQU      Y5, 32(DX)
-	VPXOR        Y2, Y2, Y2
-	VPXOR        Y3, Y3, Y3
-	VPXOR        Y4, Y4, Y4
-	VPXOR        Y5, Y5, Y5
-	MOVQ         R10, DX
-	XORQ         BX, BX
+	CMPQ         BX, SI
+	JEQ          quad0Done
+
+quad0One:
+	VMOVDQU      (DX), Y5
+	VPAND        Y0, Y5, Y6
+	VPSRLW       $0x02, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+
+quad0Done:
+	MOVQ     R10, DX
+	VPMADDWD ones<>+0(SB), Y1, Y1
+	VPADDD   (DX), Y1, Y1
+	VMOVDQU  Y1, (DX)
+	VPMADDWD ones<>+0(SB), Y2, Y2
+	VPADDD   32(DX), Y2, Y2
+	VMOVDQU  Y2, 32(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPADDD   (DX), Y3, Y3
+	VMOVDQU  Y3, (DX)
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPADDD   32(DX), Y4, Y4
+	VMOVDQU  Y4, 32(DX)
+	VPXOR    Y1, Y1, Y1
+	VPXOR    Y2, Y2, Y2
+	VPXOR    Y3, Y3, Y3
+	VPXOR    Y4, Y4, Y4
+	MOVQ     R11, DX
+	XORQ     BX, BX
+	CMPQ     SI, $0x04
+	JEQ      quad2One
 
 quad2:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
-	ADDQ         R12, R11
-	VMOVDQU      (DX), Y6
-	VPSRLW       $0x04, Y6, Y7
-	VPAND        Y0, Y7, Y7
-	VPSRLW       $0x06, Y6, Y9
-	VPAND        Y0, Y9, Y9
-	VPBROADCASTD (AX)(BX*1), Y6
-	VPMADDUBSW   Y7, Y6, Y8
-	VPADDW       Y8, Y2, Y2
-	VPMADDUBSW   Y9, Y6, Y8
-	VPADDW       Y8, Y3, Y3
-	VPBROADCASTD 256(AX)(BX*1), Y6
-	VPMADDUBSW   Y7, Y6, Y8
-	VPADDW       Y8, Y4, Y4
-	VPMADDUBSW   Y9, Y6, Y8
-	VPADDW       Y8, Y5, Y5
-	ADDQ         CX, DX
-	ADDQ         $0x04, BX
-	CMPQ         BX, SI
+	PREFETCHT0   (R12)
+	LEAQ         (R12)(R13*2), R12
+	VMOVDQU      (DX), Y5
+	VPSRLW       $0x04, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPSRLW       $0x06, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+	VMOVDQU      (DX)(CX*1), Y5
+	VPSRLW       $0x04, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPSRLW       $0x06, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD 4(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 260(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+	LEAQ         (DX)(CX*2), DX
+	ADDQ         $0x08, BX
+	CMPQ         BX, DI
 	JLT          quad2
-	MOVQ         R9, DX
-	VPMADDWD     Y1, Y2, Y2
-	VPADDD       64(DX), Y2, Y2
-	VMOVDQU      Y2, 64(DX)
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       96(DX), Y3, Y3
-	VMOVDQU      Y3, 96(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(DX), Y4, Y4
-	VMOVDQU      Y4, 64(DX)
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(DX), Y5, Y5
-	VMOVDQU      Y5, 96(DX)
-	ADDQ         $0x20, R10
-	ADDQ         $0x00000080, R9
-	SUBQ         $0x20, R8
-	JNZ          group
-	ADDQ         SI, AX
-	ADDQ         $0x18, pages+16(FP)
-	ADDQ         $0x18, next+56(FP)
-	DECQ         n+24(FP)
-	JNZ          page
+	CMPQ         BX, SI
+	JEQ          quad2Done
+
+quad2One:
+	VMOVDQU      (DX), Y5
+	VPSRLW       $0x04, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPSRLW       $0x06, Y5, Y8
+	VPAND        Y0, Y8, Y8
+	VPBROADCASTD (AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y1, Y1
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y5
+	VPMADDUBSW   Y6, Y5, Y7
+	VPADDW       Y7, Y3, Y3
+	VPMADDUBSW   Y8, Y5, Y7
+	VPADDW       Y7, Y4, Y4
+
+quad2Done:
+	MOVQ     R10, DX
+	VPMADDWD ones<>+0(SB), Y1, Y1
+	VPADDD   64(DX), Y1, Y1
+	VMOVDQU  Y1, 64(DX)
+	VPMADDWD ones<>+0(SB), Y2, Y2
+	VPADDD   96(DX), Y2, Y2
+	VMOVDQU  Y2, 96(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPADDD   64(DX), Y3, Y3
+	VMOVDQU  Y3, 64(DX)
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPADDD   96(DX), Y4, Y4
+	VMOVDQU  Y4, 96(DX)
+	ADDQ     $0x20, R11
+	ADDQ     $0x00000080, R10
+	SUBQ     $0x20, R9
+	JNZ      group
+	ADDQ     SI, AX
+	ADDQ     $0x18, pages+16(FP)
+	ADDQ     $0x18, next+56(FP)
+	DECQ     n+24(FP)
+	JNZ      page
 	VZEROUPPER
 	RET
 
@@ -1018,7 +1354,7 @@ done:
 
 // func products4AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·products4AVX2(SB), NOSPLIT, $0-81
+TEXT ·products4AVX2(SB), NOSPLIT, $8-81
 	MOVQ         dots+0(FP), AX
 	MOVQ         width+40(FP), CX
 	MOVQ         q+8(FP), DX
@@ -1029,136 +1365,321 @@ TEXT ·products4AVX2(SB), NOSPLIT, $0-81
 	MOVQ         SI, DI
 	ADDQ         CX, DI
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         stride+72(FP), R13
+	MOVQ         stride+72(FP), R12
 
 page:
 	MOVQ pages+16(FP), R8
-	MOVQ (R8), R11
-	ADDQ off+32(FP), R11
+	MOVQ (R8), R10
+	ADDQ off+32(FP), R10
 	MOVQ next+56(FP), R8
-	MOVQ (R8), R12
-	ADDQ from+64(FP), R12
-	MOVQ rows+48(FP), R10
+	MOVQ (R8), R11
+	ADDQ from+64(FP), R11
+	MOVQ rows+48(FP), R8
+	MOVQ R8, (SP)
 
 group:
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	XORQ  R8, R8
+	CMPQ (SP), $0x08
+	JEQ  one
+	LEAQ (R10)(CX*2), R13
+	XORQ R8, R8
 
-chunk:
+group2Chunk:
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
+	VPXOR   Y4, Y4, Y4
+	VPXOR   Y5, Y5, Y5
 	VPXOR   Y6, Y6, Y6
 	VPXOR   Y7, Y7, Y7
 	VPXOR   Y8, Y8, Y8
-	VPXOR   Y9, Y9, Y9
 	LEAQ    128(R8), R9
 	CMPQ    R9, CX
 	CMOVQGT CX, R9
 
-word:
-	PREFETCHT0   (R12)
-	PREFETCHT0   64(R12)
-	ADDQ         R13, R12
-	VMOVDQU      (R11), Y10
-	ADDQ         $0x20, R11
-	VPAND        Y0, Y10, Y11
-	VPBROADCASTD (DX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD (BX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD (SI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD (DI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y9, Y9
-	VPSRLW       $0x02, Y10, Y11
+group2Word:
+	PREFETCHT0   (R11)
+	LEAQ         (R11)(R12*2), R11
+	VMOVDQU      (R10)(R8*2), Y9
+	VMOVDQU      (R13)(R8*2), Y10
+	VPAND        Y0, Y9, Y11
+	VPAND        Y0, Y10, Y12
+	VPBROADCASTD (DX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y1, Y1
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y2, Y2
+	VPBROADCASTD (BX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y3, Y3
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y4, Y4
+	VPBROADCASTD (SI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y6, Y6
+	VPBROADCASTD (DI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y8, Y8
+	VPSRLW       $0x02, Y9, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 4(DX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 4(BX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 4(SI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 4(DI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y9, Y9
-	VPSRLW       $0x04, Y10, Y11
+	VPSRLW       $0x02, Y10, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD 4(DX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y1, Y1
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y2, Y2
+	VPBROADCASTD 4(BX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y3, Y3
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y4, Y4
+	VPBROADCASTD 4(SI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y6, Y6
+	VPBROADCASTD 4(DI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y8, Y8
+	VPSRLW       $0x04, Y9, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 8(DX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 8(BX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 8(SI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 8(DI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y9, Y9
-	VPSRLW       $0x06, Y10, Y11
+	VPSRLW       $0x04, Y10, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD 8(DX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y1, Y1
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y2, Y2
+	VPBROADCASTD 8(BX)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y3, Y3
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y4, Y4
+	VPBROADCASTD 8(SI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y6, Y6
+	VPBROADCASTD 8(DI)(R8*1), Y13
+	VPMADDUBSW   Y13, Y11, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y13, Y12, Y13
+	VPADDW       Y13, Y8, Y8
+	VPSRLW       $0x06, Y9, Y11
 	VPAND        Y0, Y11, Y11
-	VPBROADCASTD 12(DX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y6, Y6
-	VPBROADCASTD 12(BX)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 12(SI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y8, Y8
-	VPBROADCASTD 12(DI)(R8*1), Y12
-	VPMADDUBSW   Y12, Y11, Y12
-	VPADDW       Y12, Y9, Y9
+	VPSRLW       $0x06, Y10, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD 12(DX)(R8*1), Y9
+	VPMADDUBSW   Y9, Y11, Y10
+	VPADDW       Y10, Y1, Y1
+	VPMADDUBSW   Y9, Y12, Y9
+	VPADDW       Y9, Y2, Y2
+	VPBROADCASTD 12(BX)(R8*1), Y9
+	VPMADDUBSW   Y9, Y11, Y10
+	VPADDW       Y10, Y3, Y3
+	VPMADDUBSW   Y9, Y12, Y9
+	VPADDW       Y9, Y4, Y4
+	VPBROADCASTD 12(SI)(R8*1), Y9
+	VPMADDUBSW   Y9, Y11, Y10
+	VPADDW       Y10, Y5, Y5
+	VPMADDUBSW   Y9, Y12, Y9
+	VPADDW       Y9, Y6, Y6
+	VPBROADCASTD 12(DI)(R8*1), Y9
+	VPMADDUBSW   Y9, Y11, Y10
+	VPADDW       Y10, Y7, Y7
+	VPMADDUBSW   Y9, Y12, Y9
+	VPADDW       Y9, Y8, Y8
 	ADDQ         $0x10, R8
 	CMPQ         R8, R9
-	JLT          word
-	VPMADDWD     Y1, Y6, Y6
-	VPADDD       Y6, Y2, Y2
-	VPMADDWD     Y1, Y7, Y7
-	VPADDD       Y7, Y3, Y3
-	VPMADDWD     Y1, Y8, Y8
-	VPADDD       Y8, Y4, Y4
-	VPMADDWD     Y1, Y9, Y9
-	VPADDD       Y9, Y5, Y5
-	CMPQ         R8, CX
-	JLT          chunk
+	JLT          group2Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	VPMADDWD     ones<>+0(SB), Y2, Y2
+	VPMADDWD     ones<>+0(SB), Y3, Y3
+	VPMADDWD     ones<>+0(SB), Y4, Y4
+	VPMADDWD     ones<>+0(SB), Y5, Y5
+	VPMADDWD     ones<>+0(SB), Y6, Y6
+	VPMADDWD     ones<>+0(SB), Y7, Y7
+	VPMADDWD     ones<>+0(SB), Y8, Y8
+	CMPQ         R8, $0x80
+	JGT          group2Add
 	CMPB         low+80(FP), $0x00
-	JEQ          store
-	VMOVDQU      (AX), Y12
-	VPSLLD       $0x02, Y12, Y12
-	VPADDD       Y12, Y2, Y2
-	VMOVDQU      1024(AX), Y12
-	VPSLLD       $0x02, Y12, Y12
-	VPADDD       Y12, Y3, Y3
-	VMOVDQU      2048(AX), Y12
-	VPSLLD       $0x02, Y12, Y12
-	VPADDD       Y12, Y4, Y4
-	VMOVDQU      3072(AX), Y12
-	VPSLLD       $0x02, Y12, Y12
-	VPADDD       Y12, Y5, Y5
+	JEQ          group2Store
+	VMOVDQU      (AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y1, Y1
+	VMOVDQU      32(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y2, Y2
+	VMOVDQU      1024(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y3, Y3
+	VMOVDQU      1056(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y4, Y4
+	VMOVDQU      2048(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVDQU      2080(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y6, Y6
+	VMOVDQU      3072(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y7, Y7
+	VMOVDQU      3104(AX), Y9
+	VPSLLD       $0x02, Y9, Y9
+	VPADDD       Y9, Y8, Y8
+	JMP          group2Store
 
-store:
-	VMOVDQU Y2, (AX)
+group2Add:
+	VPADDD (AX), Y1, Y1
+	VPADDD 32(AX), Y2, Y2
+	VPADDD 1024(AX), Y3, Y3
+	VPADDD 1056(AX), Y4, Y4
+	VPADDD 2048(AX), Y5, Y5
+	VPADDD 2080(AX), Y6, Y6
+	VPADDD 3072(AX), Y7, Y7
+	VPADDD 3104(AX), Y8, Y8
+
+group2Store:
+	VMOVDQU Y1, (AX)
+	VMOVDQU Y2, 32(AX)
 	VMOVDQU Y3, 1024(AX)
-	VMOVDQU Y4, 2048(AX)
-	VMOVDQU Y5, 3072(AX)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, R10
+	VMOVDQU Y4, 1056(AX)
+	VMOVDQU Y5, 2048(AX)
+	VMOVDQU Y6, 2080(AX)
+	VMOVDQU Y7, 3072(AX)
+	VMOVDQU Y8, 3104(AX)
+	CMPQ    R8, CX
+	JLT     group2Chunk
+	ADDQ    $0x40, AX
+	LEAQ    (R10)(CX*4), R10
+	SUBQ    $0x10, (SP)
 	JNZ     group
-	ADDQ    $0x18, pages+16(FP)
-	ADDQ    $0x18, next+56(FP)
-	DECQ    n+24(FP)
-	JNZ     page
+	JMP     done
+
+one:
+	XORQ R8, R8
+
+group1Chunk:
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
+	VPXOR   Y4, Y4, Y4
+	LEAQ    128(R8), R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+
+group1Word:
+	PREFETCHT0   (R11)
+	ADDQ         R12, R11
+	VMOVDQU      (R10)(R8*2), Y5
+	VPAND        Y0, Y5, Y6
+	VPBROADCASTD (DX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y1, Y1
+	VPBROADCASTD (BX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD (SI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y3, Y3
+	VPBROADCASTD (DI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y4, Y4
+	VPSRLW       $0x02, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 4(DX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y1, Y1
+	VPBROADCASTD 4(BX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 4(SI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y3, Y3
+	VPBROADCASTD 4(DI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y4, Y4
+	VPSRLW       $0x04, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 8(DX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y1, Y1
+	VPBROADCASTD 8(BX)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y2, Y2
+	VPBROADCASTD 8(SI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y3, Y3
+	VPBROADCASTD 8(DI)(R8*1), Y7
+	VPMADDUBSW   Y7, Y6, Y7
+	VPADDW       Y7, Y4, Y4
+	VPSRLW       $0x06, Y5, Y6
+	VPAND        Y0, Y6, Y6
+	VPBROADCASTD 12(DX)(R8*1), Y5
+	VPMADDUBSW   Y5, Y6, Y5
+	VPADDW       Y5, Y1, Y1
+	VPBROADCASTD 12(BX)(R8*1), Y5
+	VPMADDUBSW   Y5, Y6, Y5
+	VPADDW       Y5, Y2, Y2
+	VPBROADCASTD 12(SI)(R8*1), Y5
+	VPMADDUBSW   Y5, Y6, Y5
+	VPADDW       Y5, Y3, Y3
+	VPBROADCASTD 12(DI)(R8*1), Y5
+	VPMADDUBSW   Y5, Y6, Y5
+	VPADDW       Y5, Y4, Y4
+	ADDQ         $0x10, R8
+	CMPQ         R8, R9
+	JLT          group1Word
+	VPMADDWD     ones<>+0(SB), Y1, Y1
+	VPMADDWD     ones<>+0(SB), Y2, Y2
+	VPMADDWD     ones<>+0(SB), Y3, Y3
+	VPMADDWD     ones<>+0(SB), Y4, Y4
+	CMPQ         R8, $0x80
+	JGT          group1Add
+	CMPB         low+80(FP), $0x00
+	JEQ          group1Store
+	VMOVDQU      (AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VMOVDQU      1024(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VMOVDQU      2048(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VMOVDQU      3072(AX), Y5
+	VPSLLD       $0x02, Y5, Y5
+	VPADDD       Y5, Y4, Y4
+	JMP          group1Store
+
+group1Add:
+	VPADDD (AX), Y1, Y1
+	VPADDD 1024(AX), Y2, Y2
+	VPADDD 2048(AX), Y3, Y3
+	VPADDD 3072(AX), Y4, Y4
+
+group1Store:
+	VMOVDQU Y1, (AX)
+	VMOVDQU Y2, 1024(AX)
+	VMOVDQU Y3, 2048(AX)
+	VMOVDQU Y4, 3072(AX)
+	CMPQ    R8, CX
+	JLT     group1Chunk
+	ADDQ    $0x20, AX
+	LEAQ    (R10)(CX*2), R10
+
+done:
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -1168,24 +1689,25 @@ TEXT ·sums4AVX2(SB), NOSPLIT, $0-80
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
-	VPCMPEQW     Y1, Y1, Y1
-	VPSRLW       $0x0f, Y1, Y1
-	MOVQ         CX, DI
-	SHLQ         $0x02, DI
-	MOVQ         stride+72(FP), R12
+	MOVQ         CX, R8
+	SHLQ         $0x02, R8
+	MOVQ         stride+72(FP), R13
 
 page:
 	MOVQ pages+16(FP), DX
-	MOVQ (DX), R10
-	ADDQ off+32(FP), R10
-	MOVQ next+56(FP), DX
 	MOVQ (DX), R11
-	ADDQ from+64(FP), R11
+	ADDQ off+32(FP), R11
+	MOVQ next+56(FP), DX
+	MOVQ (DX), R12
+	ADDQ from+64(FP), R12
 	MOVQ rows+48(FP), SI
-	MOVQ sums+0(FP), R9
-	MOVQ CX, R8
+	MOVQ SI, DI
+	ANDQ $-8, DI
+	MOVQ sums+0(FP), R10
+	MOVQ CX, R9
 
 group:
+	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
 	VPXOR Y3, Y3, Y3
 	VPXOR Y4, Y4, Y4
@@ -1193,151 +1715,262 @@ group:
 	VPXOR Y6, Y6, Y6
 	VPXOR Y7, Y7, Y7
 	VPXOR Y8, Y8, Y8
-	VPXOR Y9, Y9, Y9
-	MOVQ  R10, DX
+	MOVQ  R11, DX
 	XORQ  BX, BX
+	CMPQ  SI, $0x04
+	JEQ   quad0One
 
 quad0:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
-	ADDQ         R12, R11
-	VMOVDQU      (DX), Y10
-	VPAND        Y0, Y10, Y11
-	VPSRLW       $0x02, Y10, Y13
-	VPAND        Y0, Y13, Y13
-	VPBROADCASTD (AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y2, Y2
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y3, Y3
-	VPBROADCASTD 256(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y4, Y4
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y5, Y5
-	VPBROADCASTD 512(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y6, Y6
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 768(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y8, Y8
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y9, Y9
-	ADDQ         CX, DX
-	ADDQ         $0x04, BX
-	CMPQ         BX, SI
+	PREFETCHT0   (R12)
+	LEAQ         (R12)(R13*2), R12
+	VMOVDQU      (DX), Y9
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD (AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 512(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 768(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+	VMOVDQU      (DX)(CX*1), Y9
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD 4(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 260(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 516(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 772(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+	LEAQ         (DX)(CX*2), DX
+	ADDQ         $0x08, BX
+	CMPQ         BX, DI
 	JLT          quad0
-	MOVQ         R9, DX
-	VPMADDWD     Y1, Y2, Y2
-	VPADDD       (DX), Y2, Y2
-	VMOVDQU      Y2, (DX)
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       32(DX), Y3, Y3
-	VMOVDQU      Y3, 32(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       (DX), Y4, Y4
-	VMOVDQU      Y4, (DX)
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       32(DX), Y5, Y5
-	VMOVDQU      Y5, 32(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y6, Y6
-	VPADDD       (DX), Y6, Y6
-	VMOVDQU      Y6, (DX)
-	VPMADDWD     Y1, Y7, Y7
-	VPADDD       32(DX), Y7, Y7
-	VMOVDQU      Y7, 32(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y8, Y8
-	VPADDD       (DX), Y8, Y8
-	VMOVDQU      Y8, (DX)
-	VPMADDWD     Y1, Y9, Y9
-	VPADDD       32(DX), Y9, Y9
-	VMOVDQU      Y9, 32(DX)
-	VPXOR        Y2, Y2, Y2
-	VPXOR        Y3, Y3, Y3
-	VPXOR        Y4, Y4, Y4
-	VPXOR        Y5, Y5, Y5
-	VPXOR        Y6, Y6, Y6
-	VPXOR        Y7, Y7, Y7
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	MOVQ         R10, DX
-	XORQ         BX, BX
+	CMPQ         BX, SI
+	JEQ          quad0Done
+
+quad0One:
+	VMOVDQU      (DX), Y9
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD (AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 512(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 768(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+
+quad0Done:
+	MOVQ     R10, DX
+	VPMADDWD ones<>+0(SB), Y1, Y1
+	VPADDD   (DX), Y1, Y1
+	VMOVDQU  Y1, (DX)
+	VPMADDWD ones<>+0(SB), Y2, Y2
+	VPADDD   32(DX), Y2, Y2
+	VMOVDQU  Y2, 32(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPADDD   (DX), Y3, Y3
+	VMOVDQU  Y3, (DX)
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPADDD   32(DX), Y4, Y4
+	VMOVDQU  Y4, 32(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y5, Y5
+	VPADDD   (DX), Y5, Y5
+	VMOVDQU  Y5, (DX)
+	VPMADDWD ones<>+0(SB), Y6, Y6
+	VPADDD   32(DX), Y6, Y6
+	VMOVDQU  Y6, 32(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y7, Y7
+	VPADDD   (DX), Y7, Y7
+	VMOVDQU  Y7, (DX)
+	VPMADDWD ones<>+0(SB), Y8, Y8
+	VPADDD   32(DX), Y8, Y8
+	VMOVDQU  Y8, 32(DX)
+	VPXOR    Y1, Y1, Y1
+	VPXOR    Y2, Y2, Y2
+	VPXOR    Y3, Y3, Y3
+	VPXOR    Y4, Y4, Y4
+	VPXOR    Y5, Y5, Y5
+	VPXOR    Y6, Y6, Y6
+	VPXOR    Y7, Y7, Y7
+	VPXOR    Y8, Y8, Y8
+	MOVQ     R11, DX
+	XORQ     BX, BX
+	CMPQ     SI, $0x04
+	JEQ      quad2One
 
 quad2:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
-	ADDQ         R12, R11
-	VMOVDQU      (DX), Y10
-	VPSRLW       $0x04, Y10, Y11
-	VPAND        Y0, Y11, Y11
-	VPSRLW       $0x06, Y10, Y13
-	VPAND        Y0, Y13, Y13
-	VPBROADCASTD (AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y2, Y2
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y3, Y3
-	VPBROADCASTD 256(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y4, Y4
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y5, Y5
-	VPBROADCASTD 512(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y6, Y6
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y7, Y7
-	VPBROADCASTD 768(AX)(BX*1), Y10
-	VPMADDUBSW   Y11, Y10, Y12
-	VPADDW       Y12, Y8, Y8
-	VPMADDUBSW   Y13, Y10, Y12
-	VPADDW       Y12, Y9, Y9
-	ADDQ         CX, DX
-	ADDQ         $0x04, BX
-	CMPQ         BX, SI
+	PREFETCHT0   (R12)
+	LEAQ         (R12)(R13*2), R12
+	VMOVDQU      (DX), Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        Y0, Y10, Y10
+	VPSRLW       $0x06, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD (AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 512(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 768(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+	VMOVDQU      (DX)(CX*1), Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        Y0, Y10, Y10
+	VPSRLW       $0x06, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD 4(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 260(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 516(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 772(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+	LEAQ         (DX)(CX*2), DX
+	ADDQ         $0x08, BX
+	CMPQ         BX, DI
 	JLT          quad2
-	MOVQ         R9, DX
-	VPMADDWD     Y1, Y2, Y2
-	VPADDD       64(DX), Y2, Y2
-	VMOVDQU      Y2, 64(DX)
-	VPMADDWD     Y1, Y3, Y3
-	VPADDD       96(DX), Y3, Y3
-	VMOVDQU      Y3, 96(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y4, Y4
-	VPADDD       64(DX), Y4, Y4
-	VMOVDQU      Y4, 64(DX)
-	VPMADDWD     Y1, Y5, Y5
-	VPADDD       96(DX), Y5, Y5
-	VMOVDQU      Y5, 96(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y6, Y6
-	VPADDD       64(DX), Y6, Y6
-	VMOVDQU      Y6, 64(DX)
-	VPMADDWD     Y1, Y7, Y7
-	VPADDD       96(DX), Y7, Y7
-	VMOVDQU      Y7, 96(DX)
-	ADDQ         DI, DX
-	VPMADDWD     Y1, Y8, Y8
-	VPADDD       64(DX), Y8, Y8
-	VMOVDQU      Y8, 64(DX)
-	VPMADDWD     Y1, Y9, Y9
-	VPADDD       96(DX), Y9, Y9
-	VMOVDQU      Y9, 96(DX)
-	ADDQ         $0x20, R10
-	ADDQ         $0x00000080, R9
-	SUBQ         $0x20, R8
-	JNZ          group
-	ADDQ         SI, AX
-	ADDQ         $0x18, pages+16(FP)
-	ADDQ         $0x18, next+56(FP)
-	DECQ         n+24(FP)
-	JNZ          page
+	CMPQ         BX, SI
+	JEQ          quad2Done
+
+quad2One:
+	VMOVDQU      (DX), Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        Y0, Y10, Y10
+	VPSRLW       $0x06, Y9, Y12
+	VPAND        Y0, Y12, Y12
+	VPBROADCASTD (AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y1, Y1
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y2, Y2
+	VPBROADCASTD 256(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y4, Y4
+	VPBROADCASTD 512(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y5, Y5
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y6, Y6
+	VPBROADCASTD 768(AX)(BX*1), Y9
+	VPMADDUBSW   Y10, Y9, Y11
+	VPADDW       Y11, Y7, Y7
+	VPMADDUBSW   Y12, Y9, Y11
+	VPADDW       Y11, Y8, Y8
+
+quad2Done:
+	MOVQ     R10, DX
+	VPMADDWD ones<>+0(SB), Y1, Y1
+	VPADDD   64(DX), Y1, Y1
+	VMOVDQU  Y1, 64(DX)
+	VPMADDWD ones<>+0(SB), Y2, Y2
+	VPADDD   96(DX), Y2, Y2
+	VMOVDQU  Y2, 96(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPADDD   64(DX), Y3, Y3
+	VMOVDQU  Y3, 64(DX)
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPADDD   96(DX), Y4, Y4
+	VMOVDQU  Y4, 96(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y5, Y5
+	VPADDD   64(DX), Y5, Y5
+	VMOVDQU  Y5, 64(DX)
+	VPMADDWD ones<>+0(SB), Y6, Y6
+	VPADDD   96(DX), Y6, Y6
+	VMOVDQU  Y6, 96(DX)
+	ADDQ     R8, DX
+	VPMADDWD ones<>+0(SB), Y7, Y7
+	VPADDD   64(DX), Y7, Y7
+	VMOVDQU  Y7, 64(DX)
+	VPMADDWD ones<>+0(SB), Y8, Y8
+	VPADDD   96(DX), Y8, Y8
+	VMOVDQU  Y8, 96(DX)
+	ADDQ     $0x20, R11
+	ADDQ     $0x00000080, R10
+	SUBQ     $0x20, R9
+	JNZ      group
+	ADDQ     SI, AX
+	ADDQ     $0x18, pages+16(FP)
+	ADDQ     $0x18, next+56(FP)
+	DECQ     n+24(FP)
+	JNZ      page
 	VZEROUPPER
 	RET
 

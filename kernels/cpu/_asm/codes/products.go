@@ -83,8 +83,8 @@ func (p *pages) fetch() {
 	ADDQ(p.stride, p.ahead)
 }
 
-// productsAVX2 takes 8 tokens at a time, a lane each: a vector of 32 bytes is
-// their words of 16 channels, and (v>>2i)&3 is 4 consecutive channels of each
+// productsAVX2 takes 16 tokens at a time, a lane each: a vector of 32 bytes is 8
+// tokens' words of 16 channels, and (v>>2i)&3 is 4 consecutive channels of each
 // token, to be multiplied with those of a query in every lane. 16-bit sums hold
 // 128 channels (2·32·127·3 < 2^15).
 func productsAVX2(nq int) {
@@ -95,66 +95,111 @@ func productsAVX2(nq int) {
 	q := rowPointers(nq, Load(Param("q"), GP64()), width)
 	mask := YMM()
 	VPBROADCASTD(consts.pair[0], mask)
-	ones := YMM()
-	VPCMPEQW(ones, ones, ones)
-	VPSRLW(Imm(15), ones, ones)
-	wide, narrow := ymms(nq), ymms(nq)
-	at, end, groups := GP64(), GP64(), GP64()
-
+	at, end := GP64(), GP64()
 	each(func(p *pages) {
-		MOVQ(arg("rows"), groups)
+		// The rows left are counted in the argument: registers are scarce.
+		r := GP64()
+		MOVQ(arg("rows"), r)
+		left := AllocLocal(8)
+		MOVQ(r, left)
 		Label("group")
-		zero(wide)
-		XORQ(at, at)
-		Label("chunk")
-		zero(narrow)
-		LEAQ(Mem{Base: at, Disp: 128}, end)
-		CMPQ(end, width)
-		CMOVQGT(width, end)
-		Label("word")
-		p.fetch()
-		v, x, t := YMM(), YMM(), YMM()
-		VMOVDQU(Mem{Base: p.plane}, v)
-		ADDQ(Imm(32), p.plane)
-		for i := range 4 {
-			if i == 0 {
-				VPAND(mask, v, x)
-			} else {
-				VPSRLW(Imm(uint64(2*i)), v, x)
-				VPAND(mask, x, x)
-			}
-			for j := range nq {
-				VPBROADCASTD(Mem{Base: q[j], Index: at, Scale: 1, Disp: 4 * i}, t)
-				VPMADDUBSW(t, x, t)
-				VPADDW(t, narrow[j], narrow[j])
-			}
-		}
-		ADDQ(Imm(16), at)
-		CMPQ(at, end)
-		JLT(LabelRef("word"))
-		for j := range nq {
-			VPMADDWD(ones, narrow[j], narrow[j])
-			VPADDD(narrow[j], wide[j], wide[j])
-		}
-		CMPQ(at, width)
-		JLT(LabelRef("chunk"))
-		CMPB(arg("low"), Imm(0))
-		JEQ(LabelRef("store"))
-		for j := range nq {
-			VMOVDQU(Mem{Base: dots, Disp: 4 * rowStride * j}, t)
-			VPSLLD(Imm(2), t, t)
-			VPADDD(t, wide[j], wide[j])
-		}
-		Label("store")
-		for j := range nq {
-			VMOVDQU(wide[j], Mem{Base: dots, Disp: 4 * rowStride * j})
-		}
-		ADDQ(Imm(32), dots)
-		SUBQ(Imm(8), groups)
+		CMPQ(left, Imm(8))
+		JEQ(LabelRef("one"))
+		group(p, nq, 2, q, dots, width, at, end, mask)
+		SUBQ(Imm(16), left)
 		JNZ(LabelRef("group"))
+		JMP(LabelRef("done"))
+		Label("one")
+		group(p, nq, 1, q, dots, width, at, end, mask)
+		Label("done")
 	})
 	VZEROUPPER()
 	RET()
+}
+
+// group multiplies 8 or 16 tokens, and leaves the plane and dots behind them.
+func group(p *pages, nq, n int, q []reg.Register, dots, width, at, end reg.Register, mask reg.VecVirtual) {
+	name := fmt.Sprintf("group%d", n)
+	acc := ymms(n * nq)
+	second := GP64()
+	if n == 2 {
+		LEAQ(Mem{Base: p.plane, Index: width, Scale: 2}, second)
+	}
+	XORQ(at, at)
+	Label(name + "Chunk")
+	zero(acc)
+	LEAQ(Mem{Base: at, Disp: 128}, end)
+	CMPQ(end, width)
+	CMOVQGT(width, end)
+	Label(name + "Word")
+	PREFETCHT0(Mem{Base: p.ahead})
+	if n == 2 {
+		LEAQ(Mem{Base: p.ahead, Index: p.stride, Scale: 2}, p.ahead)
+	} else {
+		ADDQ(p.stride, p.ahead)
+	}
+	v, x := ymms(n), ymms(n)
+	for h, base := range []reg.Register{p.plane, second}[:n] {
+		VMOVDQU(Mem{Base: base, Index: at, Scale: 2}, v[h])
+	}
+	for i := range 4 {
+		for h := range n {
+			if i == 0 {
+				VPAND(mask, v[h], x[h])
+			} else {
+				VPSRLW(Imm(uint64(2*i)), v[h], x[h])
+				VPAND(mask, x[h], x[h])
+			}
+		}
+		for j := range nq {
+			w := YMM()
+			VPBROADCASTD(Mem{Base: q[j], Index: at, Scale: 1, Disp: 4 * i}, w)
+			for h := range n {
+				t := w
+				if h+1 < n {
+					t = YMM()
+				}
+				VPMADDUBSW(w, x[h], t)
+				VPADDW(t, acc[n*j+h], acc[n*j+h])
+			}
+		}
+	}
+	ADDQ(Imm(16), at)
+	CMPQ(at, end)
+	JLT(LabelRef(name + "Word"))
+	for j := range nq {
+		for h := range n {
+			VPMADDWD(consts.ones, acc[n*j+h], acc[n*j+h])
+		}
+	}
+	// The first chunk sets the products or adds to four times what is there, the
+	// others add.
+	each := func(f func(a reg.VecVirtual, m Mem)) {
+		for j := range nq {
+			for h := range n {
+				f(acc[n*j+h], Mem{Base: dots, Disp: 4*rowStride*j + 32*h})
+			}
+		}
+	}
+	CMPQ(at, Imm(128))
+	JGT(LabelRef(name + "Add"))
+	CMPB(arg("low"), Imm(0))
+	JEQ(LabelRef(name + "Store"))
+	t := YMM()
+	each(func(a reg.VecVirtual, m Mem) {
+		VMOVDQU(m, t)
+		VPSLLD(Imm(2), t, t)
+		VPADDD(t, a, a)
+	})
+	JMP(LabelRef(name + "Store"))
+	Label(name + "Add")
+	each(func(a reg.VecVirtual, m Mem) { VPADDD(m, a, a) })
+	Label(name + "Store")
+	each(func(a reg.VecVirtual, m Mem) { VMOVDQU(a, m) })
+	CMPQ(at, width)
+	JLT(LabelRef(name + "Chunk"))
+	ADDQ(Imm(uint64(32*n)), dots)
+	LEAQ(Mem{Base: p.plane, Index: width, Scale: uint8(2 * n)}, p.plane)
 }
 
 // productsAVX512 takes 16 tokens at a time: a register of 64 bytes is the words of
@@ -269,20 +314,19 @@ func sumsAVX2(nq int) {
 	p, width := Load(Param("p"), GP64()), Load(Param("width"), GP64())
 	mask := YMM()
 	VPBROADCASTD(consts.pair[0], mask)
-	ones := YMM()
-	VPCMPEQW(ones, ones, ones)
-	VPSRLW(Imm(15), ones, ones)
 	pairs := 2
 	if nq == 1 {
 		pairs = 4
 	}
 	acc := ymms(pairs * nq)
-	at, row, rows := GP64(), GP64(), GP64()
+	at, row, rows, even := GP64(), GP64(), GP64(), GP64()
 	stride, left, out := GP64(), GP64(), GP64() // bytes between vectors' sums; channels left
 	MOVQ(width, stride)
 	SHLQ(Imm(2), stride)
 	each(func(pg *pages) {
 		MOVQ(arg("rows"), rows)
+		MOVQ(rows, even)
+		ANDQ(I8(-8), even)
 		MOVQ(arg("sums"), out)
 		MOVQ(width, left)
 		Label("group")
@@ -291,36 +335,52 @@ func sumsAVX2(nq int) {
 			MOVQ(pg.plane, at)
 			XORQ(row, row)
 			loop := fmt.Sprintf("quad%d", first)
-			Label(loop)
-			pg.fetch()
-			v, w, t := YMM(), YMM(), YMM()
-			x := ymms(pairs)
-			VMOVDQU(Mem{Base: at}, v)
-			for i := range x {
-				if shift := 2 * (first + i); shift == 0 {
-					VPAND(mask, v, x[i])
-				} else {
-					VPSRLW(Imm(uint64(shift)), v, x[i])
-					VPAND(mask, x[i], x[i])
+			quad := func(off int, index reg.Register) {
+				v, w, t := YMM(), YMM(), YMM()
+				x := ymms(pairs)
+				m := Mem{Base: at}
+				if index != nil {
+					m = m.Idx(index, 1)
 				}
-			}
-			for j := range nq {
-				VPBROADCASTD(Mem{Base: p, Index: row, Scale: 1, Disp: rowStride * j}, w)
+				VMOVDQU(m, v)
 				for i := range x {
-					VPMADDUBSW(x[i], w, t)
-					VPADDW(t, acc[j*pairs+i], acc[j*pairs+i])
+					if shift := 2 * (first + i); shift == 0 {
+						VPAND(mask, v, x[i])
+					} else {
+						VPSRLW(Imm(uint64(shift)), v, x[i])
+						VPAND(mask, x[i], x[i])
+					}
+				}
+				for j := range nq {
+					VPBROADCASTD(Mem{Base: p, Index: row, Scale: 1, Disp: rowStride*j + off}, w)
+					for i := range x {
+						VPMADDUBSW(x[i], w, t)
+						VPADDW(t, acc[j*pairs+i], acc[j*pairs+i])
+					}
 				}
 			}
-			ADDQ(width, at)
-			ADDQ(Imm(4), row)
-			CMPQ(row, rows)
+			CMPQ(rows, Imm(4))
+			JEQ(LabelRef(loop + "One"))
+			Label(loop)
+			PREFETCHT0(Mem{Base: pg.ahead})
+			LEAQ(Mem{Base: pg.ahead, Index: pg.stride, Scale: 2}, pg.ahead)
+			quad(0, nil)
+			quad(4, width)
+			LEAQ(Mem{Base: at, Index: width, Scale: 2}, at)
+			ADDQ(Imm(8), row)
+			CMPQ(row, even)
 			JLT(LabelRef(loop))
+			CMPQ(row, rows)
+			JEQ(LabelRef(loop + "Done"))
+			Label(loop + "One")
+			quad(0, nil)
+			Label(loop + "Done")
 			o := GP64()
 			MOVQ(out, o)
 			for j := range nq {
-				for i := range x {
+				for i := range pairs {
 					a, m := acc[j*pairs+i], Mem{Base: o, Disp: 32 * (first + i)}
-					VPMADDWD(ones, a, a)
+					VPMADDWD(consts.ones, a, a)
 					VPADDD(m, a, a)
 					VMOVDQU(a, m)
 				}
@@ -470,6 +530,19 @@ func zmms(n int) []reg.VecVirtual {
 }
 
 // consts are the masks of a byte's bit pairs.
-var consts = struct{ pair [4]Mem }{[4]Mem{
-	bytes("pair0", 0x03030303), bytes("pair1", 0x0c0c0c0c), bytes("pair2", 0x30303030), bytes("pair3", 0xc0c0c0c0),
-}}
+var consts = struct {
+	pair [4]Mem
+	ones Mem // 16-bit, a register of them
+}{
+	[4]Mem{bytes("pair0", 0x03030303), bytes("pair1", 0x0c0c0c0c), bytes("pair2", 0x30303030), bytes("pair3", 0xc0c0c0c0)},
+	words("ones", 0x00010001),
+}
+
+// words is a register's worth of x.
+func words(name string, x uint32) Mem {
+	m := GLOBL(name, 8|16)
+	for i := range 16 {
+		DATA(4*i, U32(x))
+	}
+	return m
+}
