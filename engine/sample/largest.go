@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/cpu/vec"
 )
 
 type candidate struct {
@@ -23,6 +24,31 @@ func byRank(a, b candidate) int {
 }
 
 func sortBest(c []candidate) { slices.SortFunc(c, byRank) }
+
+// largest fills buf with the k best possible tokens of a row, best first. The
+// k-th largest of the maxima of small groups is a floor below which none of the k
+// best lies, and only few tokens reach it.
+func (s *Sampler) largest(logits []float32, k int) {
+	n := vec.Groups(len(logits))
+	if k > n/8 { // then most groups would have one
+		s.buf = largest(logits, k, s.buf)
+		return
+	}
+	s.groups = slices.Grow(s.groups[:0], n)[:n]
+	s.vec.GroupMax(s.groups, logits)
+	s.buf = largest(s.groups, k, s.buf)
+	if len(s.buf) < k {
+		s.buf = largest(logits, k, s.buf)
+		return
+	}
+	s.reach = vec.AtLeast(s.reach[:0], logits, s.groups, s.buf[k-1].logit)
+	s.buf = s.buf[:0]
+	for _, i := range s.reach {
+		s.buf = append(s.buf, candidate{token: terse.Token(i), logit: logits[i]})
+	}
+	sortBest(s.buf)
+	s.buf = s.buf[:k]
+}
 
 // largest gives the k best possible tokens of a row, best first, in buf. It
 // keeps the k best so far as a heap with the worst on top: most tokens of a row

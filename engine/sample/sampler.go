@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/kernels/cpu/vec"
 )
 
 // Below this temperature the largest logit wins all but impossible draws, and
@@ -23,9 +25,23 @@ type Sampler struct {
 	history   []occurrence
 
 	changed []weighted // logits as they were, to be put back
+	tools
+}
+
+// tools are the kernels and what is kept so as not to allocate.
+type tools struct {
+	vec     *vec.Kernels
+	weights []float32 // of one block of tokens
+	blocks  []float64 // their sums
+	bins    []float64 // sums of weights by size
+	groups  []float32 // largest logits of small groups
+	reach   []int32   // tokens that may be among the best
 	buf     []candidate
-	blocks  []float64
 	top     []terse.Logprob
+}
+
+func newTools() tools {
+	return tools{vec: vec.For(cpu.Best()), weights: make([]float32, blockSize)}
 }
 
 type weighted struct {
@@ -41,7 +57,7 @@ type occurrence struct {
 
 // New makes the sampler of a request.
 func New(p terse.Sampling, prompt []terse.Token) *Sampler {
-	s := &Sampler{p: p}
+	s := &Sampler{p: p, tools: newTools()}
 	s.p.MinP = min(p.MinP, 1) // the most likely token always passes
 	for t, v := range p.LogitBias {
 		s.bias = append(s.bias, weighted{t, v})
@@ -67,7 +83,7 @@ func (s *Sampler) Next(logits []float32, n int) (terse.Token, terse.Scored) {
 	var scored terse.Scored
 	var d distribution
 	if s.p.Logprobs >= 0 {
-		d = distributionOf(logits)
+		d = s.distributionOf(logits)
 		scored.Top = s.mostLikely(logits, d, s.p.Logprobs)
 	}
 	s.adjust(logits)
@@ -141,32 +157,18 @@ func (s *Sampler) restore(logits []float32) {
 
 // pick chooses a token for the random number u of [0, 1).
 func (s *Sampler) pick(logits []float32, u float64) terse.Token {
-	best := argmax(logits)
+	best := s.vec.ArgMax(logits)
 	if !(s.p.Temperature >= greedyBelow) || !(logits[best] > float32(math.Inf(-1))) {
 		return terse.Token(best)
 	}
 	w := weights{max: float64(logits[best]), scale: 1 / float64(s.p.Temperature)}
 	topK := s.p.TopK > 0 && s.p.TopK < len(logits)
-	topP := s.p.TopP > 0 && s.p.TopP < 1
-	if !topK && !topP && !(s.p.MinP > 0) {
-		return s.drawAny(logits, w, u)
+	switch {
+	case topK:
+		total := s.gatherTopK(logits, w)
+		return draw(s.nucleus(total, 0), u)
+	case s.topP() || s.p.MinP > 0:
+		return s.drawLikely(logits, w, u)
 	}
-	var total float64
-	if topK {
-		total = s.gatherTopK(logits, w)
-	} else {
-		total = s.gatherTopP(logits, w)
-	}
-	return draw(s.nucleus(total), u)
-}
-
-// argmax is the lowest index of the largest number; 0 if there is no number.
-func argmax(logits []float32) int {
-	best, at := float32(math.Inf(-1)), 0
-	for i, l := range logits {
-		if l > best {
-			best, at = l, i
-		}
-	}
-	return at
+	return s.drawAny(logits, w, u)
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/kernels/cpu/vec"
 )
 
 var (
@@ -369,6 +371,50 @@ func TestLargestAgreesWithSorting(t *testing.T) {
 	}
 }
 
+// The short cut over groups gives the same, with few and with many equals, and
+// with fewer possible tokens than asked for.
+func TestLargestOfALongRow(t *testing.T) {
+	s := New(terse.Sampling{}, nil)
+	for seed := range uint64(20) {
+		logits := randomLogits(seed, 5000+int(seed), 1)
+		for i := range logits {
+			switch {
+			case seed%4 == 1:
+				logits[i] = float32(math.Round(float64(logits[i]) * 4))
+			case seed%4 == 2 && i%70 != 3:
+				logits[i] = -inf
+			case seed%4 == 3 && i%3 == 0:
+				logits[i] = nan
+			}
+		}
+		for _, k := range []int{1, 2, 7, 39} {
+			s.largest(logits, k)
+			require.Equal(t, largest(logits, k, nil), s.buf)
+		}
+	}
+}
+
+// Which instructions a machine has decides no draw.
+func TestLevelsDrawTheSame(t *testing.T) {
+	for name, p := range samplings {
+		logits := randomLogits(8, 3000, 2)
+		var want []terse.Token
+		for _, l := range cpu.Levels() {
+			s := New(p, nil)
+			s.vec = vec.For(l)
+			var got []terse.Token
+			for n := range 100 {
+				token, _ := s.Next(logits, n)
+				got = append(got, token)
+			}
+			if want == nil {
+				want = got
+			}
+			require.Equal(t, want, got, "%s, %v", name, l)
+		}
+	}
+}
+
 func TestNextAllocatesNothing(t *testing.T) {
 	for name, p := range samplings {
 		p.Logprobs = 5
@@ -389,11 +435,18 @@ func TestNextAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkNext(b *testing.B) {
-	logits := randomLogits(1, 128_256, 3)
-	for _, name := range []string{"greedy", "plain", "top-k", "top-p", "everything"} {
+	for _, name := range []string{"greedy", "plain", "top-k", "top-p", "top-p of flat logits", "min-p", "everything", "logprobs"} {
 		b.Run(name, func(b *testing.B) {
-			p := samplings[name]
+			p, spread := samplings[name], 3.0
 			p.Logprobs = -1
+			switch name {
+			case "top-p of flat logits":
+				p, spread = samplings["top-p"], 0.5
+				p.Logprobs = -1
+			case "logprobs":
+				p.Logprobs = 5
+			}
+			logits := randomLogits(1, 128_256, spread)
 			s := New(p, nil)
 			b.ReportAllocs()
 			n := 0

@@ -15,14 +15,15 @@ type distribution struct {
 	logSum float64 // log of the sum of exp(logit - max)
 }
 
-func distributionOf(logits []float32) distribution {
-	w := weights{max: float64(logits[argmax(logits)]), scale: 1}
+func (s *Sampler) distributionOf(logits []float32) distribution {
+	w := weights{max: float64(s.vec.Max(logits)), scale: 1}
 	if !(w.max > math.Inf(-1)) {
 		return distribution{max: math.Inf(-1)}
 	}
 	var sum float64
-	for _, l := range logits {
-		sum += w.of(l)
+	for from := 0; from < len(logits); from += blockSize {
+		_, part := s.block(logits, w, from)
+		sum += part
 	}
 	return distribution{max: w.max, logSum: math.Log(sum)}
 }
@@ -50,7 +51,7 @@ func (s *Sampler) mostLikely(logits []float32, d distribution, n int) []terse.Lo
 	if n <= 0 {
 		return nil
 	}
-	s.buf = largest(logits, n, s.buf)
+	s.largest(logits, n)
 	s.top = s.top[:0]
 	for _, c := range s.buf {
 		s.top = append(s.top, terse.Logprob{Token: c.token, Logprob: d.logprob(c.logit)})
@@ -61,8 +62,8 @@ func (s *Sampler) mostLikely(logits []float32, d distribution, n int) []terse.Lo
 // Score gives the log-probability of token under logits, and of the topN most
 // likely ones; topN < 1 gives none.
 func Score(logits []float32, token terse.Token, topN int) terse.Scored {
-	d := distributionOf(logits)
-	var s Sampler
+	s := Sampler{tools: newTools()}
+	d := s.distributionOf(logits)
 	return terse.Scored{
 		Logprob: terse.Logprob{Token: token, Logprob: d.logprobOf(logits, token)},
 		Top:     s.mostLikely(logits, d, topN),

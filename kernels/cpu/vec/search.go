@@ -48,6 +48,23 @@ func (k *Kernels) GroupMax(dst, x []float32) {
 	}
 }
 
+// AtLeast appends to dst the indices of the elements of x that are floor or more,
+// in no particular order; groups is x's GroupMax.
+func AtLeast(dst []int32, x, groups []float32, floor float32) []int32 {
+	for g, m := range groups[:Groups(len(x))] {
+		if !(m >= floor) {
+			continue
+		}
+		from := g / groupsOfRun * runSize
+		for i := from + g%groupsOfRun; i < min(from+runSize, len(x)); i += groupsOfRun {
+			if x[i] >= floor {
+				dst = append(dst, int32(i))
+			}
+		}
+	}
+	return dst
+}
+
 const (
 	runSize     = 256
 	groupsOfRun = 16

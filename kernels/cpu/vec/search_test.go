@@ -20,6 +20,15 @@ func argMaxPlain(x []float32) int {
 	return at
 }
 
+func atLeastPlain(x []float32, floor float32) (at []int32) {
+	for i, v := range x {
+		if v >= floor {
+			at = append(at, int32(i))
+		}
+	}
+	return at
+}
+
 func TestMaxAndArgMax(t *testing.T) {
 	eachLevel(t, func(t *testing.T, k, twin *Kernels) {
 		check := func(x []float32) {
@@ -33,6 +42,13 @@ func TestMaxAndArgMax(t *testing.T) {
 			got, want := make([]float32, Groups(len(x))), make([]float32, Groups(len(x)))
 			k.GroupMax(got, x)
 			twin.GroupMax(want, x)
+			for _, floor := range []float32{-2, 0.5, inf} {
+				among := AtLeast(nil, x, got, floor)
+				slices.Sort(among)
+				if all := atLeastPlain(x, floor); !slices.Equal(among, all) {
+					t.Fatalf("of %d, at least %g are %v, want %v", len(x), floor, among, all)
+				}
+			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("the groups' largest of %d are %v, want %v", len(x), got, want)
 			}
