@@ -7,26 +7,28 @@ import (
 )
 
 // recall lists "key number: value" lines up to the length, within one line, and
-// asks for the first: the one that is furthest away.
+// asks for one of them, anywhere. (The first ones a format may keep exactly.)
 func (a *author) recall(rng *rand.Rand, length int) (question, error) {
-	key, value := newKey(rng), newValue(rng)
-	asked := map[string]bool{key: true}
-	lines := []string{key + ": " + value + "\n"}
-	ask := "Value of " + key + "?"
-	for {
-		q, err := a.turn(strings.Join(lines, "")+ask, value)
+	where := rng.Float64()
+	var keys, values []string
+	var lines strings.Builder
+	listed := map[string]bool{}
+	for missing := 1; ; {
+		for range missing {
+			key, value := newKey(rng), newValue(rng)
+			if !listed[key] {
+				listed[key] = true
+				keys, values = append(keys, key), append(values, value)
+				fmt.Fprintf(&lines, "%s: %s\n", key, value)
+			}
+		}
+		asked := int(where * float64(len(keys)))
+		q, err := a.turn(lines.String()+"Value of "+keys[asked]+"?", values[asked])
 		if err != nil {
 			return question{}, err
 		}
-		missing := (length - len(q.prompt)) * len(lines) / len(q.prompt)
-		if missing <= 0 {
+		if missing = (length - len(q.prompt)) * len(keys) / len(q.prompt); missing <= 0 {
 			return q, nil
-		}
-		for range missing {
-			if key = newKey(rng); !asked[key] {
-				asked[key] = true
-				lines = append(lines, key+": "+newValue(rng)+"\n")
-			}
 		}
 	}
 }
