@@ -26,6 +26,7 @@ type Session struct {
 	view    *quant.View
 	batch   model.Batch
 	scratch model.Scratch
+	stats   model.Stats
 	pos     int
 	limit   int
 }
@@ -65,7 +66,8 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 		s.batch.WantAll(len(tokens))
 	}
 	s.pos += len(tokens)
-	logits, _, err := s.model.Forward(s.runner, &s.batch, &s.scratch)
+	logits, stats, err := s.model.Forward(s.runner, &s.batch, &s.scratch)
+	s.stats.Quantise += stats.Quantise
 	return logits, err
 }
 
@@ -75,6 +77,9 @@ func (s *Session) Prompt(n int) { s.view.PromptLen = n }
 
 // View is the session's cache.
 func (s *Session) View() *quant.View { return s.view }
+
+// Stats says where the time of all steps so far went.
+func (s *Session) Stats() model.Stats { return s.stats }
 
 // Len is the number of tokens so far.
 func (s *Session) Len() int { return s.pos }
