@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"math"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/kernels/cpu/fused"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/kernels/ref"
 )
 
@@ -96,5 +100,43 @@ func TestKernels(t *testing.T) {
 	o.Filter = regexp.MustCompile("nothing")
 	if _, err := Kernels(context.Background(), o); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("no kernel: %v", err)
+	}
+}
+
+// The control computes attention: over int8 it is off by about a hundredth.
+func TestFusedDecode(t *testing.T) {
+	for _, level := range cpu.Levels() {
+		for bits, bound := range map[int]float64{4: 0.15, 8: 0.015} {
+			a := cases.Attention{HeadDim: 64, Group: 3, Heads: 2, Rows: 1, Tokens: 4096}
+			layout := fused.NewLayout(a.HeadDim, bits)
+			d := newFusedDecode(a, level, &layout)
+			d.run(ref.New(2))
+			r := rand.New(rand.NewPCG(1, 1))
+			k, v := cases.Gaussian(r, fusedPage*a.HeadDim), cases.Gaussian(r, fusedPage*a.HeadDim)
+			var q []float32 // the last vector of the last head, whose output is still there
+			for range a.Heads {
+				q = cases.Gaussian(r, a.Group*a.HeadDim)[(a.Group-1)*a.HeadDim:]
+			}
+			want, sum := make([]float64, a.HeadDim), 0.0
+			for tok := range fusedPage { // all pages are the same
+				var score float64
+				for c := range q {
+					score += float64(q[c]) * float64(k[tok*a.HeadDim+c])
+				}
+				w := math.Exp(score / math.Sqrt(float64(a.HeadDim)))
+				sum += w
+				for c := range want {
+					want[c] += w * float64(v[tok*a.HeadDim+c])
+				}
+			}
+			var off, size float64
+			for c := range want {
+				off += math.Pow(want[c]/sum-float64(d.out[c]), 2)
+				size += math.Pow(want[c]/sum, 2)
+			}
+			if e := math.Sqrt(off / size); !(e < bound) {
+				t.Errorf("%v, int%d: off by %.3f of the output", level, bits, e)
+			}
+		}
 	}
 }

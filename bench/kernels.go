@@ -94,7 +94,7 @@ func Kernels(ctx context.Context, o KernelOptions) (*KernelReport, error) {
 // selected are the works that the filter wants, with those they are compared
 // with.
 func selected(o KernelOptions) []cases.Work {
-	all := append(cases.Works(), controls()...)
+	all := append(cases.Works(), controls(o.Level)...)
 	want := map[string]bool{}
 	for _, w := range all {
 		if o.Filter == nil || o.Filter.MatchString(w.Name) {

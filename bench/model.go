@@ -37,7 +37,8 @@ type ModelRow struct {
 	High    float64       `json:"quartile3"`
 	Median  time.Duration `json:"median_ns"` // of a prompt or of a token
 	Samples int           `json:"samples"`
-	Allocs  float64       `json:"allocations"` // of a decode step
+	Coding  float64       `json:"coding"`      // prefill: the share of the time spent on storing and coding K and V
+	Allocs  int           `json:"allocations"` // of a decode step, on average
 }
 
 // ModelReport is what a run of Decode found.
@@ -114,7 +115,7 @@ func (o *ModelOptions) prefills(ctx context.Context, r *ModelReport) error {
 		format string
 		n      int
 	}
-	times := map[key][]float64{}
+	times, coding := map[key][]float64{}, map[key]time.Duration{}
 	for round := range o.Rounds {
 		for _, n := range o.Prompts {
 			for _, format := range o.Formats {
@@ -139,12 +140,19 @@ func (o *ModelOptions) prefills(ctx context.Context, r *ModelReport) error {
 				}
 				k := key{format, n}
 				times[k] = append(times[k], float64(time.Since(start).Nanoseconds()))
+				coding[k] += s.Stats().Quantise
 			}
 		}
 	}
 	for _, n := range o.Prompts {
 		for _, format := range o.Formats {
-			r.Rows = append(r.Rows, rowOf(format, "prefill", n, n, times[key{format, n}]))
+			k := key{format, n}
+			row := rowOf(format, "prefill", n, n, times[k])
+			for _, t := range times[k] {
+				row.Coding += t
+			}
+			row.Coding = float64(coding[k]) / row.Coding
+			r.Rows = append(r.Rows, row)
 		}
 	}
 	return nil
@@ -194,7 +202,7 @@ func (o *ModelOptions) decodes(ctx context.Context, r *ModelReport) error {
 	}
 	for _, d := range all {
 		row := rowOf(d.format, "decode", d.depth, 1, d.times)
-		row.Allocs = float64(d.allocs) / float64(d.steps)
+		row.Allocs = int(d.allocs) / d.steps // what the runtime does now and then is less than one
 		r.Rows = append(r.Rows, row)
 	}
 	return nil

@@ -106,14 +106,16 @@ func (r *ModelReport) JSON(w io.Writer) error { return writeJSON(w, r) }
 func (r *ModelReport) Table(w io.Writer) error {
 	fmt.Fprintf(w, "%v\nmodel %s\n\n", r.Machine, r.Name)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "test\ttokens\tkv\ttokens/s\tquartiles\ta prompt or token\tallocations\tsamples")
+	fmt.Fprintln(t, "test\ttokens\tkv\ttokens/s\tquartiles\ta prompt or token\tcoding\tallocations\tsamples")
 	for _, row := range r.Rows {
-		allocs := ""
+		coding, allocs := "", ""
 		if row.Test == "decode" {
-			allocs = number(row.Allocs)
+			allocs = fmt.Sprint(row.Allocs)
+		} else {
+			coding = fmt.Sprintf("%.1f%%", 100*row.Coding)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s-%s\t%s\t%s\t%d\n", row.Test, row.Tokens, row.Format,
-			number(row.Rate), number(row.Low), number(row.High), span(row.Median), allocs, row.Samples)
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s-%s\t%s\t%s\t%s\t%d\n", row.Test, row.Tokens, row.Format,
+			number(row.Rate), number(row.Low), number(row.High), span(row.Median), coding, allocs, row.Samples)
 	}
 	return t.Flush()
 }

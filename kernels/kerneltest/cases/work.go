@@ -32,7 +32,8 @@ type Work struct {
 // several times the last-level cache of a machine's share.
 const coldBytes = 192 << 20
 
-func copies(size int) int { return min(48, 1+coldBytes/max(1, size)) }
+// Copies is how many copies of size bytes runs take turns over.
+func Copies(size int) int { return min(48, 1+coldBytes/max(1, size)) }
 
 // Works are all of them.
 func Works() []Work {
@@ -55,22 +56,32 @@ func Works() []Work {
 	} {
 		all = append(all, l.work())
 	}
+	for _, a := range Attentions() {
+		all = append(all, a.Work())
+	}
+	return append(append(all, elementwise()...), pages()...)
+}
+
+// Attentions are the shapes of attention that are timed.
+func Attentions() []Attention {
+	var all []Attention
 	for _, d := range []int{128, 64} {
 		for _, n := range []int{16384, 32768} {
-			for _, f := range []Format{{"f16", true}, {"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}, {"hack", false}, {"hack:v2", false}} {
-				if (n > 16384 || d == 64) && f.Name != "f16" && f != (Format{"hq2", true}) && f.Name != "hq3" {
-					continue
-				}
-				all = append(all, Attention{f, d, 4, 8, 1, n}.work())
+			formats := []Format{{"f16", true}, {"hq2", true}, {"hq3", true}}
+			if d == 128 && n == 16384 {
+				formats = append(formats, Format{"hq2", false}, Format{"hq4", true}, Format{"hack", false}, Format{"hack:v2", false})
+			}
+			for _, f := range formats {
+				all = append(all, Attention{f, d, 4, 8, 1, n})
 			}
 		}
 	}
 	for _, n := range []int{4096, 16384} {
 		for _, f := range []Format{{"f16", true}, {"hq2", true}, {"hq3", true}, {"hq4", true}} {
-			all = append(all, Attention{f, 128, 4, 1, 64, n}.work())
+			all = append(all, Attention{f, 128, 4, 1, 64, n})
 		}
 	}
-	return append(append(all, elementwise()...), pages()...)
+	return all
 }
 
 func (l Linear) work() Work {
@@ -81,7 +92,7 @@ func (l Linear) work() Work {
 		Bytes: float64(size + 4*l.Rows*(l.In+l.Out)),
 		Units: float64(l.Rows), Unit: "row",
 		Setup: func(ops kernels.Ops) func() {
-			ms := make([]kernels.Matrix, copies(size))
+			ms := make([]kernels.Matrix, Copies(size))
 			for i := range ms {
 				ms[i] = ops.Pack(l.BulkWeights(uint64(i)))
 			}
@@ -129,7 +140,8 @@ func (a Attention) Cache() *Cache {
 	return c
 }
 
-func (a Attention) work() Work {
+// Work is the attention as something to time.
+func (a Attention) Work() Work {
 	small := a.Cache()
 	sized := &Cache{Geometry: small.Geometry, Tokens: a.Tokens}
 	size := a.Heads * sized.bytes()
@@ -140,7 +152,7 @@ func (a Attention) work() Work {
 		Setup: func(ops kernels.Ops) func() {
 			layers := 1
 			if a.Rows == 1 { // prefill reads a page for many rows
-				layers = copies(size)
+				layers = Copies(size)
 			}
 			all := make([][]kernels.AttnJob, layers)
 			for i := range all {
