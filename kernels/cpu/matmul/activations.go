@@ -1,9 +1,7 @@
 package matmul
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 
 	"github.com/terse-llm/terse/internal/huge"
 )
@@ -83,77 +81,18 @@ func (a *Activations) Prepare(x []float32, lo, hi int) {
 	if lo < 0 || hi > a.groups || len(x) < a.rows*a.in {
 		panic(fmt.Sprintf("BUG: groups [%d,%d) of %d, %d inputs for %d rows of %d", lo, hi, a.groups, len(x), a.rows, a.in))
 	}
-	step := a.k.step(a.kind)
+	step, write := a.k.step(a.kind), a.k.interleave
+	if a.kind == Int8 {
+		write = a.k.encode
+	}
 	for g := lo; g < hi; g++ {
 		row, m := a.group(g)
 		for k := 0; k < a.in; k += step {
 			n := min(step, a.in-k)
 			dst := a.data[a.part(k, row, m):][:m*a.bytes(n)]
 			for r := range m {
-				src := x[(row+r)*a.in+k:][:n]
-				if a.kind == Float {
-					interleave(dst[4*r:], m, src)
-				} else {
-					encode(dst, r, m, src)
-				}
+				write(&dst[4*r], m, &x[(row+r)*a.in+k], n)
 			}
 		}
 	}
-}
-
-// interleave writes src with a stride of m floats.
-func interleave(dst []byte, m int, src []float32) {
-	for i, v := range src {
-		binary.LittleEndian.PutUint32(dst[4*m*i:], math.Float32bits(v))
-	}
-}
-
-// tiny is the largest magnitude whose block counts as zero: the reciprocal of
-// smaller ones leaves float32.
-const tiny = 0x1p-100
-
-// encode writes row r of m of the records of src. A block with a NaN or an
-// infinity gets such a scale, which makes every output of the row NaN or
-// infinite.
-func encode(dst []byte, r, m int, src []float32) {
-	for ; len(src) > 0; dst, src = dst[m*recordBytes:], src[32:] {
-		block := src[:32:32]
-		top := uint32(0) // of the magnitudes' bits, which order as the magnitudes do, NaN above all
-		for _, v := range block {
-			top = max(top, math.Float32bits(v)&0x7fffffff)
-		}
-		largest := math.Float32frombits(top)
-		scale, inverse := largest/127, 127/largest
-		if largest < tiny {
-			scale, inverse = 0, 0
-		}
-		var sums [2]int32
-		for q := range 8 {
-			var codes [4]byte
-			for j := range codes {
-				c := roundCode(block[4*q+j] * inverse)
-				codes[j] = byte(c)
-				sums[q/4] += int32(c)
-			}
-			copy(dst[4*(q*m+r):], codes[:])
-		}
-		sum := sums[0] + sums[1]
-		tail := func(field int, bits uint32) { binary.LittleEndian.PutUint32(dst[4*(field*m+r):], bits) }
-		tail(fieldScale, math.Float32bits(scale))
-		tail(fieldSum, math.Float32bits(scale*float32(sum)))
-		tail(fieldFix128, uint32(-128*sum))
-		tail(fieldFix8, uint32(-8*sum))
-		tail(fieldFix32, uint32(-32*sums[0]))
-		tail(fieldFix32+1, uint32(-32*sums[1]))
-	}
-}
-
-// roundCode is x to the nearest integer, halves to even; 0 for what is no code.
-func roundCode(x float32) int8 {
-	if !(x >= -127.5 && x <= 127.5) {
-		return 0
-	}
-	// Adding 1.5·2²³ leaves no bits below the unit.
-	const shift = 3 << 22
-	return int8(min(max(float32(x)+shift-shift, -127), 127)) // converted, so that no product fuses with the sum
 }

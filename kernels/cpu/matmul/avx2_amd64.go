@@ -114,6 +114,16 @@ func tileQ80x1AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileQ80x2AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// tileQ80x3AVX2 computes 3×32 outputs from n units of 1·32 codes of Q8_0.
+//
+//go:noescape
+func tileQ80x3AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ80x4AVX2 computes 4×32 outputs from n units of 1·32 codes of Q8_0.
+//
+//go:noescape
+func tileQ80x4AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
 // tileQ40x1AVX2 computes 1×32 outputs from n units of 1·32 codes of Q4_0.
 //
 //go:noescape
@@ -123,6 +133,16 @@ func tileQ40x1AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileQ40x2AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ40x3AVX2 computes 3×32 outputs from n units of 1·32 codes of Q4_0.
+//
+//go:noescape
+func tileQ40x3AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ40x4AVX2 computes 4×32 outputs from n units of 1·32 codes of Q4_0.
+//
+//go:noescape
+func tileQ40x4AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
 // tileQ4Kx1AVX2 computes 1×32 outputs from n units of 8·32 codes of Q4_K.
 //
@@ -134,6 +154,16 @@ func tileQ4Kx1AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileQ4Kx2AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// tileQ4Kx3AVX2 computes 3×32 outputs from n units of 8·32 codes of Q4_K.
+//
+//go:noescape
+func tileQ4Kx3AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ4Kx4AVX2 computes 4×32 outputs from n units of 8·32 codes of Q4_K.
+//
+//go:noescape
+func tileQ4Kx4AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
 // tileQ5Kx1AVX2 computes 1×32 outputs from n units of 8·32 codes of Q5_K.
 //
 //go:noescape
@@ -144,6 +174,16 @@ func tileQ5Kx1AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileQ5Kx2AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// tileQ5Kx3AVX2 computes 3×32 outputs from n units of 8·32 codes of Q5_K.
+//
+//go:noescape
+func tileQ5Kx3AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ5Kx4AVX2 computes 4×32 outputs from n units of 8·32 codes of Q5_K.
+//
+//go:noescape
+func tileQ5Kx4AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
 // tileQ6Kx1AVX2 computes 1×32 outputs from n units of 8·32 codes of Q6_K.
 //
 //go:noescape
@@ -153,3 +193,23 @@ func tileQ6Kx1AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileQ6Kx2AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ6Kx3AVX2 computes 3×32 outputs from n units of 8·32 codes of Q6_K.
+//
+//go:noescape
+func tileQ6Kx3AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// tileQ6Kx4AVX2 computes 4×32 outputs from n units of 8·32 codes of Q6_K.
+//
+//go:noescape
+func tileQ6Kx4AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// interleaveAVX2 is interleave.
+//
+//go:noescape
+func interleaveAVX2(dst *byte, m int, src *float32, n int)
+
+// encodeAVX2 is encode.
+//
+//go:noescape
+func encodeAVX2(dst *byte, m int, src *float32, n int)

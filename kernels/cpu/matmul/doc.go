@@ -22,7 +22,7 @@
 // A block of 32 k in a panel is 8 quads of four k. Codes of a quad lie as
 // [32 outputs][4 bytes]:
 //
-//	Q8_0  [8][32][4] codes (AVX-512: +128), [32] f16 scales d
+//	Q8_0  [8][32][4] codes (AVX2 and AVX-512: +128), [32] f16 scales d
 //	Q4_0  [4][32][4] nibbles, quad q low and q+4 high; [32] f16 d
 //	Q4_K  [32] f16 d, [32] f16 m, then 8 × (nibbles, [32] u8 scales, [32] u8 minima)
 //	Q5_K  as Q4_K, with [32][4] fifth bits after the nibbles: bit q of byte j
@@ -39,7 +39,9 @@
 // # Floors
 //
 // One row must read the weights: bytes over memory bandwidth. Many rows are
-// bound by arithmetic: on Zen 4 16 float32 multiply-adds a cycle and 64 int8
-// ones (vpdpbusd, AVX-512), on Zen 3 and 4 with AVX2 16 and 32 (two vpmaddubsw
-// and vpmaddwd, of which half the multiplier is the latter).
+// bound by arithmetic, a cycle on Zen 4 taking 16 float32 multiply-adds and 64
+// int8 ones by vpdpbusd. AVX2 has none for int8: vpmaddubsw on nibbles makes 64,
+// eight-bit codes are two nibbles, so 32, and every product costs an addition on
+// top. (vpsignb and vpmaddwd, the usual way, share the multiplier's two ports:
+// 21.)
 package matmul

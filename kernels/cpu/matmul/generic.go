@@ -19,7 +19,8 @@ func generic() *Kernels {
 	k := &Kernels{
 		level: cpu.Generic,
 		float: map[tensor.DType][]tile{}, integer: map[tensor.DType][]tile{},
-		floatStep: 256, intStep: 512,
+		interleave: interleave, encode: encode,
+		floatStep: 256, intStep: 512, floatOnce: genericRows, intOnce: genericRows,
 	}
 	for _, d := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16} {
 		k.float[d] = genericTiles(d, floatTile)

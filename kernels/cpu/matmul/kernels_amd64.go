@@ -26,14 +26,16 @@ func avx2() *Kernels {
 			tensor.BF16: {nil, tileBF16x1AVX2, tileBF16x2AVX2, tileBF16x3AVX2, tileBF16x4AVX2, tileBF16x5AVX2, tileBF16x6AVX2},
 		},
 		integer: map[tensor.DType][]tile{
-			tensor.Q8_0: {nil, tileQ80x1AVX2, tileQ80x2AVX2},
-			tensor.Q4_0: {nil, tileQ40x1AVX2, tileQ40x2AVX2},
-			tensor.Q4_K: {nil, tileQ4Kx1AVX2, tileQ4Kx2AVX2},
-			tensor.Q5_K: {nil, tileQ5Kx1AVX2, tileQ5Kx2AVX2},
-			tensor.Q6_K: {nil, tileQ6Kx1AVX2, tileQ6Kx2AVX2},
+			tensor.Q8_0: {nil, tileQ80x1AVX2, tileQ80x2AVX2, tileQ80x3AVX2, tileQ80x4AVX2},
+			tensor.Q4_0: {nil, tileQ40x1AVX2, tileQ40x2AVX2, tileQ40x3AVX2, tileQ40x4AVX2},
+			tensor.Q4_K: {nil, tileQ4Kx1AVX2, tileQ4Kx2AVX2, tileQ4Kx3AVX2, tileQ4Kx4AVX2},
+			tensor.Q5_K: {nil, tileQ5Kx1AVX2, tileQ5Kx2AVX2, tileQ5Kx3AVX2, tileQ5Kx4AVX2},
+			tensor.Q6_K: {nil, tileQ6Kx1AVX2, tileQ6Kx2AVX2, tileQ6Kx3AVX2, tileQ6Kx4AVX2},
 		},
-		widen:     map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX2, tensor.BF16: widenBF16AVX2},
-		floatStep: 128, intStep: 512,
+		widen:      map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX2, tensor.BF16: widenBF16AVX2},
+		interleave: interleaveAVX2, encode: encodeAVX2,
+		excess:    0x80,
+		floatStep: 128, intStep: 512, floatOnce: 3, intOnce: 1,
 	}
 }
 
@@ -52,8 +54,9 @@ func avx512() *Kernels {
 			tensor.Q5_K: {nil, tileQ5Kx1AVX512, tileQ5Kx2AVX512, tileQ5Kx3AVX512, tileQ5Kx4AVX512, tileQ5Kx5AVX512, tileQ5Kx6AVX512},
 			tensor.Q6_K: {nil, tileQ6Kx1AVX512, tileQ6Kx2AVX512, tileQ6Kx3AVX512, tileQ6Kx4AVX512, tileQ6Kx5AVX512, tileQ6Kx6AVX512},
 		},
-		widen:     map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX512, tensor.BF16: widenBF16AVX512},
+		widen:      map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX512, tensor.BF16: widenBF16AVX512},
+		interleave: interleaveAVX2, encode: encodeAVX2,
 		excess:    0x80,
-		floatStep: 256, intStep: 512,
+		floatStep: 256, intStep: 512, floatOnce: 12, intOnce: 6,
 	}
 }

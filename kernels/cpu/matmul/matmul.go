@@ -32,12 +32,18 @@ type Kernels struct {
 	float, integer map[tensor.DType][]tile
 	// widen turns n elements (a multiple of 32) of a half type into float32.
 	widen map[tensor.DType]func(dst *float32, src *byte, n int)
+	// interleave and encode write one row of a group of m from n inputs, in whole
+	// blocks for encode; dst is the row's first dword.
+	interleave, encode func(dst *byte, m int, src *float32, n int)
 	// excess is what a byte of Q8_0 is stored xored with.
 	excess byte
 	// floatStep and intStep are how much of k, in elements, one pass over the
 	// rows takes, so that a panel's part stays in the L1 cache. Whole blocks of
 	// 256 for integers.
 	floatStep, intStep int
+	// floatOnce and intOnce are up to how many rows a tile reads its weights
+	// once only.
+	floatOnce, intOnce int
 }
 
 // For is the kernels of a level, which must be one of cpu.Levels.
@@ -79,6 +85,14 @@ func (k *Kernels) step(kind Kind) int {
 		return k.floatStep
 	}
 	return k.intStep
+}
+
+// once is up to how many rows a tile reads its weights once.
+func (k *Kernels) once(kind Kind) int {
+	if kind == Float {
+		return k.floatOnce
+	}
+	return k.intOnce
 }
 
 // first is the address of element i of b, which must lie in it.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/internal/guard"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/tensor/blocks"
 )
@@ -72,28 +73,37 @@ func prepared(m *Matrix, x []float32, rows int) *Activations {
 	return a
 }
 
-// multiply is the whole product, in two calls, with poison where outputs will be
-// and guards between the rows.
+// multiply is the whole product, in two calls, with poison where outputs will be,
+// marks between the rows, and nothing beyond any slice.
 func multiply(t *testing.T, m *Matrix, x []float32, rows int, bias []float32) []float32 {
 	t.Helper()
-	const gap, guard = 3, 12345
+	const gap, mark = 3, 12345
 	ld := m.out + gap
-	y := slices.Repeat([]float32{float32(math.NaN())}, rows*ld)
-	for r := range rows {
-		for i := range gap {
-			y[r*ld+m.out+i] = guard
+	y := guard.Floats(t, rows*ld-gap)
+	for i := range y {
+		if y[i] = float32(math.NaN()); i%ld >= m.out {
+			y[i] = mark
 		}
 	}
-	a, s := prepared(m, x, rows), new(Scratch)
+	guarded := *m
+	guarded.data = guard.Bytes(t, len(m.data))
+	copy(guarded.data, m.data)
+	m = &guarded
+	a, s := new(Activations), new(Scratch)
+	a.Reset(m, rows)
+	a.data = guard.Bytes(t, rows*a.bytes(m.in))
+	xs := guard.Floats(t, rows*m.in)
+	copy(xs, x)
+	a.Prepare(xs, 0, a.Groups())
 	half := m.Panels() / 2
 	m.Multiply(y, ld, a, half, m.Panels(), bias, s)
 	m.Multiply(y, ld, a, 0, half, bias, s)
 	got := make([]float32, 0, rows*m.out)
 	for r := range rows {
 		got = append(got, y[r*ld:][:m.out]...)
-		for i := range gap {
-			if y[r*ld+m.out+i] != guard {
-				t.Fatalf("row %d of %d: output %d written, there are %d", r, rows, m.out+i, m.out)
+		for i := r*ld + m.out; i < min(len(y), (r+1)*ld); i++ {
+			if y[i] != mark {
+				t.Fatalf("row %d of %d: output %d written, there are %d", r, rows, i-r*ld, m.out)
 			}
 		}
 	}
@@ -312,6 +322,38 @@ func TestEncodeEnds(t *testing.T) {
 			}
 			if c(3) != want || c(4) != -want || c(5) != int8((int(want)+1)/2) {
 				t.Errorf("%v: codes of %g are %d %d %d", l, top, c(3), c(4), c(5))
+			}
+		}
+	}
+}
+
+// Activations have the same bits at every level, and only their row's places are
+// written.
+func TestPrepareIsTheSame(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 1))
+	for _, l := range cpu.Levels()[1:] {
+		k := For(l)
+		for m := 1; m <= 13; m++ {
+			for r := range m {
+				for _, n := range []int{1, 3, 4, 7, 32, 96} {
+					x := guard.Floats(t, n)
+					copy(x, random(rng, n))
+					x[0] *= float32(math.Pow(2, float64(rng.IntN(200)-100)))
+					f := func(name string, bytes int, want, got func(dst *byte, m int, src *float32, n int)) {
+						t.Helper()
+						a, b := slices.Repeat([]byte{0x5a}, bytes), guard.Bytes(t, bytes)
+						copy(b, a)
+						want(&a[4*r], m, &x[0], n)
+						got(&b[4*r], m, &x[0], n)
+						if !slices.Equal(a, b) {
+							t.Fatalf("%v: %s of %d inputs as row %d of %d differs", l, name, n, r, m)
+						}
+					}
+					f("interleave", 4*m*n, interleave, k.interleave)
+					if n%32 == 0 {
+						f("encode", m*n/32*recordBytes, encode, k.encode)
+					}
+				}
 			}
 		}
 	}

@@ -79,8 +79,8 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 		panic(fmt.Sprintf("BUG: panels [%d,%d) of matrix %s %v: %d outputs of stride %d, %d rows of %d, bias %d", lo, hi, m.w.Name, m.w.Shape, len(y), ldy, a.rows, a.in, len(bias)))
 	}
 	step := m.k.step(m.kind)
-	if a.groups == 1 {
-		step = m.in // nothing to pass over twice
+	if once := m.k.once(m.kind); a.groups == 1 && a.rows <= once {
+		step = m.in // nothing is read twice
 	}
 	full := min(hi, m.out/panel)
 	if a.rows*a.bytes(m.in) <= cached {

@@ -52,19 +52,34 @@ func (m *Matrix) Pack(lo, hi int) {
 	}
 	for p := lo; p < hi; p++ {
 		dst := m.data[p*m.stride : (p+1)*m.stride]
+		if m.kind == Float {
+			m.packFloats(dst, p)
+			continue
+		}
 		for o := range min(panel, m.out-p*panel) {
-			row := m.w.Row(p*panel + o)
-			switch m.w.DType {
-			case tensor.F32:
-				for k := range m.in {
-					copy(dst[4*(k*panel+o):][:4], row[4*k:])
+			m.packBlocks(dst, o, m.w.Row(p*panel+o))
+		}
+	}
+}
+
+// packFloats transposes the rows of a panel, some k of all of them at a time so
+// that the lines written stay in the cache.
+func (m *Matrix) packFloats(dst []byte, p int) {
+	const some = 64
+	size := m.w.DType.RowBytes(1)
+	for k := 0; k < m.in; k += some {
+		n := min(some, m.in-k)
+		part := dst[k*panel*size:][:n*panel*size]
+		for o := range min(panel, m.out-p*panel) {
+			row := m.w.Row(p*panel + o)[k*size:][:n*size]
+			if size == 4 {
+				for i, to := 0, 4*o; i < len(row); i, to = i+4, to+4*panel {
+					binary.LittleEndian.PutUint32(part[to:], binary.LittleEndian.Uint32(row[i:]))
 				}
-			case tensor.F16, tensor.BF16:
-				for k := range m.in {
-					copy(dst[2*(k*panel+o):][:2], row[2*k:])
-				}
-			default:
-				m.packBlocks(dst, o, row)
+				continue
+			}
+			for i, to := 0, 2*o; i < len(row); i, to = i+2, to+2*panel {
+				binary.LittleEndian.PutUint16(part[to:], binary.LittleEndian.Uint16(row[i:]))
 			}
 		}
 	}
@@ -73,85 +88,76 @@ func (m *Matrix) Pack(lo, hi int) {
 // packBlocks packs the row of output o of a panel.
 func (m *Matrix) packBlocks(dst []byte, o int, row []byte) {
 	u := unitOf(m.w.DType)
-	elems, size := m.w.DType.Block()
-	for range m.in / elems {
+	_, size := m.w.DType.Block()
+	for ; len(row) > 0; row, dst = row[size:], dst[u.header+u.blocks*u.block:] {
 		src := row[:size]
 		switch m.w.DType {
 		case tensor.Q8_0:
 			for q := range 8 {
-				v := binary.LittleEndian.Uint32(src[2+4*q:])
-				binary.LittleEndian.PutUint32(dst[4*(q*panel+o):], v^0x01010101*uint32(m.k.excess))
+				putQuad(dst, q, o, quad(src[2:], q)^0x01010101*uint32(m.k.excess))
 			}
 			copy(dst[codes8+2*o:][:2], src)
 		case tensor.Q4_0: // the file's pairs of nibbles are ours
 			for q := range 4 {
-				copy(dst[4*(q*panel+o):][:4], src[2+4*q:])
+				putQuad(dst, q, o, quad(src[2:], q))
 			}
 			copy(dst[codes4+2*o:][:2], src)
-		default:
-			packK(m.w.DType, dst, o, src)
+		case tensor.Q4_K, tensor.Q5_K:
+			packMin(u, dst, o, src)
+		case tensor.Q6_K:
+			pack6K(u, dst, o, src)
 		}
-		row, dst = row[size:], dst[u.header+u.blocks*u.block:]
 	}
 }
 
-// packK packs one block of 256 of a K-quant.
-func packK(d tensor.DType, dst []byte, o int, src []byte) {
-	u := unitOf(d)
-	if d == tensor.Q6_K {
-		copy(dst[2*o:][:2], src[208:])
-	} else {
-		copy(dst[2*o:][:2], src)
-		copy(dst[2*panel+2*o:][:2], src[2:])
-	}
+// quad is bytes 4q to 4q+3 of b; putQuad writes them where those of output o go.
+func quad(b []byte, q int) uint32          { return binary.LittleEndian.Uint32(b[4*q:]) }
+func putQuad(b []byte, q, o int, v uint32) { binary.LittleEndian.PutUint32(b[4*(q*panel+o):], v) }
+
+// packMin packs one block of 256 of Q4_K or Q5_K.
+func packMin(u unit, dst []byte, o int, src []byte) {
+	copy(dst[2*o:][:2], src)
+	copy(dst[2*panel+2*o:][:2], src[2:])
+	fifths, nibbles := src[16:len(src)-128], src[len(src)-128:]
 	for b := range 8 {
 		block := dst[u.header+b*u.block:][:u.block]
 		end := block[u.block-2*panel:]
-		var codes [32]byte
-		switch d {
-		case tensor.Q4_K, tensor.Q5_K:
-			end[o], end[panel+o] = blocks.KScale(src[4:16], b)
-			codes4K(&codes, src[len(src)-128:], b)
-			if d == tensor.Q5_K {
-				for i := range codes {
-					codes[i] |= src[16+i] >> b & 1 << 4
-				}
-				putPlane(block[codes4:], o, &codes, 4, 1)
+		end[o], end[panel+o] = blocks.KScale(src[4:16], b)
+		putNibbles(block, o, nibbles[b/2*32:], b%2)
+		if len(fifths) > 0 {
+			plane := uint32(0)
+			for q := range 8 {
+				plane |= quad(fifths, q) >> b & 0x01010101 << q
 			}
-		case tensor.Q6_K:
-			end[o], end[panel+o] = src[192+2*b], src[192+2*b+1]
-			codes6K(&codes, src, b)
-			putPlane(block[codes4:], o, &codes, 4, 2)
-		}
-		for q := range 4 {
-			for j := range 4 {
-				block[4*(q*panel+o)+j] = codes[4*q+j]&15 | codes[16+4*q+j]<<4
-			}
+			putQuad(block[codes4:], 0, o, plane)
 		}
 	}
 }
 
-// codes4K reads the nibbles of block b of 32.
-func codes4K(codes *[32]byte, qs []byte, b int) {
-	for i := range codes {
-		codes[i] = qs[b/2*32+i] >> (b % 2 * 4) & 15
+// pack6K packs one block of 256 of Q6_K.
+func pack6K(u unit, dst []byte, o int, src []byte) {
+	copy(dst[2*o:][:2], src[208:])
+	for b := range 8 {
+		block := dst[u.header+b*u.block:][:u.block]
+		end := block[u.block-2*panel:]
+		end[o], end[panel+o] = src[192+2*b], src[192+2*b+1]
+		putNibbles(block, o, src[64*(b/4)+32*(b%2):], b%4/2)
+		pairs := src[128+32*(b/4):]
+		for h := range 2 {
+			plane := uint32(0)
+			for i := range 4 {
+				plane |= quad(pairs, 4*h+i) >> (b % 4 * 2) & 0x03030303 << (2 * i)
+			}
+			putQuad(block[codes4:], h, o, plane)
+		}
 	}
 }
 
-// codes6K reads the codes, 0–63, of block b of 32.
-func codes6K(codes *[32]byte, src []byte, b int) {
-	low, high := src[64*(b/4)+32*(b%2):], src[128+32*(b/4):]
-	for i := range codes {
-		codes[i] = low[i]>>(b%4/2*4)&15 | high[i]>>(b%4*2)&3<<4
-	}
-}
-
-// putPlane writes bits [from, from+n) of the codes of output o, those of as many
-// quads side by side in a byte as there is room for.
-func putPlane(dst []byte, o int, codes *[32]byte, from, n int) {
-	for i, c := range codes {
-		q, j := i/4, i%4
-		at := &dst[4*(q*n/8*panel+o)+j]
-		*at |= c >> from & (1<<n - 1) << (q * n % 8)
+// putNibbles writes the 32 low (high = 0) or high (high = 1) nibbles of src,
+// those of quads q and q+4 side by side.
+func putNibbles(block []byte, o int, src []byte, high int) {
+	for q := range 4 {
+		a, b := quad(src, q)>>(4*high), quad(src, q+4)>>(4*high)
+		putQuad(block, q, o, a&0x0f0f0f0f|b&0x0f0f0f0f<<4)
 	}
 }

@@ -29,10 +29,13 @@ func (i isa) load(dtype string, m Mem, to reg.VecPhysical) {
 // floatTile multiplies m rows by a panel of plain weights: one chain of fused
 // multiply-adds per output, in the order of k, whatever m is.
 func floatTile(i isa, dtype string, m int) {
-	halves := i.name == "AVX2" && m > 3
-	t := i.start("tile"+dtype, m, halves, "n steps of k of "+dtype+" weights")
+	parts := 1
+	if i.name == "AVX2" && m > 3 {
+		parts = 2
+	}
+	t := i.start("tile"+dtype, m, parts, "n steps of k of "+dtype+" weights")
 	size := elemBytes(dtype)
-	if halves {
+	if parts > 1 {
 		LEAQ(Mem{Base: t.w, Index: t.h, Scale: uint8(size)}, t.w)
 	}
 	t.loadSums()

@@ -16,7 +16,8 @@ type kind struct {
 	block  int // bytes of a block
 	subs   int // scales of a block
 	min    bool
-	// depth is the number of vpmaddubsw results that fit into int16.
+	// depth is the number of vpmaddubsw results (of nibbles in Q8_0) that fit into
+	// int16.
 	depth int
 	// fix is the field of the activations' tail that corrects the integer sum
 	// for the codes' offset at AVX512, and at AVX2; -1 for none.
@@ -40,7 +41,7 @@ const (
 )
 
 var kinds = []kind{
-	{name: "Q8_0", super: 1, block: codes8 + 2*panel, subs: 1, depth: 1, fix512: fix128, fix2: -1},
+	{name: "Q8_0", super: 1, block: codes8 + 2*panel, subs: 1, depth: 8, fix512: fix128, fix2: fix128},
 	{name: "Q4_0", super: 1, block: codes4 + 2*panel, subs: 1, depth: 8, fix512: fix8, fix2: fix8},
 	{name: "Q4_K", super: 8, header: 4 * panel, block: codes4 + 2*panel, subs: 1, min: true, depth: 8, fix512: -1, fix2: -1},
 	{name: "Q5_K", super: 8, header: 4 * panel, block: codes4 + codes1 + 2*panel, subs: 1, min: true, depth: 4, fix512: -1, fix2: -1},
@@ -57,7 +58,11 @@ type intT struct {
 
 // intTile multiplies m rows of int8 activations by a panel of codes.
 func intTile(i isa, k kind, m int) {
-	t := &intT{tile: i.start("tile"+k.name[:2]+k.name[3:], m, i.name == "AVX2" && m > 1, fmt.Sprintf("n units of %d·32 codes of %s", k.super, k.name)), kind: k}
+	parts := 1
+	if i.name == "AVX2" {
+		parts = []int{1, 1, 2, 4, 4}[m]
+	}
+	t := &intT{tile: i.start("tile"+k.name[:2]+k.name[3:], m, parts, fmt.Sprintf("n units of %d·32 codes of %s", k.super, k.name)), kind: k}
 	t.loadSums()
 	t.next = t.m * t.v
 	if i.bytes == 64 {
@@ -146,47 +151,89 @@ func (t *intT) dots512(sub int) {
 }
 
 // dots2 does it by vpmaddubsw: depth of its results are added as int16, then
-// vpmaddwd widens the pair sums. Q8_0 multiplies |w| by x with w's sign (x is
-// never -128), the others unsigned codes by x.
+// vpmaddwd widens the pair sums. Codes of eight bits are too large for that and
+// are taken as two nibbles: to take |w| by x with w's sign instead needs the
+// multiplier's ports three times.
 func (t *intT) dots2(sub int) {
+	if t.name == "Q8_0" {
+		t.bytes2()
+	} else {
+		t.shorts2(sub)
+	}
+	if t.fix2 < 0 {
+		return
+	}
+	tmp := t.free()[0]
+	for r := range t.m {
+		VPBROADCASTD(t.tail(t.fix2+sub, r), tmp)
+		for v := range t.v {
+			VPADDD(tmp, t.integer(r, v), t.integer(r, v))
+		}
+	}
+}
+
+func (t *intT) shorts2(sub int) {
 	free := t.free()
 	short := t.integer // one run of int16 can take place in the integer sums
-	if t.depth > 1 && t.depth < 8 {
+	if t.depth < 8 {
 		runs := free
 		short = func(r, v int) reg.VecPhysical { return runs[r*t.v+v] }
 		free = free[t.m*t.v:]
 	}
-	x, w, tmp := free[:t.m], free[t.m], free[t.m+1]
+	w, tmp, x := free[0], free[1], free[2:]
 	lo, hi := sub*8/t.subs, (sub+1)*8/t.subs
 	for q := lo; q < hi; q++ {
-		for r := range t.m {
-			VPBROADCASTD(t.act(q, r), x[r])
-		}
 		for v := range t.v {
 			t.code(q, v, w, tmp)
-			if t.name == "Q8_0" {
-				t.signed(q, v, w, x, free[t.m+1:])
-				continue
-			}
 			for r := range t.m {
+				b := x[r%len(x)]
+				if v == 0 || t.m > len(x) {
+					VPBROADCASTD(t.act(q, r), b)
+				}
 				if (q-lo)%t.depth == 0 {
-					VPMADDUBSW(x[r], w, short(r, v))
+					VPMADDUBSW(b, w, short(r, v))
 					continue
 				}
-				VPMADDUBSW(x[r], w, tmp)
+				VPMADDUBSW(b, w, tmp)
 				VPADDW(tmp, short(r, v), short(r, v))
 			}
 		}
-		if t.depth > 1 && (q-lo)%t.depth == t.depth-1 {
+		if (q-lo)%t.depth == t.depth-1 {
 			t.widenSums(q-lo < t.depth, short, tmp)
 		}
 	}
-	if t.fix2 >= 0 {
-		for r := range t.m {
-			VPBROADCASTD(t.tail(t.fix2+sub, r), tmp)
-			for v := range t.v {
-				VPADDD(tmp, t.integer(r, v), t.integer(r, v))
+}
+
+// bytes2 is shorts2 for codes of eight bits.
+func (t *intT) bytes2() {
+	free := t.free()
+	low, high := t.integer, func(r, v int) reg.VecPhysical { return free[r*t.v+v] }
+	rest := free[t.m*t.v:]
+	wl, wh, tmp, x := rest[0], rest[1], rest[2], rest[3]
+	for q := range 8 {
+		for v := range t.v {
+			at := t.at(t.w, q*4*panel, v, 4)
+			t.nibbles(false, at, wl)
+			t.nibbles(true, at, wh)
+			for r := range t.m {
+				VPBROADCASTD(t.act(q, r), x)
+				if q == 0 {
+					VPMADDUBSW(x, wl, low(r, v))
+					VPMADDUBSW(x, wh, high(r, v))
+					continue
+				}
+				VPMADDUBSW(x, wl, tmp)
+				VPADDW(tmp, low(r, v), low(r, v))
+				VPMADDUBSW(x, wh, tmp)
+				VPADDW(tmp, high(r, v), high(r, v))
 			}
+		}
+	}
+	for r := range t.m {
+		for v := range t.v {
+			VPMADDWD(t.constant("ones", 0x0001000100010001), low(r, v), low(r, v))
+			VPMADDWD(t.constant("sixteens", 0x0010001000100010), high(r, v), high(r, v))
+			VPADDD(high(r, v), low(r, v), low(r, v))
 		}
 	}
 }
@@ -202,23 +249,6 @@ func (t *intT) widenSums(first bool, short func(r, v int) reg.VecPhysical, tmp r
 			VPMADDWD(t.constant("ones", 0x0001000100010001), short(r, v), tmp)
 			VPADDD(tmp, t.integer(r, v), t.integer(r, v))
 		}
-	}
-}
-
-// signed is a quad of Q8_0 at AVX2: see dots2.
-func (t *intT) signed(q, v int, w reg.VecPhysical, x, tmp []reg.VecPhysical) {
-	abs := tmp[0]
-	VPABSB(w, abs)
-	for r := range t.m {
-		p := tmp[1+r%(len(tmp)-1)]
-		VPSIGNB(w, x[r], p)
-		VPMADDUBSW(p, abs, p)
-		if q == 0 {
-			VPMADDWD(t.constant("ones", 0x0001000100010001), p, t.integer(r, v))
-			continue
-		}
-		VPMADDWD(t.constant("ones", 0x0001000100010001), p, p)
-		VPADDD(p, t.integer(r, v), t.integer(r, v))
 	}
 }
 

@@ -27,7 +27,7 @@ type isa struct {
 }
 
 var (
-	avx2   = isa{"AVX2", []reg.VecPhysical{reg.Y0, reg.Y1, reg.Y2, reg.Y3, reg.Y4, reg.Y5, reg.Y6, reg.Y7, reg.Y8, reg.Y9, reg.Y10, reg.Y11, reg.Y12, reg.Y13, reg.Y14, reg.Y15}, 32, 6, 2}
+	avx2   = isa{"AVX2", []reg.VecPhysical{reg.Y0, reg.Y1, reg.Y2, reg.Y3, reg.Y4, reg.Y5, reg.Y6, reg.Y7, reg.Y8, reg.Y9, reg.Y10, reg.Y11, reg.Y12, reg.Y13, reg.Y14, reg.Y15}, 32, 6, 4}
 	avx512 = isa{"AVX512", []reg.VecPhysical{
 		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
 		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
@@ -57,6 +57,10 @@ func main() {
 			intTile(i, k, m)
 		}
 	}
+	if i.name == "AVX2" { // AVX-512 has no better ones
+		interleave()
+		encode()
+	}
 	Generate()
 }
 
@@ -66,28 +70,26 @@ type tile struct {
 	isa
 	m, v       int // rows and registers of a row
 	y, ld      reg.Register
-	x, w, n, h reg.Register
-	again      string // label of the second half
+	x, w, n, h reg.Register // h is the part's first output, nil where there is one part
 }
 
 // start declares a tile. Where a panel's 32 outputs by m rows do not fit into
-// the registers, the tile works in two halves of 16 outputs; h is then the
-// first output of the half.
-func (i isa) start(name string, m int, halves bool, doc string) *tile {
+// the registers, the tile works in parts of fewer outputs.
+func (i isa) start(name string, m, parts int, doc string) *tile {
 	TEXT(fmt.Sprintf("%sx%d%s", name, m, i.name), NOSPLIT, "func(y *float32, ldy int, x *byte, w *byte, n int, load bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%sx%d%s computes %d×%d outputs from %s.", name, m, i.name, m, panel, doc))
-	t := &tile{isa: i, m: m, v: panel / i.lanes()}
-	if halves {
-		t.v /= 2
-		t.h = GP64()
-		XORL(t.h.(reg.GPVirtual).As32(), t.h.(reg.GPVirtual).As32())
-		Label("half")
+	t := &tile{isa: i, m: m, v: panel / i.lanes() / parts}
+	if parts > 1 {
+		h := GP64()
+		XORL(h.As32(), h.As32())
+		t.h = h
+		Label("part")
 	}
 	t.y, t.ld = Load(Param("y"), GP64()), Load(Param("ldy"), GP64())
 	SHLQ(Imm(2), t.ld)
 	t.x, t.w, t.n = Load(Param("x"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
-	if halves {
+	if parts > 1 {
 		LEAQ(Mem{Base: t.y, Index: t.h, Scale: 4}, t.y)
 	}
 	return t
@@ -112,7 +114,7 @@ func (t *tile) loadSums() {
 	Label("zeroed")
 }
 
-// finish stores the sums, and goes back for the second half.
+// finish stores the sums, and goes back for the next part.
 func (t *tile) finish() {
 	t.eachRow(func(r int, y Mem) {
 		for v := range t.v {
@@ -120,9 +122,9 @@ func (t *tile) finish() {
 		}
 	})
 	if t.h != nil {
-		ADDQ(Imm(panel/2), t.h)
+		advance(t.h, t.v*t.lanes())
 		CMPQ(t.h, Imm(panel))
-		JNE(LabelRef("half"))
+		JNE(LabelRef("part"))
 	}
 	VZEROUPPER()
 	RET()
