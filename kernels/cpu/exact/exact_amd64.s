@@ -43,7 +43,7 @@ tokens3:
 	JZ     channels3end
 
 channels3:
-	PREFETCHT0  (R10)
+	PREFETCHT1  (R10)
 	ADDQ        $+48, R10
 	VCVTPH2PS   (R11), Y0
 	VCVTPH2PS   (R11)(BX*1), Y1
@@ -135,7 +135,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R10)
+	PREFETCHT1  (R10)
 	ADDQ        $+16, R10
 	VCVTPH2PS   (R11), Y0
 	VMOVUPS     (R12), Y1
@@ -213,7 +213,7 @@ tokens4:
 	JZ     channels4end
 
 channels4:
-	PREFETCHT0  (R10)
+	PREFETCHT1  (R10)
 	ADDQ        $+64, R10
 	VMOVUPS     (R13), Y0
 	VMOVUPS     (R13)(R8*1), Y1
@@ -278,7 +278,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R10)
+	PREFETCHT1  (R10)
 	ADDQ        $+16, R10
 	VCVTPH2PS   (R11), Y0
 	VMOVUPS     (R12), Y1
@@ -350,8 +350,8 @@ tokens8:
 	JZ     channels8end
 
 channels8:
-	PREFETCHT0  (R8)
-	PREFETCHT0  64(R8)
+	PREFETCHT1  (R8)
+	PREFETCHT1  64(R8)
 	ADDQ        $+128, R8
 	VMOVUPS     (R12), Y0
 	VCVTPH2PS   (R9), Y1
@@ -419,7 +419,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R8)
+	PREFETCHT1  (R8)
 	ADDQ        $+16, R8
 	VCVTPH2PS   (R9), Y0
 	VMOVUPS     (R10), Y1
@@ -492,7 +492,7 @@ width3:
 	MOVQ    R13, R15
 
 rows3:
-	PREFETCHT0   (R14)
+	PREFETCHT1   (R14)
 	ADDQ         $+48, R14
 	VCVTPH2PS    (R12), Y0
 	VCVTPH2PS    16(R12), Y1
@@ -551,7 +551,7 @@ width2:
 	MOVQ    R13, R15
 
 rows2:
-	PREFETCHT0   (R14)
+	PREFETCHT1   (R14)
 	ADDQ         $+32, R14
 	VCVTPH2PS    (R12), Y0
 	VCVTPH2PS    16(R12), Y1
@@ -597,7 +597,7 @@ width1:
 	MOVQ    R13, R15
 
 rows1:
-	PREFETCHT0   (R14)
+	PREFETCHT1   (R14)
 	ADDQ         $+16, R14
 	VCVTPH2PS    (R12), Y0
 	VBROADCASTSS (R9), Y1
@@ -659,7 +659,7 @@ width4:
 	MOVQ    R11, R13
 
 rows4:
-	PREFETCHT0   (R12)
+	PREFETCHT1   (R12)
 	ADDQ         $+64, R12
 	VBROADCASTSS (R8), Y0
 	VBROADCASTSS (R8)(DI*1), Y1
@@ -705,7 +705,7 @@ width2:
 	MOVQ    R11, R13
 
 rows2:
-	PREFETCHT0   (R12)
+	PREFETCHT1   (R12)
 	ADDQ         $+32, R12
 	VCVTPH2PS    (R10), Y0
 	VCVTPH2PS    16(R10), Y1
@@ -739,7 +739,7 @@ width1:
 	MOVQ    R11, R13
 
 rows1:
-	PREFETCHT0   (R12)
+	PREFETCHT1   (R12)
 	ADDQ         $+16, R12
 	VCVTPH2PS    (R10), Y0
 	VBROADCASTSS (R8), Y1
@@ -795,8 +795,8 @@ width8:
 	MOVQ    R9, R11
 
 rows8:
-	PREFETCHT0   (R10)
-	PREFETCHT0   64(R10)
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
 	ADDQ         $+128, R10
 	VBROADCASTSS (SI), Y0
 	VCVTPH2PS    (R8), Y1
@@ -845,7 +845,7 @@ width4:
 	MOVQ    R9, R11
 
 rows4:
-	PREFETCHT0   (R10)
+	PREFETCHT1   (R10)
 	ADDQ         $+64, R10
 	VBROADCASTSS (SI), Y0
 	VCVTPH2PS    (R8), Y1
@@ -879,7 +879,7 @@ width1:
 	MOVQ    R9, R11
 
 rows1:
-	PREFETCHT0   (R10)
+	PREFETCHT1   (R10)
 	ADDQ         $+16, R10
 	VCVTPH2PS    (R8), Y0
 	VBROADCASTSS (SI), Y1
@@ -949,8 +949,8 @@ tokens4:
 	JZ     channels4end
 
 channels4:
-	PREFETCHT0  (R11)
-	PREFETCHT0  64(R11)
+	PREFETCHT1  (R11)
+	PREFETCHT1  64(R11)
 	ADDQ        $+128, R11
 	VCVTPH2PS   (R12), Z0
 	VCVTPH2PS   (R12)(SI*1), Z1
@@ -984,8 +984,8 @@ channels4:
 channels4end:
 	TESTQ       R8, R8
 	JZ          channels4rest
-	PREFETCHT0  (R11)
-	PREFETCHT0  64(R11)
+	PREFETCHT1  (R11)
+	PREFETCHT1  64(R11)
 	ADDQ        $+128, R11
 	VCVTPH2PS.Z (R12), K1, Z0
 	VCVTPH2PS.Z (R12)(SI*1), K1, Z1
@@ -1092,7 +1092,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R11)
+	PREFETCHT1  (R11)
 	ADDQ        $+32, R11
 	VCVTPH2PS   (R12), Z0
 	VMOVUPS     (R13), Z1
@@ -1111,7 +1111,7 @@ channels1:
 channels1end:
 	TESTQ       R8, R8
 	JZ          channels1rest
-	PREFETCHT0  (R11)
+	PREFETCHT1  (R11)
 	ADDQ        $+32, R11
 	VCVTPH2PS.Z (R12), K1, Z0
 	VMOVUPS.Z   (R13), K1, Z1
@@ -1194,8 +1194,8 @@ tokens4:
 	JZ     channels4end
 
 channels4:
-	PREFETCHT0  (R11)
-	PREFETCHT0  64(R11)
+	PREFETCHT1  (R11)
+	PREFETCHT1  64(R11)
 	ADDQ        $+128, R11
 	VMOVUPS     (R14), Z0
 	VMOVUPS     (R14)(R9*1), Z1
@@ -1219,8 +1219,8 @@ channels4:
 channels4end:
 	TESTQ       R8, R8
 	JZ          channels4rest
-	PREFETCHT0  (R11)
-	PREFETCHT0  64(R11)
+	PREFETCHT1  (R11)
+	PREFETCHT1  64(R11)
 	ADDQ        $+128, R11
 	VMOVUPS.Z   (R14), K1, Z0
 	VMOVUPS.Z   (R14)(R9*1), K1, Z1
@@ -1285,7 +1285,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R11)
+	PREFETCHT1  (R11)
 	ADDQ        $+32, R11
 	VCVTPH2PS   (R12), Z0
 	VMOVUPS     (R13), Z1
@@ -1300,7 +1300,7 @@ channels1:
 channels1end:
 	TESTQ       R8, R8
 	JZ          channels1rest
-	PREFETCHT0  (R11)
+	PREFETCHT1  (R11)
 	ADDQ        $+32, R11
 	VCVTPH2PS.Z (R12), K1, Z0
 	VMOVUPS.Z   (R13), K1, Z1
@@ -1377,10 +1377,10 @@ tokens8:
 	JZ     channels8end
 
 channels8:
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	PREFETCHT0  128(R9)
-	PREFETCHT0  192(R9)
+	PREFETCHT1  (R9)
+	PREFETCHT1  64(R9)
+	PREFETCHT1  128(R9)
+	PREFETCHT1  192(R9)
 	ADDQ        $+256, R9
 	VMOVUPS     (R13), Z0
 	VCVTPH2PS   (R10), Z1
@@ -1408,10 +1408,10 @@ channels8:
 channels8end:
 	TESTQ       DI, DI
 	JZ          channels8rest
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
-	PREFETCHT0  128(R9)
-	PREFETCHT0  192(R9)
+	PREFETCHT1  (R9)
+	PREFETCHT1  64(R9)
+	PREFETCHT1  128(R9)
+	PREFETCHT1  192(R9)
 	ADDQ        $+256, R9
 	VMOVUPS.Z   (R13), K1, Z0
 	VCVTPH2PS.Z (R10), K1, Z1
@@ -1478,7 +1478,7 @@ tokens1:
 	JZ     channels1end
 
 channels1:
-	PREFETCHT0  (R9)
+	PREFETCHT1  (R9)
 	ADDQ        $+32, R9
 	VCVTPH2PS   (R10), Z0
 	VMOVUPS     (R11), Z1
@@ -1491,7 +1491,7 @@ channels1:
 channels1end:
 	TESTQ       DI, DI
 	JZ          channels1rest
-	PREFETCHT0  (R9)
+	PREFETCHT1  (R9)
 	ADDQ        $+32, R9
 	VCVTPH2PS.Z (R10), K1, Z0
 	VMOVUPS.Z   (R11), K1, Z1
@@ -1574,8 +1574,8 @@ width4:
 	MOVQ    R14, BP
 
 rows4:
-	PREFETCHT0   (R15)
-	PREFETCHT0   64(R15)
+	PREFETCHT1   (R15)
+	PREFETCHT1   64(R15)
 	ADDQ         $+128, R15
 	VCVTPH2PS    (R13), Z0
 	VCVTPH2PS    32(R13), Z1
@@ -1643,7 +1643,7 @@ width2:
 	MOVQ    R14, BP
 
 rows2:
-	PREFETCHT0   (R15)
+	PREFETCHT1   (R15)
 	ADDQ         $+64, R15
 	VCVTPH2PS    (R13), Z0
 	VCVTPH2PS    32(R13), Z1
@@ -1689,7 +1689,7 @@ width1:
 	MOVQ    R14, BP
 
 rows1:
-	PREFETCHT0   (R15)
+	PREFETCHT1   (R15)
 	ADDQ         $+32, R15
 	VCVTPH2PS    (R13), Z0
 	VBROADCASTSS (R10), Z1
@@ -1725,7 +1725,7 @@ width1end:
 	MOVQ      R14, BP
 
 rowsmasked:
-	PREFETCHT0   (R15)
+	PREFETCHT1   (R15)
 	ADDQ         $+32, R15
 	VCVTPH2PS.Z  (R13), K1, Z0
 	VBROADCASTSS (R10), Z1
@@ -1791,8 +1791,8 @@ width4:
 	MOVQ    R12, R14
 
 rows4:
-	PREFETCHT0   (R13)
-	PREFETCHT0   64(R13)
+	PREFETCHT1   (R13)
+	PREFETCHT1   64(R13)
 	ADDQ         $+128, R13
 	VBROADCASTSS (R9), Z0
 	VBROADCASTSS (R9)(R8*1), Z1
@@ -1838,7 +1838,7 @@ width2:
 	MOVQ    R12, R14
 
 rows2:
-	PREFETCHT0   (R13)
+	PREFETCHT1   (R13)
 	ADDQ         $+64, R13
 	VCVTPH2PS    (R11), Z0
 	VCVTPH2PS    32(R11), Z1
@@ -1872,7 +1872,7 @@ width1:
 	MOVQ    R12, R14
 
 rows1:
-	PREFETCHT0   (R13)
+	PREFETCHT1   (R13)
 	ADDQ         $+32, R13
 	VCVTPH2PS    (R11), Z0
 	VBROADCASTSS (R9), Z1
@@ -1900,7 +1900,7 @@ width1end:
 	MOVQ      R12, R14
 
 rowsmasked:
-	PREFETCHT0   (R13)
+	PREFETCHT1   (R13)
 	ADDQ         $+32, R13
 	VCVTPH2PS.Z  (R11), K1, Z0
 	VBROADCASTSS (R9), Z1
@@ -1960,10 +1960,10 @@ width8:
 	MOVQ    R10, R12
 
 rows8:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
-	PREFETCHT0   128(R11)
-	PREFETCHT0   192(R11)
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
+	PREFETCHT1   128(R11)
+	PREFETCHT1   192(R11)
 	ADDQ         $+256, R11
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9), Z1
@@ -2012,8 +2012,8 @@ width4:
 	MOVQ    R10, R12
 
 rows4:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
 	ADDQ         $+128, R11
 	VBROADCASTSS (DI), Z0
 	VCVTPH2PS    (R9), Z1
@@ -2047,7 +2047,7 @@ width1:
 	MOVQ    R10, R12
 
 rows1:
-	PREFETCHT0   (R11)
+	PREFETCHT1   (R11)
 	ADDQ         $+32, R11
 	VCVTPH2PS    (R9), Z0
 	VBROADCASTSS (DI), Z1
@@ -2071,7 +2071,7 @@ width1end:
 	MOVQ      R10, R12
 
 rowsmasked:
-	PREFETCHT0   (R11)
+	PREFETCHT1   (R11)
 	ADDQ         $+32, R11
 	VCVTPH2PS.Z  (R9), K1, Z0
 	VBROADCASTSS (DI), Z1

@@ -121,7 +121,7 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	ADDQ         $+64, DI
 	VMOVUPS      (R11), Y2
 	VMOVUPS      32(R11), Y3
 	VPAND        masks<>+0(SB), Y2, Y0
@@ -679,7 +679,8 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	ADDQ         $+128, DI
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VMOVUPS      (R10)(R8*1), Y6
@@ -1101,7 +1102,8 @@ groups:
 
 channels:
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
+	PREFETCHT0   64(SI)
+	ADDQ         $+128, SI
 	VMOVUPS      (R9), Y4
 	VMOVUPS      32(R9), Y5
 	VMOVUPS      (R9)(DI*1), Y6
@@ -1408,7 +1410,8 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	ADDQ         $+128, DI
 	VPMOVSXBD    (R11), Y0
 	VCVTDQ2PS    Y0, Y0
 	VPMOVSXBD    8(R11), Y1
@@ -1885,7 +1888,10 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+	ADDQ         $+256, DI
 	VPMOVSXBD    (R10), Y0
 	VCVTDQ2PS    Y0, Y0
 	VPMOVSXBD    8(R10), Y1
@@ -2248,7 +2254,10 @@ groups:
 
 channels:
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	ADDQ         $+256, SI
 	VPMOVSXBD    (R9), Y0
 	VCVTDQ2PS    Y0, Y0
 	VPMOVSXBD    8(R9), Y1
@@ -2532,7 +2541,10 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+	ADDQ         $+256, DI
 	VMOVUPS      (DX), Z4
 	VMOVUPS      (DX)(R8*1), Z5
 	VMOVUPS      (DX)(R8*2), Z6
@@ -3048,7 +3060,10 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+	ADDQ         $+256, DI
 	VMOVUPS      (DX), Z4
 	VMOVUPS      (DX)(R8*1), Z5
 	VMOVUPS      (DX)(R8*2), Z6
@@ -3386,7 +3401,10 @@ groups:
 
 channels:
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	ADDQ         $+256, SI
 	VMOVUPS      (DX), Z4
 	VMOVUPS      (DX)(DI*1), Z5
 	VMOVUPS      (DX)(DI*2), Z6
@@ -3665,7 +3683,14 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+	PREFETCHT0   256(DI)
+	PREFETCHT0   320(DI)
+	PREFETCHT0   384(DI)
+	PREFETCHT0   448(DI)
+	ADDQ         $+512, DI
 	VPMOVSXBD    (DX), Z0
 	VCVTDQ2PS    Z0, Z0
 	VPMOVSXBD    (DX)(R8*1), Z1
@@ -4104,7 +4129,14 @@ groups:
 
 channels:
 	PREFETCHT0   (DI)
-	ADDQ         $0x40, DI
+	PREFETCHT0   64(DI)
+	PREFETCHT0   128(DI)
+	PREFETCHT0   192(DI)
+	PREFETCHT0   256(DI)
+	PREFETCHT0   320(DI)
+	PREFETCHT0   384(DI)
+	PREFETCHT0   448(DI)
+	ADDQ         $+512, DI
 	VPMOVSXBD    (DX), Z0
 	VCVTDQ2PS    Z0, Z0
 	VPMOVSXBD    (DX)(R8*1), Z1
@@ -4392,7 +4424,14 @@ groups:
 
 channels:
 	PREFETCHT0   (SI)
-	ADDQ         $0x40, SI
+	PREFETCHT0   64(SI)
+	PREFETCHT0   128(SI)
+	PREFETCHT0   192(SI)
+	PREFETCHT0   256(SI)
+	PREFETCHT0   320(SI)
+	PREFETCHT0   384(SI)
+	PREFETCHT0   448(SI)
+	ADDQ         $+512, SI
 	VPMOVSXBD    (DX), Z0
 	VCVTDQ2PS    Z0, Z0
 	VPMOVSXBD    (DX)(DI*1), Z1

@@ -48,8 +48,11 @@ func (g *gen) qk() {
 	}
 	MOVQ(U64(group/8), channels)
 	Label("channels")
-	PREFETCHT0(Mem{Base: next})
-	ADDQ(Imm(64), next)
+	bytes := at * g.bits // of these channels
+	for off := 0; off < bytes; off += 64 {
+		PREFETCHT0(Mem{Base: next, Disp: off})
+	}
+	ADDQ(I32(bytes), next)
 	if g.bits == 8 {
 		g.eight8(q, k, vecs)
 	} else {

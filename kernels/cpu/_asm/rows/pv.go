@@ -106,7 +106,7 @@ func (g *pv) row(c int, m reg.Register) {
 	if g.Prefetch {
 		bytes := c * g.Bytes * g.Lanes()
 		for off := 0; off < bytes; off += 64 {
-			PREFETCHT0(Mem{Base: g.next, Disp: off})
+			PREFETCHT1(Mem{Base: g.next, Disp: off})
 		}
 		ADDQ(I32(bytes), g.next)
 	}

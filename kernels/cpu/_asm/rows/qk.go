@@ -139,7 +139,7 @@ func (g *qk) step(k, q *Strided, t int, m reg.Register) {
 	if g.Prefetch {
 		bytes := t * g.Bytes * g.Lanes()
 		for off := 0; off < bytes; off += 64 {
-			PREFETCHT0(Mem{Base: g.next, Disp: off})
+			PREFETCHT1(Mem{Base: g.next, Disp: off})
 		}
 		ADDQ(I32(bytes), g.next)
 	}
