@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -34,18 +35,22 @@ type Engine struct {
 	cfg    Config
 	inbox  chan command
 	closed chan struct{} // closed when Run returned
-	load   atomic.Pointer[Load]
+	loadMu sync.Mutex
+	load   Load
 
 	// Owned by Run's goroutine.
-	cache   *kvcache.Cache
-	store   *kvcache.Store
-	sched   *sched.Scheduler
-	runner  *attention.Runner
-	scratch model.Scratch
-	batch   model.Batch
-	seqs    map[sched.ID]*sequence
-	events  []sched.Event
-	rate    rateMeter
+	cache      *kvcache.Cache
+	store      *kvcache.Store
+	sched      *sched.Scheduler
+	runner     *attention.Runner
+	scratch    model.Scratch
+	batch      model.Batch
+	afterLayer func(layer int) // show
+	seqs       map[sched.ID]*sequence
+	events     []sched.Event
+	sampled    []sched.Sampled // what the events of this step point to
+	plan       sched.Plan      // being run
+	rate       rateMeter
 }
 
 // Load is how busy an engine is.
@@ -86,6 +91,7 @@ func New(c Config) (*Engine, error) {
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
 		}),
 	}
+	e.afterLayer = e.show
 	e.publishLoad()
 	return e, nil
 }
@@ -94,7 +100,11 @@ func New(c Config) (*Engine, error) {
 func (e *Engine) MaxContext() int { return e.cfg.MaxContext }
 
 // Load is a recent snapshot.
-func (e *Engine) Load() Load { return *e.load.Load() }
+func (e *Engine) Load() Load {
+	e.loadMu.Lock()
+	defer e.loadMu.Unlock()
+	return e.load
+}
 
 // Run is the engine: it returns when ctx ends, after failing what still ran.
 func (e *Engine) Run(ctx context.Context) error {
@@ -103,7 +113,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	busy := false
 	for e.collect(ctx, busy) {
 		plan := e.sched.Step(e.events, time.Now())
-		e.events = e.events[:0]
+		e.events, e.sampled = e.events[:0], slices.Grow(e.sampled[:0], len(plan.Rows))
 		busy = len(plan.Rows) > 0
 		e.settle(plan)
 		logits, err := e.run(plan)
@@ -164,7 +174,7 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 			prefilled += len(w.Tokens)
 		}
 	}
-	b.AfterLayer = func(layer int) { e.show(plan, layer) }
+	e.plan, b.AfterLayer = plan, e.afterLayer
 	start := time.Now()
 	logits, stats, err := e.cfg.Model.Forward(e.runner, b, &e.scratch)
 	if err != nil {
@@ -176,8 +186,8 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 }
 
 // show tells the sinks of prompts computed for others that a layer is written.
-func (e *Engine) show(plan sched.Plan, layer int) {
-	for _, w := range plan.Rows {
+func (e *Engine) show(layer int) {
+	for _, w := range e.plan.Rows {
 		if s := e.seqs[w.ID]; s.sink != nil {
 			s.sink.Written(layer, w.From+len(w.Tokens), s.view)
 		}
@@ -218,7 +228,8 @@ func (e *Engine) commit(plan sched.Plan, logits []float32) {
 func (e *Engine) take(s *sequence, logits []float32) {
 	token, score := s.sampler.Next(logits, s.generated)
 	finished := s.emitToken(token, score)
-	e.events = append(e.events, sched.Sampled{ID: s.id, Token: token, Finished: finished})
+	e.sampled = append(e.sampled, sched.Sampled{ID: s.id, Token: token, Finished: finished})
+	e.events = append(e.events, &e.sampled[len(e.sampled)-1])
 	if finished {
 		s.finish(s.reason, nil)
 	}
@@ -286,11 +297,14 @@ func (e *Engine) publishLoad() {
 			waiting += len(s.req.Prompt)
 		}
 	}
-	e.load.Store(&Load{
+	l := Load{
 		Running: st.Running + st.Reserved, Waiting: st.Waiting, WaitingTokens: waiting,
 		KVUsed: kv.Used, KVTotal: kv.Budget, PrefillRate: e.rate.value(),
 		PrefixQueries: kv.QueryTokens, PrefixHits: kv.HitTokens,
-	})
+	}
+	e.loadMu.Lock()
+	e.load = l
+	e.loadMu.Unlock()
 }
 
 // send hands a command to the loop.

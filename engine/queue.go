@@ -13,6 +13,7 @@ import (
 type queue struct {
 	mu    sync.Mutex
 	items []terse.Output
+	spare []terse.Output  // what was taken before, for reuse
 	more  chan struct{}   // holds one token when items is not empty
 	ended <-chan struct{} // closed when the loop has ended and puts no more
 }
@@ -31,7 +32,7 @@ func (q *queue) put(o terse.Output) {
 	}
 }
 
-// take waits for outputs and returns all there are.
+// take waits for outputs and returns all there are, valid until the next call.
 func (q *queue) take(ctx context.Context) ([]terse.Output, error) {
 	select {
 	case <-q.more:
@@ -42,7 +43,8 @@ func (q *queue) take(ctx context.Context) ([]terse.Output, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
-	q.items = nil
+	clear(q.spare)
+	q.items, q.spare = q.spare[:0], items
 	select {
 	case <-q.ended:
 		if len(items) == 0 { // a command that the loop never came to

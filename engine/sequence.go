@@ -22,7 +22,8 @@ type sequence struct {
 	sink     Sink             // ModePrefill
 	reserved chan *quant.View // ModeRemote: receives the view once
 
-	generated int // tokens picked, here or by the prefill worker
+	slab      []terse.Token // memory of the outputs' tokens
+	generated int           // tokens picked, here or by the prefill worker
 	reason    terse.FinishReason
 	over      bool // finish was called
 	cached    int
@@ -61,7 +62,14 @@ func (s *sequence) admit(now time.Time, a sched.Admission) {
 // emitToken queues a picked token and reports whether it was the last.
 func (s *sequence) emitToken(token terse.Token, score terse.Scored) bool {
 	now := time.Now()
-	out := terse.Output{Tokens: []terse.Token{token}}
+	// Outputs belong to the consumer, so that each has a token of its own; memory
+	// for them comes by the hundred.
+	if len(s.slab) == cap(s.slab) {
+		s.slab = make([]terse.Token, 0, 256)
+	}
+	s.slab = append(s.slab, token)
+	n := len(s.slab)
+	out := terse.Output{Tokens: s.slab[n-1 : n : n]}
 	if s.generated == 0 {
 		s.firstToken = now
 		s.timing.TTFT = now.Sub(s.arrived)

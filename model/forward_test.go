@@ -85,6 +85,29 @@ func TestLogitRows(t *testing.T) {
 	}
 }
 
+// A decode step of the graph allocates nothing.
+func TestDecodeAllocates(t *testing.T) {
+	for _, kv := range []string{"f16", "hq3"} {
+		c := small("llama", map[string]any{"head_dim": 16})
+		b := newBench(t, writeModel(t, c, randomWeights("llama", c)), kv)
+		s := b.newSequence()
+		b.feed(s, randomText(90), 90)
+		var batch Batch
+		step := func() {
+			batch.Reset()
+			batch.Append([]terse.Token{1}, &s.view, s.pos)
+			batch.WantLast()
+			if _, _, err := b.model.Forward(b.runner, &batch, &b.scratch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		step()
+		if n := testing.AllocsPerRun(50, step); n > 0 {
+			t.Errorf("%s: %v allocations", kv, n)
+		}
+	}
+}
+
 // Activations are not allocated anew once the scratch has grown.
 func TestScratchIsReused(t *testing.T) {
 	b := smallBench(t)

@@ -13,7 +13,7 @@ func (s *Scheduler) apply(e Event) {
 		s.add(e)
 	case Cancel:
 		s.drop(s.byID[e.ID])
-	case Sampled:
+	case *Sampled:
 		s.sampled(e)
 	case KVReady:
 		s.ready(e)
@@ -78,7 +78,7 @@ func (s *Scheduler) refuseExcess() {
 	s.fresh = 0
 }
 
-func (s *Scheduler) sampled(e Sampled) {
+func (s *Scheduler) sampled(e *Sampled) {
 	q := s.byID[e.ID]
 	if q == nil {
 		return

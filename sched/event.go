@@ -35,7 +35,8 @@ type Add struct {
 // engine whose run failed cancels what was in it.
 type Cancel struct{ ID ID }
 
-// Sampled is the token picked for a row of the last plan that had Sample set.
+// Sampled is the token picked for a row of the last plan that had Sample set. It
+// is an event as a pointer: every step has some, and boxing them would allocate.
 // Finished ends the request (ModePrefill ones still keep their pages until
 // Release); a request also ends with its MaxTokens-th token.
 type Sampled struct {
@@ -61,7 +62,7 @@ type Release struct{ ID ID }
 
 func (Add) event()      {}
 func (Cancel) event()   {}
-func (Sampled) event()  {}
+func (*Sampled) event() {}
 func (KVReady) event()  {}
 func (KVFailed) event() {}
 func (Release) event()  {}

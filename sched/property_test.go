@@ -248,7 +248,7 @@ func (w *world) carryOut(work Work, written map[pageKey]ID) {
 		}
 		w.take(r)
 		r.held = r.mode == ModePrefill
-		w.events = append(w.events, Sampled{ID: r.id, Token: r.tokens[end]})
+		w.events = append(w.events, &Sampled{ID: r.id, Token: r.tokens[end]})
 	}
 }
 

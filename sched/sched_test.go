@@ -21,7 +21,7 @@ func TestRequestsMayShareAPrompt(t *testing.T) {
 		Add{ID: "a", Prompt: prompt, MaxTokens: 5},
 		Add{ID: "b", Prompt: prompt, MaxTokens: 5},
 	}, now)
-	plan := s.Step([]Event{Sampled{ID: "a", Token: 10}, Sampled{ID: "b", Token: 20}}, now)
+	plan := s.Step([]Event{&Sampled{ID: "a", Token: 10}, &Sampled{ID: "b", Token: 20}}, now)
 	require.Len(t, plan.Rows, 2)
 	require.Equal(t, []terse.Token{10}, plan.Rows[0].Tokens)
 	require.Equal(t, []terse.Token{20}, plan.Rows[1].Tokens)
@@ -33,10 +33,10 @@ func TestWrongEventsAreBugs(t *testing.T) {
 		t.Helper()
 		s := New(Config{Cache: testCache(t, "f16", 20, 0), MaxContext: 100})
 		s.Step([]Event{Add{ID: "a", Prompt: []terse.Token{1}, MaxTokens: 5}}, time.Time{})
-		s.Step([]Event{Sampled{ID: "a", Token: 1}}, time.Time{})
+		s.Step([]Event{&Sampled{ID: "a", Token: 1}}, time.Time{})
 		require.PanicsWithValue(t, want, func() { s.Step(events, time.Time{}) })
 	}
-	f(`BUG: a token for "a", which has no row to sample`, Sampled{ID: "a"}, Sampled{ID: "a"})
+	f(`BUG: a token for "a", which has no row to sample`, &Sampled{ID: "a"}, &Sampled{ID: "a"})
 	f(`BUG: KV for "a", which has no reserved pages`, KVReady{ID: "a"})
 	f(`BUG: event <nil>`, nil)
 	require.Panics(t, func() { New(Config{Cache: testCache(t, "f16", 20, 0)}) })
@@ -49,7 +49,7 @@ func TestSequenceWaitsForItsToken(t *testing.T) {
 	s := New(Config{Cache: testCache(t, "f16", 20, 0), MaxContext: 100})
 	s.Step([]Event{Add{ID: "a", Prompt: []terse.Token{1, 2}, MaxTokens: 5}}, time.Time{})
 	require.Empty(t, s.Step(nil, time.Time{}).Rows)
-	plan := s.Step([]Event{Sampled{ID: "a", Token: 9}}, time.Time{})
+	plan := s.Step([]Event{&Sampled{ID: "a", Token: 9}}, time.Time{})
 	require.Len(t, plan.Rows, 1)
 	require.Equal(t, 2, plan.Rows[0].From)
 }
@@ -86,7 +86,7 @@ func BenchmarkStep(b *testing.B) {
 		events = events[:0]
 		for _, w := range plan.Rows {
 			if w.Sample {
-				events = append(events, Sampled{ID: w.ID, Token: 1})
+				events = append(events, &Sampled{ID: w.ID, Token: 1})
 			}
 		}
 	}

@@ -100,7 +100,7 @@ func (d *driver) step(c script.Command) Plan {
 func (d *driver) sampleAll() {
 	for _, w := range d.rows {
 		if w.Sample {
-			d.events = append(d.events, Sampled{ID: w.ID, Token: 7})
+			d.events = append(d.events, &Sampled{ID: w.ID, Token: 7})
 		}
 	}
 }
@@ -116,7 +116,7 @@ func event(c script.Command) Event {
 		mode := map[string]Mode{"local": ModeLocal, "prefill": ModePrefill, "remote": ModeRemote}[c.String("mode", "local")]
 		return Add{ID: id, Prompt: prompt, MaxTokens: c.Int("max", 10), Mode: mode, PromptScores: c.Bool("scores")}
 	case "sampled":
-		return Sampled{ID: id, Token: terse.Token(c.Int("token", 7)), Finished: c.Bool("finished")}
+		return &Sampled{ID: id, Token: terse.Token(c.Int("token", 7)), Finished: c.Bool("finished")}
 	case "cancel":
 		return Cancel{ID: id}
 	case "kvready":
