@@ -316,22 +316,29 @@ heads23:
 	JMP            singles20
 
 rest21:
-	TESTQ        DI, DI
-	JZ           done22
-	LEAQ         tailMask<>+0(SB), R9
-	NEGQ         DI
-	VMOVUPS      32(R9)(DI*4), Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VSHUFPS      $0x88, X1, X0, X1
-	VMASKMOVPS   (BX)(R8*2), X1, X1
-	VPMOVZXDQ    X1, Y1
-	VMOVSLDUP    Y1, Y1
-	VEXTRACTF128 $0x01, Y0, X2
-	VSHUFPS      $0x88, X2, X0, X2
-	VMASKMOVPS   (SI)(R8*2), X2, X2
-	VPMOVZXDQ    X2, Y2
-	VMOVSLDUP    Y2, Y2
-	MOVQ         CX, CX
+	TESTQ      DI, DI
+	JZ         done22
+	LEAQ       tailMask<>+0(SB), R9
+	MOVQ       DI, R10
+	NEGQ       R10
+	VMOVUPS    32(R9)(R10*4), Y0
+	MOVQ       DI, R9
+	SHRQ       $0x01, R9
+	LEAQ       tailMask<>+0(SB), R10
+	NEGQ       R9
+	VMOVUPS    32(R10)(R9*4), Y1
+	VMASKMOVPS (BX)(R8*2), X1, X1
+	VPMOVZXDQ  X1, Y1
+	VMOVSLDUP  Y1, Y1
+	MOVQ       DI, BX
+	SHRQ       $0x01, BX
+	LEAQ       tailMask<>+0(SB), DI
+	NEGQ       BX
+	VMOVUPS    32(DI)(BX*4), Y2
+	VMASKMOVPS (SI)(R8*2), X2, X2
+	VPMOVZXDQ  X2, Y2
+	VMOVSLDUP  Y2, Y2
+	MOVQ       CX, CX
 
 heads24:
 	VMASKMOVPS     (AX)(R8*4), Y0, Y3
@@ -3334,68 +3341,73 @@ done95:
 	RET
 
 // func ropePairsAVX512(x []float32, heads int, headDim int, cos []float32, sin []float32)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F
 TEXT ·ropePairsAVX512(SB), NOSPLIT, $0-88
 	MOVQ x_base+0(FP), AX
 	MOVQ heads+24(FP), DX
 	MOVQ headDim+32(FP), BX
 	MOVQ cos_base+40(FP), SI
 	MOVQ sin_base+64(FP), DI
-	MOVQ cos_len+48(FP), CX
+	MOVQ cos_len+48(FP), R8
 	SHLQ $0x02, BX
-	ADDQ CX, CX
-	XORQ R8, R8
+	ADDQ R8, R8
+	XORQ R9, R9
 
 singles99:
-	CMPQ      CX, $0x00000010
+	CMPQ      R8, $0x00000010
 	JL        rest100
-	VPMOVZXDQ (SI)(R8*2), Z0
+	VPMOVZXDQ (SI)(R9*2), Z0
 	VMOVSLDUP Z0, Z0
-	VPMOVZXDQ (DI)(R8*2), Z1
+	VPMOVZXDQ (DI)(R9*2), Z1
 	VMOVSLDUP Z1, Z1
-	MOVQ      AX, R9
+	MOVQ      AX, CX
 	MOVQ      DX, R10
 
 heads102:
-	VMOVUPS        (R9)(R8*4), Z2
+	VMOVUPS        (CX)(R9*4), Z2
 	VPERMILPS      $0xb1, Z2, Z3
 	VMULPS         Z1, Z3, Z3
 	VFMADDSUB213PS Z3, Z0, Z2
-	VMOVUPS        Z2, (R9)(R8*4)
-	ADDQ           BX, R9
+	VMOVUPS        Z2, (CX)(R9*4)
+	ADDQ           BX, CX
 	DECQ           R10
 	JNZ            heads102
-	ADDQ           $0x00000010, R8
-	SUBQ           $0x00000010, CX
+	ADDQ           $0x00000010, R9
+	SUBQ           $0x00000010, R8
 	JMP            singles99
 
 rest100:
-	TESTQ       CX, CX
+	TESTQ       R8, R8
 	JZ          done101
-	MOVL        $0x00000001, R9
-	SHLL        CL, R9
-	DECL        R9
-	KMOVW       R9, K1
-	KMOVW       K1, CX
-	MOVL        $0x00005555, R9
-	PEXTL       R9, CX, CX
-	KMOVW       CX, K2
-	VPMOVZXDQ.Z (SI)(R8*2), K2, Z0
+	MOVQ        R8, CX
+	MOVL        $0x00000001, R10
+	SHLL        CL, R10
+	DECL        R10
+	KMOVW       R10, K1
+	MOVQ        R8, CX
+	SHRQ        $0x01, CX
+	MOVL        $0x00000001, R10
+	SHLL        CL, R10
+	DECL        R10
+	KMOVW       R10, K2
+	VPMOVZXDQ.Z (SI)(R9*2), K2, Z0
 	VMOVSLDUP   Z0, Z0
-	KMOVW       K1, CX
-	MOVL        $0x00005555, SI
-	PEXTL       SI, CX, CX
-	KMOVW       CX, K2
-	VPMOVZXDQ.Z (DI)(R8*2), K2, Z1
+	MOVQ        R8, CX
+	SHRQ        $0x01, CX
+	MOVL        $0x00000001, SI
+	SHLL        CL, SI
+	DECL        SI
+	KMOVW       SI, K2
+	VPMOVZXDQ.Z (DI)(R9*2), K2, Z1
 	VMOVSLDUP   Z1, Z1
 	MOVQ        DX, CX
 
 heads103:
-	VMOVUPS.Z      (AX)(R8*4), K1, Z2
+	VMOVUPS.Z      (AX)(R9*4), K1, Z2
 	VPERMILPS      $0xb1, Z2, Z3
 	VMULPS         Z1, Z3, Z3
 	VFMADDSUB213PS Z3, Z0, Z2
-	VMOVUPS        Z2, K1, (AX)(R8*4)
+	VMOVUPS        Z2, K1, (AX)(R9*4)
 	ADDQ           BX, AX
 	DECQ           CX
 	JNZ            heads103

@@ -93,6 +93,30 @@ func TestSwiGLU(t *testing.T) {
 	})
 }
 
+// However a row is cut among cores, its elements stay the same.
+func TestPieces(t *testing.T) {
+	eachLevel(t, func(t *testing.T, k, _ *Kernels) {
+		const n = 200
+		gate, up := withSpecials(random(1, n, 3), 1), random(2, n, 1)
+		whole, exps := slices.Clone(gate), make([]float32, n)
+		k.SwiGLU(whole, up)
+		k.ExpSum(exps, up, 9, 1)
+		for cut := range n {
+			pieces, parts := slices.Clone(gate), make([]float32, n)
+			k.SwiGLU(pieces[:cut], up)
+			k.SwiGLU(pieces[cut:], up[cut:])
+			k.ExpSum(parts, up[:cut], 9, 1)
+			k.ExpSum(parts[cut:], up[cut:], 9, 1)
+			if i := firstDifference(pieces, whole); i >= 0 {
+				t.Fatalf("cut at %d, SwiGLU gives %g at %d, else %g", cut, pieces[i], i, whole[i])
+			}
+			if i := firstDifference(parts, exps); i >= 0 {
+				t.Fatalf("cut at %d, ExpSum gives %g at %d, else %g", cut, parts[i], i, exps[i])
+			}
+		}
+	})
+}
+
 func TestAdd(t *testing.T) {
 	eachLevel(t, func(t *testing.T, k, _ *Kernels) {
 		for _, n := range lengths() {

@@ -24,6 +24,7 @@ type Step struct {
 	U    int // the number of the vector within an unrolled round
 	isa  ISA
 	i    reg.Register // index of the round's first element
+	n    reg.Register // elements left; those of the tail
 	mask reg.Register // nil: whole
 }
 
@@ -109,7 +110,7 @@ func (s ISA) Sweep(n reg.Register, unroll int, body func(Step)) {
 	Label(rest)
 	TESTQ(n, n)
 	JZ(LabelRef(done))
-	body(Step{isa: s, i: i, mask: s.tail(n)})
+	body(Step{isa: s, i: i, n: n, mask: s.tail(n)})
 	Label(done)
 }
 
@@ -155,18 +156,8 @@ func tailTable() Mem {
 // HalfMask is the mask of a tail's elements taken two by two: as 64-bit lanes of
 // a wide vector, as 32-bit lanes of a narrow one's lower half.
 func (s Step) HalfMask() reg.Register {
-	if s.isa.Wide() {
-		bits, k := GP32(), K()
-		KMOVW(s.mask, bits)
-		every := GP32()
-		MOVL(U32(0x5555), every)
-		PEXTL(every, bits, bits)
-		KMOVW(bits, k)
-		return k
-	}
-	// Lanes 0, 2, 4, 6 of the mask, which come in equal pairs.
-	v, hi := YMM(), XMM()
-	VEXTRACTF128(U8(1), s.mask, hi)
-	VSHUFPS(U8(0x88), hi, s.mask.(reg.Vec).AsX(), v.AsX())
-	return v
+	half := GP64()
+	MOVQ(s.n, half)
+	SHRQ(U8(1), half)
+	return s.isa.tail(half)
 }
