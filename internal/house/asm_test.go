@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,7 +15,14 @@ import (
 // the assembler encodes even VADDPS with those as AVX-512.
 var beyondAVX2 = regexp.MustCompile(`\b([XY](1[6-9]|2[0-9]|3[01])|Z[0-9]+|K[0-7])\b`)
 
-func TestAVX2KernelsNeedNoMore(t *testing.T) {
+// levelHas are the extensions that a level of internal/cpu is sure of, and what
+// every machine has that has these.
+var levelHas = map[string]string{
+	"AVX2":   "SSE SSE2 SSE4.1 MMX+ CMOV AVX AVX2 FMA3 F16C",
+	"AVX512": "SSE SSE2 SSE4.1 MMX+ CMOV AVX AVX2 FMA3 F16C AVX512F AVX512BW AVX512DQ AVX512VL AVX512VNNI",
+}
+
+func TestKernelsNeedNoMoreThanTheirLevel(t *testing.T) {
 	files := 0
 	err := filepath.WalkDir(filepath.Join("..", "..", "kernels"), func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(p, "_amd64.s") {
@@ -25,11 +33,22 @@ func TestAVX2KernelsNeedNoMore(t *testing.T) {
 			return err
 		}
 		files++
-		avx2 := false
+		avx2, needs := false, ""
 		for i, line := range strings.Split(string(text), "\n") {
+			if list, ok := strings.CutPrefix(line, "// Requires: "); ok {
+				needs = list
+			}
 			if strings.HasPrefix(line, "TEXT ") {
 				name, _, _ := strings.Cut(line, "(SB)")
 				avx2 = strings.HasSuffix(name, "AVX2")
+				for level, has := range levelHas {
+					for need := range strings.SplitSeq(needs, ", ") {
+						if strings.HasSuffix(name, level) && needs != "" && !slices.Contains(strings.Fields(has), need) {
+							t.Errorf("%s:%d: %s needs %s", p, i+1, name, need)
+						}
+					}
+				}
+				needs = ""
 			}
 			if r := beyondAVX2.FindString(line); avx2 && r != "" && !strings.HasPrefix(line, "//") {
 				t.Errorf("%s:%d: %s in an AVX2 kernel", p, i+1, r)
