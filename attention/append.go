@@ -52,10 +52,8 @@ func (w *writes) Do(i int) {
 	if exact == nil {
 		panic(fmt.Sprintf("BUG: no exact page %d to write tokens [%d,%d) of layer %d", p.page, p.lo, p.hi, w.layer))
 	}
-	for tok := p.lo; tok < p.hi; tok++ {
-		at := (p.row + tok - p.lo) * n
-		w.runner.ops.Store(w.runner.geometry, exact, tok, w.k[at:at+n], w.v[at:at+n])
-	}
+	at, end := p.row*n, (p.row+p.hi-p.lo)*n
+	w.runner.ops.Store(w.runner.geometry, exact, p.lo, w.k[at:end], w.v[at:end])
 	w.runner.encode(w.view, w.layer, p.page, p.lo, p.hi)
 }
 

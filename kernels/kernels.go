@@ -37,9 +37,10 @@ type Ops interface {
 
 	// Rotator has Rotate and Add: the basis of the cache, and residual sums.
 	quant.Rotator
-	// Store writes one token's K and V as quant.Geometry.PutExact does, and
-	// Encode codes a page as quant.Geometry.Encode does: the same bytes. Both run
-	// on the calling goroutine, for use inside Parallel.
+	// Store writes rows of K and V, from token tok of the page on, as
+	// quant.Geometry.PutExact does, and Encode codes a page as
+	// quant.Geometry.Encode does: the same bytes. Both run on the calling
+	// goroutine, for use inside Parallel.
 	Store(g *quant.Geometry, page []byte, tok int, k, v []float32)
 	Encode(g *quant.Geometry, a quant.EncodeArgs)
 	// Attend runs the jobs, each one KV head of one group of query rows.

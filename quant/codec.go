@@ -26,7 +26,10 @@ type EncodeArgs struct {
 // are full (with rqe=off the open one again and again). The result depends only
 // on the exact page, the layer and the position, never on how the tokens were
 // cut into calls. A call with Lo = 0 starts the page anew.
-func (g *Geometry) Encode(a EncodeArgs) {
+func (g *Geometry) Encode(a EncodeArgs) { g.EncodeIn(a, new(Scratch)) }
+
+// EncodeIn is Encode with memory to work in, so as not to allocate.
+func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 	f := g.Format
 	if !f.Coded() || a.Lo >= a.Hi || f.Family == FamilyHQ && a.Hi < f.PageTokens {
 		return
@@ -34,7 +37,7 @@ func (g *Geometry) Encode(a EncodeArgs) {
 	if a.Lo == 0 || f.Family == FamilyHQ {
 		clear(a.Coded[:g.CodedBytes()]) // no bytes of the page's last owner
 	}
-	w := g.newWork()
+	w.fit(g)
 	for head := range g.KVHeads {
 		page := g.CodedHead(a.Coded, head)
 		for half := range 2 {
@@ -51,26 +54,35 @@ func (g *Geometry) Encode(a EncodeArgs) {
 	}
 }
 
-// work is the scratch of one Encode call: one half of one head.
-type work struct {
+// Scratch is what coding one half of one head takes. The zero value is ready; it
+// serves one call at a time and any geometry.
+type Scratch struct {
 	x     []float32 // [token][channel]
 	codes []uint8   // [token][channel]
 	rows  []uint8   // codes of the tokens of a set, side by side
+
+	// Of one block, where parameters are per channel.
+	rounds []Rounding
+	column []float32
 }
 
-func (g *Geometry) newWork() *work {
+func (w *Scratch) fit(g *Geometry) {
 	n := g.Format.PageTokens * g.HeadDim
-	w := &work{x: make([]float32, n), codes: make([]uint8, n)}
-	if g.Format.K.Second == SecondTokens || g.Format.V.Second == SecondTokens {
+	if len(w.x) < n {
+		w.x, w.codes = make([]float32, n), make([]uint8, n)
+	}
+	if t := g.Format.PageTokens; len(w.column) < t {
+		w.rounds, w.column = make([]Rounding, t), make([]float32, t)
+	}
+	if second := g.Format.K.Second == SecondTokens || g.Format.V.Second == SecondTokens; second && len(w.rows) < n {
 		w.rows = make([]uint8, n)
 	}
-	return w
 }
 
 // load widens tokens [lo, hi) of an exact half into w.x. A page may come from
 // another machine, so that values no writer of ours produces are tamed here as
 // in PutExact: no code, scale or zero is ever NaN or infinite.
-func (w *work) load(src []byte, dim, lo, hi int) {
+func (w *Scratch) load(src []byte, dim, lo, hi int) {
 	for i := lo * dim; i < hi*dim; i++ {
 		w.x[i] = saturate(tensor.GetF16(src, i))
 	}
@@ -96,17 +108,22 @@ func saturate(x float32) float32 {
 // roundF16 is x as a float16 stores it.
 func roundF16(x float32) float32 { return tensor.F16ToF32(tensor.F32ToF16(saturate(x))) }
 
-// PutExact stores one token's K and V ([KVHeads][HeadDim] each, in the cache's
-// basis) in one layer of an exact page. Values beyond float16 saturate.
+// PutExact stores K and V of tokens tok, tok+1, … ([rows][KVHeads][HeadDim] each,
+// in the cache's basis) in one layer of an exact page. Values beyond float16
+// saturate.
 func (g *Geometry) PutExact(page []byte, tok int, k, v []float32) {
-	put, at := putRow, tok*g.exactRow()
+	put := putRow
 	if g.Format.Wide {
 		put = putWideRow
 	}
-	for head := range g.KVHeads {
-		lo, hi := head*g.HeadDim, (head+1)*g.HeadDim
-		put(g.ExactK(page, head)[at:], k[lo:hi])
-		put(g.ExactV(page, head)[at:], v[lo:hi])
+	d, width := g.HeadDim, g.KVHeads*g.HeadDim
+	for head := range g.KVHeads { // head by head: a head's tokens lie side by side
+		at := tok * g.exactRow()
+		for i := head * d; i < len(k); i += width {
+			put(g.ExactK(page, head)[at:], k[i:i+d])
+			put(g.ExactV(page, head)[at:], v[i:i+d])
+			at += g.exactRow()
+		}
 	}
 }
 

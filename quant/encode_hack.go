@@ -7,7 +7,7 @@ import (
 )
 
 // encodeHack codes what tokens [Lo, Hi) complete of one head's half.
-func (g *Geometry) encodeHack(a *EncodeArgs, w *work, page, src []byte, head, half int) {
+func (g *Geometry) encodeHack(a *EncodeArgs, w *Scratch, page, src []byte, head, half int) {
 	l := &g.Hack[half]
 	if g.Format.Family == FamilyHack && half == HalfK { // token by token: no block to wait for
 		g.encodeTokens(a, w, page, src, head, half, a.Lo, a.Hi)
@@ -34,7 +34,7 @@ func (g *Geometry) codedFrom(first, lo int) int { return max(lo, g.Format.Sinks-
 
 // encodeTokens codes tokens [lo, hi) with one min and scale per token and
 // partition of the channels.
-func (g *Geometry) encodeTokens(a *EncodeArgs, w *work, page, src []byte, head, half, lo, hi int) {
+func (g *Geometry) encodeTokens(a *EncodeArgs, w *Scratch, page, src []byte, head, half, lo, hi int) {
 	l, d, last := &g.Hack[half], g.HeadDim, g.lastCode()
 	w.load(src, d, lo, hi)
 	clear(w.codes[lo*d : roundUp(hi, 4)*d])
@@ -54,7 +54,7 @@ func (g *Geometry) encodeTokens(a *EncodeArgs, w *work, page, src []byte, head, 
 
 // encodeChannels codes tokens [lo, hi) of one block with one min and scale per
 // channel.
-func (g *Geometry) encodeChannels(a *EncodeArgs, w *work, page, src []byte, head, half, lo, hi int) {
+func (g *Geometry) encodeChannels(a *EncodeArgs, w *Scratch, page, src []byte, head, half, lo, hi int) {
 	l, d, last := &g.Hack[half], g.HeadDim, g.lastCode()
 	from := g.codedFrom(a.First, lo)
 	if from >= hi {
@@ -63,11 +63,10 @@ func (g *Geometry) encodeChannels(a *EncodeArgs, w *work, page, src []byte, head
 	w.load(src, d, lo, hi)
 	clear(w.codes[lo*d : roundUp(hi, 4)*d])
 	round := g.Format.Rounding(a.Layer, head, half)
-	rounds := make([]Rounding, hi-from)
+	rounds, column := w.rounds[:hi-from], w.column[:hi-from]
 	for i := range rounds {
 		rounds[i] = round.At(a.First + from + i)
 	}
-	column := make([]float32, hi-from)
 	block := lo / g.Format.Partition
 	for c := range d {
 		for i := range column {
@@ -105,7 +104,7 @@ func (g *Geometry) putParams(l *HackHalf, page []byte, i int, x []float32) (m, i
 }
 
 // finishHack stores the planes and the sums of tokens [lo, hi).
-func (g *Geometry) finishHack(w *work, page []byte, half, lo, hi int) {
+func (g *Geometry) finishHack(w *Scratch, page []byte, half, lo, hi int) {
 	l, d := &g.Hack[half], g.HeadDim
 	end := hi
 	if half == HalfV { // a word holds four tokens; those beyond hi have code 0

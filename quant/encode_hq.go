@@ -31,7 +31,7 @@ func HQCode(second bool) Uniform {
 }
 
 // encodeHQ codes a full page's half of one head.
-func (g *Geometry) encodeHQ(a *EncodeArgs, w *work, page, src []byte, head, half int) {
+func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, half int) {
 	l, tokens, d := &g.HQ[half], g.Format.PageTokens, g.HeadDim
 	w.load(src, d, 0, tokens)
 	set := g.SecondSet(a, head, half)
@@ -82,7 +82,7 @@ func (g *Geometry) SecondSet(a *EncodeArgs, head, half int) uint64 {
 
 // lowRows is the codes of the tokens in set, row by row, and the number of rows
 // to write.
-func (w *work) lowRows(set uint64, rows, d, tokens int) ([]uint8, int) {
+func (w *Scratch) lowRows(set uint64, rows, d, tokens int) ([]uint8, int) {
 	if rows == tokens {
 		return w.codes, rows
 	}

@@ -87,7 +87,7 @@ func (o *Ops) Attend(jobs []kernels.AttnJob) {
 	o.attends.Put(a)
 }
 
-// Store writes one token's K and V.
+// Store writes rows of K and V, from token tok of the page on.
 func (o *Ops) Store(g *quant.Geometry, page []byte, tok int, k, v []float32) {
 	o.encode.PutExact(g, page, tok, k, v)
 }

@@ -65,7 +65,7 @@ func (o *Ops) split(n, width int, f func(lo, hi int)) {
 	o.Parallel((n+step-1)/step, kernels.TaskFunc(func(i int) { f(i*step, min(n, (i+1)*step)) }))
 }
 
-// Store writes one token's K and V.
+// Store writes rows of K and V, from token tok of the page on.
 func (o *Ops) Store(g *quant.Geometry, page []byte, tok int, k, v []float32) {
 	g.PutExact(page, tok, k, v)
 }

@@ -51,6 +51,7 @@ type Scratch struct {
 	two, four levels    // of 2-bit and of 4-bit tokens
 	mixed     levels
 	fit       fitted
+	plain     quant.Scratch // of what is left to quant
 }
 
 func (s *Scratch) prepare(g *quant.Geometry) {
@@ -77,18 +78,27 @@ func (l *levels) set(lane int, u quant.Uniform, places float32) {
 	}
 }
 
-// PutExact stores one token's K and V ([KVHeads][HeadDim] each, in the cache's
-// basis) in one layer of an exact page: quant.Geometry.PutExact.
+// PutExact stores K and V of tokens tok, tok+1, … ([rows][KVHeads][HeadDim] each,
+// in the cache's basis) in one layer of an exact page: quant.Geometry.PutExact.
 func (k *Kernels) PutExact(g *quant.Geometry, page []byte, tok int, key, value []float32) {
 	if k.narrow == nil || g.ExactType() != tensor.F16 {
 		g.PutExact(page, tok, key, value)
 		return
 	}
-	d, at := g.HeadDim, 2*g.HeadDim*tok
 	for head := range g.KVHeads {
-		a, b := key[head*d:(head+1)*d], value[head*d:(head+1)*d]
-		k.narrow(&g.ExactK(page, head)[at : at+2*d][0], &a[0], d)
-		k.narrow(&g.ExactV(page, head)[at : at+2*d][0], &b[0], d)
+		k.putHead(g, g.ExactK(page, head), tok, head, key)
+		k.putHead(g, g.ExactV(page, head), tok, head, value)
+	}
+}
+
+// putHead stores one head's part of rows of K or V.
+func (k *Kernels) putHead(g *quant.Geometry, half []byte, tok, head int, x []float32) {
+	d, width := g.HeadDim, g.KVHeads*g.HeadDim
+	half = half[2*d*tok:]
+	for i := head * d; i < len(x); i += width {
+		row := x[i : i+d]
+		k.narrow(&half[:2*d][0], &row[0], d)
+		half = half[2*d:]
 	}
 }
 
@@ -97,7 +107,7 @@ func (k *Kernels) PutExact(g *quant.Geometry, page []byte, tok int, key, value [
 func (k *Kernels) Encode(g *quant.Geometry, a quant.EncodeArgs, s *Scratch) {
 	f := g.Format
 	if k.fit == nil || f.Family != quant.FamilyHQ || f.PageTokens%blockTokens != 0 || f.PageTokens > 64 {
-		g.Encode(a)
+		g.EncodeIn(a, &s.plain)
 		return
 	}
 	if a.Lo >= a.Hi || a.Hi < f.PageTokens {

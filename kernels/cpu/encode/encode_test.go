@@ -128,10 +128,10 @@ func TestEncode(t *testing.T) {
 		for _, d := range []int{8, 16, 24, 40, 64, 72, 80, 96, 128, 256, 1024} {
 			t.Run(fmt.Sprintf("%s/%d", name, d), func(t *testing.T) {
 				g := geometry(t, name, 2, d)
-				if testing.Short() && d > 128 {
-					t.Skip("short")
-				}
 				for content, value := range pages {
+					if d > 128 && content != "any bits" {
+						continue
+					}
 					r := rand.New(rand.NewPCG(uint64(d), uint64(len(content))))
 					checkPage(t, g, randomPage(g, r, value), &s, uint64(d))
 				}
@@ -150,13 +150,18 @@ func TestPutExact(t *testing.T) {
 			}
 			g := geometry(t, name, 3, d)
 			r := rand.New(rand.NewPCG(uint64(d), 1))
-			k, v := make([]float32, 3*d), make([]float32, 3*d)
+			k, v := make([]float32, 4*3*d), make([]float32, 4*3*d)
 			for i := range k {
 				k[i], v[i] = float32(r.NormFloat64()), odd[r.IntN(len(odd))]
 			}
 			for _, tok := range []int{0, 17, g.Format.PageTokens - 1} {
 				want, _ := poisoned(g.ExactBytes(), d)
-				g.PutExact(want, tok, k, v)
+				rows := min(4, g.Format.PageTokens-tok)
+				k, v := k[:rows*3*d], v[:rows*3*d]
+				for row := range rows {
+					at := row * 3 * d
+					g.PutExact(want, tok+row, k[at:at+3*d], v[at:at+3*d])
+				}
 				for _, l := range cpu.Levels() {
 					got, check := poisoned(g.ExactBytes(), d)
 					For(l).PutExact(g, got, tok, k, v)
@@ -196,18 +201,21 @@ func TestNarrowRounds(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	g := geometry(t, "hq2,k2=tokens:8", 2, 64)
-	exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
 	row := make([]float32, 2*64)
-	for _, l := range cpu.Levels()[1:] {
-		k, s := For(l), new(Scratch)
-		run := func() {
-			k.PutExact(g, exact, 1, row, row)
-			k.Encode(g, quant.EncodeArgs{Exact: exact, Coded: coded, Hi: 64}, s)
-		}
-		run()
-		if n := testing.AllocsPerRun(10, run); n != 0 {
-			t.Errorf("level %v: %v allocations", l, n)
+	s := new(Scratch)
+	for _, name := range []string{"hq2,k2=tokens:8", "hack", "hack:v2", "hq3,sym=off"} {
+		g := geometry(t, name, 2, 64)
+		exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
+		for _, l := range cpu.Levels() {
+			k := For(l)
+			run := func() {
+				k.PutExact(g, exact, 1, row, row)
+				k.Encode(g, quant.EncodeArgs{Exact: exact, Coded: coded, Hi: 64}, s)
+			}
+			run()
+			if n := testing.AllocsPerRun(10, run); n != 0 {
+				t.Errorf("%s, level %v: %v allocations", name, l, n)
+			}
 		}
 	}
 }
@@ -242,9 +250,10 @@ func BenchmarkStore(b *testing.B) {
 		g := geometry(b, name, 8, 64)
 		exact := randomPage(g, rand.New(rand.NewPCG(1, 1)), pages["gaussian"])
 		coded := make([]byte, g.CodedBytes())
-		row := make([]float32, 8*64)
-		for i := range row {
-			row[i] = float32(i%13) - 6
+		const width = 8 * 64
+		rows := make([]float32, 64*width)
+		for i := range rows {
+			rows[i] = float32(i%13) - 6
 		}
 		for _, l := range cpu.Levels() {
 			k, s := For(l), new(Scratch)
@@ -261,7 +270,12 @@ func BenchmarkStore(b *testing.B) {
 				k.Encode(g, quant.EncodeArgs{Exact: exact, Coded: coded, Hi: 64}, s)
 			})
 			if name == "hq2" {
-				bench("putexact", 1, func() { k.PutExact(g, exact, 5, row, row) })
+				bench("putexact-page", 64, func() { k.PutExact(g, exact, 0, rows, rows) })
+				bench("putexact-token", 64, func() {
+					for t := range 64 {
+						k.PutExact(g, exact, t, rows[t*width:][:width], rows[t*width:][:width])
+					}
+				})
 			}
 		}
 	}
