@@ -107,7 +107,8 @@ func (k *Kernels) WeightedSums(sums []int32, weights []uint8, plane []byte, nq, 
 	k.PageSums(sums, weights, nq, Planes{one[:], 0, width, 4 * quads}, Ahead{})
 }
 
-// Merge is how a tile's sums join the vectors' running outputs.
+// Merge is how a tile's sums join the vectors' running outputs. Assembly knows its
+// layout.
 type Merge struct {
 	Alpha  [Vectors]float32 // what the output is worth after the tile's softmax
 	Scale  [Vectors]float32 // s_p: the step of the weights p'
@@ -127,13 +128,11 @@ func (k *Kernels) Merge(m *Merge, out []float32, sums, low []int32, nq, stride, 
 		len(out) < (nq-1)*stride+n || len(sums) < nq*width || low != nil && len(low) < nq*width {
 		panic(fmt.Sprintf("BUG: merging %d channels of width %d of %d vectors (%d, %d) into %d by %d", n, width, nq, len(sums), len(low), len(out), stride))
 	}
-	for v := range nq {
-		var l *int32
-		if low != nil {
-			l = &low[v*width]
-		}
-		k.merge(&out[v*stride], &sums[v*width], l, n, m.Alpha[v], m.Scale[v]*0.125, m.Centre[v], 12*m.Sum[v]+3*m.LowSum[v])
+	var l *int32
+	if low != nil {
+		l = &low[0]
 	}
+	k.merge(m, &out[0], &sums[0], l, nq, stride, width, n)
 }
 
 // MaxAbs is the largest |x|, 0 of nothing; NaNs are passed over. len(x) is a

@@ -64,10 +64,15 @@ func products4AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width 
 //go:noescape
 func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
 
-// mergeAVX2 computes out = alpha·out + step·(8·sums + 2·low - middle) + centre.
+// mergeAVX2 is Kernels.Merge.
 //
 //go:noescape
-func mergeAVX2(out *float32, sums *int32, low *int32, n int, alpha float32, step float32, centre float32, middle int32)
+func mergeAVX2(m *float32, out *float32, sums *int32, low *int32, nq int, stride int, width int, n int)
+
+// mergeAVX512 is Kernels.Merge.
+//
+//go:noescape
+func mergeAVX512(m *float32, out *float32, sums *int32, low *int32, nq int, stride int, width int, n int)
 
 // maxAbsAVX2 is Kernels.MaxAbs.
 //

@@ -34,6 +34,9 @@ DATA ones<>+56(SB)/4, $0x00010001
 DATA ones<>+60(SB)/4, $0x00010001
 GLOBL ones<>(SB), RODATA|NOPTR, $64
 
+DATA eighth<>+0(SB)/4, $0x3e000000
+GLOBL eighth<>(SB), RODATA|NOPTR, $4
+
 // func products1AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, low bool)
 // Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·products1AVX2(SB), NOSPLIT, $8-81
@@ -2496,49 +2499,141 @@ done:
 	VZEROUPPER
 	RET
 
-// func mergeAVX2(out *float32, sums *int32, low *int32, n int, alpha float32, step float32, centre float32, middle int32)
+// func mergeAVX2(m *float32, out *float32, sums *int32, low *int32, nq int, stride int, width int, n int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·mergeAVX2(SB), NOSPLIT, $0-48
-	MOVQ         out+0(FP), AX
-	MOVQ         sums+8(FP), CX
-	MOVQ         low+16(FP), DX
-	MOVQ         n+24(FP), BX
-	VBROADCASTSS alpha+32(FP), Y0
-	VBROADCASTSS step+36(FP), Y1
-	VBROADCASTSS centre+40(FP), Y2
-	VBROADCASTSS middle+44(FP), Y3
-	XORQ         SI, SI
-	TESTQ        DX, DX
-	JZ           top
+TEXT ·mergeAVX2(SB), NOSPLIT, $0-64
+	MOVQ   m+0(FP), AX
+	MOVQ   nq+32(FP), CX
+	MOVQ   out+8(FP), DX
+	MOVQ   sums+16(FP), BX
+	MOVQ   low+24(FP), SI
+	MOVQ   stride+40(FP), DI
+	MOVQ   width+48(FP), R8
+	MOVQ   n+56(FP), R9
+	VMOVSS eighth<>+0(SB), X0
 
-both:
-	VMOVDQU     (CX)(SI*4), Y4
-	VPSLLD      $0x03, Y4, Y4
-	VMOVDQU     (DX)(SI*4), Y5
-	VPADDD      Y5, Y5, Y5
-	VPADDD      Y5, Y4, Y4
-	VPSUBD      Y3, Y4, Y4
-	VCVTDQ2PS   Y4, Y4
-	VFMADD213PS Y2, Y1, Y4
-	VFMADD231PS (AX)(SI*4), Y0, Y4
-	VMOVUPS     Y4, (AX)(SI*4)
-	ADDQ        $0x08, SI
-	CMPQ        SI, BX
-	JLT         both
+vector:
+	VBROADCASTSS (AX), Y1
+	VMULSS       16(AX), X0, X2
+	VBROADCASTSS X2, Y2
+	VBROADCASTSS 32(AX), Y3
+	IMUL3L       $0x0c, 48(AX), R10
+	IMUL3L       $0x03, 64(AX), R11
+	ADDL         R11, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Y4
+	XORQ         R10, R10
+
+narrow:
+	VMOVUPS (BX)(R10*4), Y5
+	VPSLLD  $0x03, Y5, Y5
+	TESTQ   SI, SI
+	JZ      topfalse
+	VMOVUPS (SI)(R10*4), Y6
+	VPADDD  Y6, Y6, Y6
+	VPADDD  Y6, Y5, Y5
+
+topfalse:
+	VPSUBD      Y4, Y5, Y5
+	VCVTDQ2PS   Y5, Y5
+	VFMADD213PS Y3, Y2, Y5
+	VFMADD231PS (DX)(R10*4), Y1, Y5
+	VMOVUPS     Y5, (DX)(R10*4)
+	ADDQ        $0x08, R10
+	CMPQ        R10, R9
+	JLT         narrow
+	ADDQ        $0x04, AX
+	LEAQ        (DX)(DI*4), DX
+	LEAQ        (BX)(R8*4), BX
+	TESTQ       SI, SI
+	JZ          noLow
+	LEAQ        (SI)(R8*4), SI
+
+noLow:
+	DECQ CX
+	JNZ  vector
 	VZEROUPPER
 	RET
 
-top:
-	VMOVDQU     (CX)(SI*4), Y4
-	VPSLLD      $0x03, Y4, Y4
-	VPSUBD      Y3, Y4, Y4
-	VCVTDQ2PS   Y4, Y4
-	VFMADD213PS Y2, Y1, Y4
-	VFMADD231PS (AX)(SI*4), Y0, Y4
-	VMOVUPS     Y4, (AX)(SI*4)
-	ADDQ        $0x08, SI
-	CMPQ        SI, BX
-	JLT         top
+// func mergeAVX512(m *float32, out *float32, sums *int32, low *int32, nq int, stride int, width int, n int)
+// Requires: AVX, AVX2, AVX512F, FMA3
+TEXT ·mergeAVX512(SB), NOSPLIT, $0-64
+	MOVQ   m+0(FP), AX
+	MOVQ   nq+32(FP), CX
+	MOVQ   out+8(FP), DX
+	MOVQ   sums+16(FP), BX
+	MOVQ   low+24(FP), SI
+	MOVQ   stride+40(FP), DI
+	MOVQ   width+48(FP), R8
+	MOVQ   n+56(FP), R9
+	VMOVSS eighth<>+0(SB), X0
+
+vector:
+	VBROADCASTSS (AX), Z1
+	VMULSS       16(AX), X0, X2
+	VBROADCASTSS X2, Z2
+	VBROADCASTSS 32(AX), Z3
+	IMUL3L       $0x0c, 48(AX), R10
+	IMUL3L       $0x03, 64(AX), R11
+	ADDL         R11, R10
+	VMOVD        R10, X4
+	VPBROADCASTD X4, Z4
+	XORQ         R10, R10
+	MOVQ         R9, R11
+	ANDQ         $-16, R11
+	JZ           narrow
+
+wide:
+	VMOVUPS (BX)(R10*4), Z5
+	VPSLLD  $0x03, Z5, Z5
+	TESTQ   SI, SI
+	JZ      toptrue
+	VMOVUPS (SI)(R10*4), Z6
+	VPADDD  Z6, Z6, Z6
+	VPADDD  Z6, Z5, Z5
+
+toptrue:
+	VPSUBD      Z4, Z5, Z5
+	VCVTDQ2PS   Z5, Z5
+	VFMADD213PS Z3, Z2, Z5
+	VFMADD231PS (DX)(R10*4), Z1, Z5
+	VMOVUPS     Z5, (DX)(R10*4)
+	ADDQ        $0x10, R10
+	CMPQ        R10, R11
+	JLT         wide
+	CMPQ        R10, R9
+	JEQ         next
+
+narrow:
+	VMOVUPS (BX)(R10*4), Y5
+	VPSLLD  $0x03, Y5, Y5
+	TESTQ   SI, SI
+	JZ      topfalse
+	VMOVUPS (SI)(R10*4), Y6
+	VPADDD  Y6, Y6, Y6
+	VPADDD  Y6, Y5, Y5
+
+topfalse:
+	VPSUBD      Y4, Y5, Y5
+	VCVTDQ2PS   Y5, Y5
+	VFMADD213PS Y3, Y2, Y5
+	VFMADD231PS (DX)(R10*4), Y1, Y5
+	VMOVUPS     Y5, (DX)(R10*4)
+	ADDQ        $0x08, R10
+	CMPQ        R10, R9
+	JLT         narrow
+
+next:
+	ADDQ  $0x04, AX
+	LEAQ  (DX)(DI*4), DX
+	LEAQ  (BX)(R8*4), BX
+	TESTQ SI, SI
+	JZ    noLow
+	LEAQ  (SI)(R8*4), SI
+
+noLow:
+	DECQ CX
+	JNZ  vector
 	VZEROUPPER
 	RET
 
@@ -2635,7 +2730,50 @@ TEXT ·widenAVX2(SB), NOSPLIT, $0-56
 	VBROADCASTSS 4(R8), Y1
 	VBROADCASTSS 8(R8), Y2
 	VBROADCASTSS 12(R8), Y3
-	VMOVDQU      bits<>+0(SB), Y4
+	CMPQ         DI, $-1
+	JEQ          second
+	TESTQ        DI, DI
+	JNZ          mixed
+	VMOVAPS      Y0, Y1
+	VMOVAPS      Y2, Y3
+
+second:
+	TESTQ BX, BX
+	JNZ   asymmetric
+
+symmetric:
+	VCVTPH2PS (DX), Y0
+	VMULPS    Y0, Y3, Y2
+	VMULPS    Y0, Y1, Y0
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   Y2, (CX)
+	ADDQ      $0x10, DX
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x08, SI
+	JNZ       symmetric
+	VZEROUPPER
+	RET
+
+asymmetric:
+	VCVTPH2PS (DX), Y2
+	VMULPS    Y2, Y3, Y4
+	VMULPS    Y2, Y1, Y2
+	VCVTPH2PS (BX), Y0
+	VADDPS    Y0, Y4, Y4
+	ADDQ      $0x10, BX
+	VMOVUPS   Y2, (AX)
+	VMOVUPS   Y4, (CX)
+	ADDQ      $0x10, DX
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x08, SI
+	JNZ       asymmetric
+	VZEROUPPER
+	RET
+
+mixed:
+	VMOVDQU bits<>+0(SB), Y4
 
 loop:
 	VMOVD        DI, X5
@@ -2649,12 +2787,12 @@ loop:
 	VMULPS       Y6, Y7, Y7
 	VMULPS       Y6, Y5, Y5
 	TESTQ        BX, BX
-	JZ           symmetric
+	JZ           noZero
 	VCVTPH2PS    (BX), Y6
 	VADDPS       Y6, Y7, Y7
 	ADDQ         $0x10, BX
 
-symmetric:
+noZero:
 	VMOVUPS Y5, (AX)
 	VMOVUPS Y7, (CX)
 	ADDQ    $0x10, DX

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/quant"
@@ -152,6 +153,15 @@ func checkSums(t *testing.T, k *Kernels, p *plane, weights []uint8, nq int) {
 		if got != want {
 			t.Fatalf("%v, width %d, %d quads, %d vectors: vector %d, channel %d: %d, want %d", k.Level, p.width, p.rows/4, nq, v, c, got, want)
 		}
+	}
+}
+
+// The assembly's idea of Merge is Merge.
+func TestLayout(t *testing.T) {
+	var m Merge
+	got := [...]uintptr{unsafe.Offsetof(m.Alpha), unsafe.Offsetof(m.Scale), unsafe.Offsetof(m.Centre), unsafe.Offsetof(m.Sum), unsafe.Offsetof(m.LowSum)}
+	if got != [...]uintptr{0, 16, 32, 48, 64} {
+		t.Errorf("fields at %v", got)
 	}
 }
 

@@ -107,20 +107,24 @@ func planeSums(s []int32, weights []uint8, words []byte, nq, width, quads int) {
 	}
 }
 
-// genericMerge merges one vector's channels: out = alpha·out + step·(8·sums + 2·low -
-// middle) + centre. low is nil without second planes.
-func genericMerge(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32) {
-	o, top := unsafe.Slice(out, n), unsafe.Slice(sums, n)
+func genericMerge(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {
+	all := unsafe.Slice(out, (nq-1)*stride+n)
+	top := unsafe.Slice(sums, nq*width)
 	var second []int32
 	if low != nil {
-		second = unsafe.Slice(low, n)
+		second = unsafe.Slice(low, nq*width)
 	}
-	for c := range o {
-		x := 8*top[c] - middle
-		if second != nil {
-			x += 2 * second[c]
+	for v := range nq {
+		o, s := all[v*stride:][:n], top[v*width:][:n]
+		alpha, step, centre := m.Alpha[v], m.Scale[v]*0.125, m.Centre[v]
+		middle := 12*m.Sum[v] + 3*m.LowSum[v]
+		for c := range o {
+			x := 8*s[c] - middle
+			if second != nil {
+				x += 2 * second[v*width+c]
+			}
+			o[c] = alpha*o[c] + (step*float32(x) + centre)
 		}
-		o[c] = alpha*o[c] + (step*float32(x) + centre)
 	}
 }
 

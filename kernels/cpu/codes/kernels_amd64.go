@@ -67,12 +67,15 @@ func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, ahead *Ah
 	}
 }
 
-func (k *Kernels) merge(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32) {
-	if k.Level == cpu.Generic {
-		genericMerge(out, sums, low, n, alpha, step, centre, middle)
-		return
+func (k *Kernels) merge(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {
+	switch k.Level {
+	case cpu.AVX512:
+		mergeAVX512(&m.Alpha[0], out, sums, low, nq, stride, width, n)
+	case cpu.AVX2:
+		mergeAVX2(&m.Alpha[0], out, sums, low, nq, stride, width, n)
+	default:
+		genericMerge(m, out, sums, low, nq, stride, width, n)
 	}
-	mergeAVX2(out, sums, low, n, alpha, step, centre, middle)
 }
 
 func (k *Kernels) maxAbs(x *float32, n int) float32 {

@@ -14,8 +14,8 @@ func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, _ *Ahead)
 	genericSums(sums, weights, nq, p)
 }
 
-func (k *Kernels) merge(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32) {
-	genericMerge(out, sums, low, n, alpha, step, centre, middle)
+func (k *Kernels) merge(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {
+	genericMerge(m, out, sums, low, nq, stride, width, n)
 }
 
 func (k *Kernels) maxAbs(x *float32, n int) float32 { return genericMaxAbs(x, n) }

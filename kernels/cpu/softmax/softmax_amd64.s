@@ -220,6 +220,42 @@ DATA c5<>+56(SB)/4, $0x3a91d302
 DATA c5<>+60(SB)/4, $0x3a91d302
 GLOBL c5<>(SB), RODATA|NOPTR, $64
 
+DATA order256<>+0(SB)/4, $0x00000000
+DATA order256<>+4(SB)/4, $0x00000004
+DATA order256<>+8(SB)/4, $0x00000001
+DATA order256<>+12(SB)/4, $0x00000005
+DATA order256<>+16(SB)/4, $0x00000002
+DATA order256<>+20(SB)/4, $0x00000006
+DATA order256<>+24(SB)/4, $0x00000003
+DATA order256<>+28(SB)/4, $0x00000007
+DATA order256<>+32(SB)/4, $0x00000000
+DATA order256<>+36(SB)/4, $0x00000004
+DATA order256<>+40(SB)/4, $0x00000001
+DATA order256<>+44(SB)/4, $0x00000005
+DATA order256<>+48(SB)/4, $0x00000002
+DATA order256<>+52(SB)/4, $0x00000006
+DATA order256<>+56(SB)/4, $0x00000003
+DATA order256<>+60(SB)/4, $0x00000007
+GLOBL order256<>(SB), RODATA|NOPTR, $64
+
+DATA order512<>+0(SB)/4, $0x00000000
+DATA order512<>+4(SB)/4, $0x00000004
+DATA order512<>+8(SB)/4, $0x00000008
+DATA order512<>+12(SB)/4, $0x0000000c
+DATA order512<>+16(SB)/4, $0x00000001
+DATA order512<>+20(SB)/4, $0x00000005
+DATA order512<>+24(SB)/4, $0x00000009
+DATA order512<>+28(SB)/4, $0x0000000d
+DATA order512<>+32(SB)/4, $0x00000002
+DATA order512<>+36(SB)/4, $0x00000006
+DATA order512<>+40(SB)/4, $0x0000000a
+DATA order512<>+44(SB)/4, $0x0000000e
+DATA order512<>+48(SB)/4, $0x00000003
+DATA order512<>+52(SB)/4, $0x00000007
+DATA order512<>+56(SB)/4, $0x0000000b
+DATA order512<>+60(SB)/4, $0x0000000f
+GLOBL order512<>(SB), RODATA|NOPTR, $64
+
 // func scoresAVX2(t *float32, dots *int32, step *float32, bias *float32, nq int, add bool)
 // Requires: AVX, AVX2, FMA3
 TEXT ·scoresAVX2(SB), NOSPLIT, $0-41
@@ -893,6 +929,7 @@ TEXT ·quantiseAVX2(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), AX
 	VBROADCASTSS half<>+0(SB), Y0
 	VPXOR        Y1, Y1, Y1
+	VMOVDQU      order256<>+0(SB), Y2
 	MOVQ         t+0(FP), CX
 	MOVQ         nq+8(FP), DI
 	LEAQ         4096(CX), DX
@@ -900,45 +937,76 @@ TEXT ·quantiseAVX2(SB), NOSPLIT, $0-24
 	MOVQ         CX, SI
 
 vector:
-	VMOVSS       5232(BX), X2
-	VMOVSS       tiny<>+0(SB), X3
-	VCMPSS       $0x1e, X3, X2, X3
-	VMOVSS       levels<>+0(SB), X4
-	VDIVSS       X2, X4, X2
-	VANDPS       X3, X2, X2
-	VBROADCASTSS X2, Y3
-	VPXOR        X2, X2, X2
+	VMOVSS       5232(BX), X3
+	VMOVSS       tiny<>+0(SB), X4
+	VCMPSS       $0x1e, X4, X3, X4
+	VMOVSS       levels<>+0(SB), X5
+	VDIVSS       X3, X5, X3
+	VANDPS       X4, X3, X3
+	VBROADCASTSS X3, Y3
+	VPXOR        Y4, Y4, Y4
 	XORQ         R8, R8
-	JMP          test
+	JMP          manyTest
+
+many:
+	VMULPS     (CX)(R8*4), Y3, Y5
+	VADDPS     Y0, Y5, Y5
+	VCVTTPS2DQ Y5, Y5
+	VMULPS     32(CX)(R8*4), Y3, Y6
+	VADDPS     Y0, Y6, Y6
+	VCVTTPS2DQ Y6, Y6
+	VMULPS     64(CX)(R8*4), Y3, Y7
+	VADDPS     Y0, Y7, Y7
+	VCVTTPS2DQ Y7, Y7
+	VMULPS     96(CX)(R8*4), Y3, Y8
+	VADDPS     Y0, Y8, Y8
+	VCVTTPS2DQ Y8, Y8
+	VPACKUSDW  Y6, Y5, Y5
+	VPACKUSDW  Y8, Y7, Y7
+	VPACKUSWB  Y7, Y5, Y5
+	VPERMD     Y5, Y2, Y5
+	VMOVDQU    Y5, (DX)(R8*1)
+	VPSADBW    Y1, Y5, Y5
+	VPADDQ     Y5, Y4, Y4
+	ADDQ       $0x20, R8
+
+manyTest:
+	MOVQ AX, R9
+	SUBQ R8, R9
+	CMPQ R9, $0x20
+	JGE  many
+	JMP  test
 
 block:
-	VMULPS       (CX)(R8*4), Y3, Y4
-	VADDPS       Y0, Y4, Y4
-	VCVTTPS2DQ   Y4, Y4
-	VMULPS       32(CX)(R8*4), Y3, Y5
+	VMULPS       (CX)(R8*4), Y3, Y5
 	VADDPS       Y0, Y5, Y5
 	VCVTTPS2DQ   Y5, Y5
-	VPACKUSDW    Y5, Y4, Y4
-	VPERMQ       $0xd8, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VPACKUSWB    X5, X4, X5
-	VMOVDQU      X5, (DX)(R8*1)
-	VPSADBW      X1, X5, X5
-	VPADDQ       X5, X2, X2
+	VMULPS       32(CX)(R8*4), Y3, Y6
+	VADDPS       Y0, Y6, Y6
+	VCVTTPS2DQ   Y6, Y6
+	VPACKUSDW    Y6, Y5, Y5
+	VPERMQ       $0xd8, Y5, Y5
+	VEXTRACTI128 $0x01, Y5, X9
+	VPACKUSWB    X9, X5, X9
+	VMOVDQU      X9, (DX)(R8*1)
+	VPSADBW      X1, X9, X9
+	VPADDQ       Y9, Y4, Y4
 	ADDQ         $0x10, R8
 
 test:
-	CMPQ    R8, AX
-	JLT     block
-	VPSHUFD $0x4e, X2, X4
-	VPADDD  X4, X2, X2
-	VMOVD   X2, 5264(BX)
-	ADDQ    $0x00000400, CX
-	ADDQ    $0x00000100, DX
-	ADDQ    $0x04, BX
-	ADDQ    $0x08, SI
-	DECQ    DI
-	JNZ     vector
+	CMPQ         R8, AX
+	JLT          block
+	VEXTRACTI128 $0x01, Y4, X3
+	VPADDQ       X3, X4, X4
+	VPSHUFD      $0x4e, X4, X3
+	VPADDQ       X3, X4, X4
+	VMOVD        X4, 5264(BX)
+	ADDQ         $0x00000400, CX
+	ADDQ         $0x00000100, DX
+	ADDQ         $0x04, BX
+	ADDQ         $0x08, SI
+	DECQ         DI
+	JNZ          vector
 	VZEROUPPER
 	RET
 
@@ -1452,11 +1520,12 @@ fillTest:
 	RET
 
 // func quantiseAVX512(t *float32, nq int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX2, AVX512BW, AVX512F
 TEXT ·quantiseAVX512(SB), NOSPLIT, $0-24
 	MOVQ         n+16(FP), AX
 	VBROADCASTSS half<>+0(SB), Z0
 	VPXORD       Z1, Z1, Z1
+	VMOVDQU32    order512<>+0(SB), Z2
 	MOVQ         t+0(FP), CX
 	MOVQ         nq+8(FP), DI
 	LEAQ         4096(CX), DX
@@ -1464,39 +1533,75 @@ TEXT ·quantiseAVX512(SB), NOSPLIT, $0-24
 	MOVQ         CX, SI
 
 vector:
-	VMOVSS       5232(BX), X2
-	VMOVSS       tiny<>+0(SB), X3
-	VCMPSS       $0x1e, X3, X2, X3
-	VMOVSS       levels<>+0(SB), X4
-	VDIVSS       X2, X4, X2
-	VANDPS       X3, X2, X2
-	VBROADCASTSS X2, Z3
-	VPXOR        X2, X2, X2
+	VMOVSS       5232(BX), X3
+	VMOVSS       tiny<>+0(SB), X5
+	VCMPSS       $0x1e, X5, X3, X5
+	VMOVSS       levels<>+0(SB), X6
+	VDIVSS       X3, X6, X3
+	VANDPS       X5, X3, X3
+	VBROADCASTSS X3, Z3
+	VPXORD       Z4, Z4, Z4
 	XORQ         R8, R8
-	JMP          test
+	JMP          manyTest
+
+many:
+	VMULPS     (CX)(R8*4), Z3, Z5
+	VADDPS     Z0, Z5, Z5
+	VCVTTPS2DQ Z5, Z5
+	VMULPS     64(CX)(R8*4), Z3, Z6
+	VADDPS     Z0, Z6, Z6
+	VCVTTPS2DQ Z6, Z6
+	VMULPS     128(CX)(R8*4), Z3, Z7
+	VADDPS     Z0, Z7, Z7
+	VCVTTPS2DQ Z7, Z7
+	VMULPS     192(CX)(R8*4), Z3, Z8
+	VADDPS     Z0, Z8, Z8
+	VCVTTPS2DQ Z8, Z8
+	VPACKUSDW  Z6, Z5, Z5
+	VPACKUSDW  Z8, Z7, Z7
+	VPACKUSWB  Z7, Z5, Z5
+	VPERMD     Z5, Z2, Z5
+	VMOVDQU32  Z5, (DX)(R8*1)
+	VPSADBW    Z1, Z5, Z5
+	VPADDQ     Z5, Z4, Z4
+	ADDQ       $0x40, R8
+
+manyTest:
+	MOVQ AX, R9
+	SUBQ R8, R9
+	CMPQ R9, $0x40
+	JGE  many
+	JMP  test
 
 block:
-	VMULPS     (CX)(R8*4), Z3, Z4
-	VADDPS     Z0, Z4, Z4
-	VMAXPS     Z1, Z4, Z4
-	VCVTTPS2DQ Z4, Z4
-	VPMOVDB    Z4, X4
-	VMOVDQU    X4, (DX)(R8*1)
-	VPSADBW    X1, X4, X4
-	VPADDQ     X4, X2, X2
-	ADDQ       $0x10, R8
+	VMULPS        (CX)(R8*4), Z3, Z5
+	VADDPS        Z0, Z5, Z5
+	VCVTTPS2DQ    Z5, Z5
+	VEXTRACTI64X4 $0x01, Z5, Y6
+	VPACKUSDW     Y6, Y5, Y5
+	VPERMQ        $0xd8, Y5, Y5
+	VEXTRACTI128  $0x01, Y5, X9
+	VPACKUSWB     X9, X5, X9
+	VMOVDQU       X9, (DX)(R8*1)
+	VPSADBW       X1, X9, X9
+	VPADDQ        Z9, Z4, Z4
+	ADDQ          $0x10, R8
 
 test:
-	CMPQ    R8, AX
-	JLT     block
-	VPSHUFD $0x4e, X2, X4
-	VPADDD  X4, X2, X2
-	VMOVD   X2, 5264(BX)
-	ADDQ    $0x00000400, CX
-	ADDQ    $0x00000100, DX
-	ADDQ    $0x04, BX
-	ADDQ    $0x08, SI
-	DECQ    DI
-	JNZ     vector
+	CMPQ          R8, AX
+	JLT           block
+	VEXTRACTI64X4 $0x01, Z4, Y3
+	VPADDQ        Y3, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDQ        X3, X4, X4
+	VPSHUFD       $0x4e, X4, X3
+	VPADDQ        X3, X4, X4
+	VMOVD         X4, 5264(BX)
+	ADDQ          $0x00000400, CX
+	ADDQ          $0x00000100, DX
+	ADDQ          $0x04, BX
+	ADDQ          $0x08, SI
+	DECQ          DI
+	JNZ           vector
 	VZEROUPPER
 	RET

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -17,52 +18,101 @@ func broadcast(m Mem) reg.VecVirtual {
 	return y
 }
 
-// mergeAVX2 merges one vector's channels, 8 at a time. low is nil without second
-// planes.
-func mergeAVX2() {
-	TEXT("mergeAVX2", NOSPLIT, "func(out *float32, sums, low *int32, n int, alpha, step, centre float32, middle int32)")
+// merge merges vector by vector, 16 channels at a time if wide, 8 where that does
+// not fit. low is nil without second planes. m is a Merge by its first field.
+func merge(wide bool) {
+	level, spread := "AVX2", YMM
+	if wide {
+		level, spread = "AVX512", ZMM
+	}
+	TEXT("merge"+level, NOSPLIT, "func(m, out *float32, sums, low *int32, nq, stride, width, n int)")
 	Pragma("noescape")
-	Doc("mergeAVX2 computes out = alpha·out + step·(8·sums + 2·low - middle) + centre.")
+	Doc("merge" + level + " is Kernels.Merge.")
+	m, left := Load(Param("m"), GP64()), Load(Param("nq"), GP64())
 	out, sums, low := Load(Param("out"), GP64()), Load(Param("sums"), GP64()), Load(Param("low"), GP64())
-	n := Load(Param("n"), GP64())
-	arg := func(name string) reg.VecVirtual {
-		a, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
+	stride, width, n := Load(Param("stride"), GP64()), Load(Param("width"), GP64()), Load(Param("n"), GP64())
+	i, whole := GP64(), GP64()
+	eighth := XMM()
+	VMOVSS(consts.eighth, eighth)
+	block := func(wide bool, alpha, step, centre, middle reg.VecVirtual) {
+		as := func(r reg.VecVirtual) reg.Register {
+			if wide {
+				return r.AsZ()
+			}
+			return r.AsY()
 		}
-		return broadcast(a.Addr)
+		x, y := YMM(), YMM()
+		at := func(p reg.Register) Mem { return Mem{Base: p, Index: i, Scale: 4} }
+		load := func(m Mem, r reg.Register) { VMOVUPS(m, r) }
+		load(at(sums), as(x))
+		VPSLLD(Imm(3), as(x), as(x))
+		name := fmt.Sprintf("top%v", wide)
+		TESTQ(low, low)
+		JZ(LabelRef(name))
+		load(at(low), as(y))
+		VPADDD(as(y), as(y), as(y))
+		VPADDD(as(y), as(x), as(x))
+		Label(name)
+		VPSUBD(as(middle), as(x), as(x))
+		VCVTDQ2PS(as(x), as(x))
+		VFMADD213PS(as(centre), as(step), as(x))
+		VFMADD231PS(at(out), as(alpha), as(x))
+		VMOVUPS(as(x), at(out))
 	}
-	alpha, step, centre, middle := arg("alpha"), arg("step"), arg("centre"), arg("middle")
-	x, y := YMM(), YMM()
-	i := GP64()
+
+	Label("vector")
+	alpha, step, centre, middle := spread(), spread(), spread(), spread()
+	field := func(off int) Mem { return Mem{Base: m, Disp: off} }
+	VBROADCASTSS(field(mergeAlpha), alpha)
+	VMULSS(field(mergeScale), eighth, step.AsX())
+	VBROADCASTSS(step.AsX(), step)
+	VBROADCASTSS(field(mergeCentre), centre)
+	sum, t := GP32(), GP32()
+	IMUL3L(Imm(12), field(mergeSum), sum)
+	IMUL3L(Imm(3), field(mergeLowSum), t)
+	ADDL(t, sum)
+	VMOVD(sum, middle.AsX())
+	VPBROADCASTD(middle.AsX(), middle)
 	XORQ(i, i)
-	TESTQ(low, low)
-	JZ(LabelRef("top"))
-	for _, second := range []bool{true, false} {
-		loop := "top"
-		if second {
-			loop = "both"
-		}
-		Label(loop)
-		VMOVDQU(Mem{Base: sums, Index: i, Scale: 4}, x)
-		VPSLLD(Imm(3), x, x)
-		if second {
-			VMOVDQU(Mem{Base: low, Index: i, Scale: 4}, y)
-			VPADDD(y, y, y)
-			VPADDD(y, x, x)
-		}
-		VPSUBD(middle, x, x)
-		VCVTDQ2PS(x, x)
-		VFMADD213PS(centre, step, x)
-		VFMADD231PS(Mem{Base: out, Index: i, Scale: 4}, alpha, x)
-		VMOVUPS(x, Mem{Base: out, Index: i, Scale: 4})
-		ADDQ(Imm(8), i)
+	if wide {
+		MOVQ(n, whole)
+		ANDQ(I8(-16), whole)
+		JZ(LabelRef("narrow"))
+		Label("wide")
+		block(true, alpha, step, centre, middle)
+		ADDQ(Imm(16), i)
+		CMPQ(i, whole)
+		JLT(LabelRef("wide"))
 		CMPQ(i, n)
-		JLT(LabelRef(loop))
-		VZEROUPPER()
-		RET()
+		JEQ(LabelRef("next"))
 	}
+	Label("narrow")
+	block(false, alpha, step, centre, middle)
+	ADDQ(Imm(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("narrow"))
+	Label("next")
+	ADDQ(Imm(4), m)
+	LEAQ(Mem{Base: out, Index: stride, Scale: 4}, out)
+	LEAQ(Mem{Base: sums, Index: width, Scale: 4}, sums)
+	TESTQ(low, low)
+	JZ(LabelRef("noLow"))
+	LEAQ(Mem{Base: low, Index: width, Scale: 4}, low)
+	Label("noLow")
+	DECQ(left)
+	JNZ(LabelRef("vector"))
+	VZEROUPPER()
+	RET()
 }
+
+// The layout of the package's Merge, in bytes; a test compares.
+const (
+	mergeAlpha  = 0
+	mergeScale  = 16
+	mergeCentre = 32
+	mergeSum    = 48
+	mergeLowSum = 64
+)
 
 // reduce folds the lanes of a YMM register into the lowest with op.
 func reduce(y reg.VecVirtual, op func(...Op)) {
@@ -150,6 +200,41 @@ func widenAVX2() {
 	for i := range factor {
 		factor[i] = broadcast(Mem{Base: f, Disp: 4 * i})
 	}
+	// Where all tokens are alike, nothing has to be chosen.
+	CMPQ(set, I8(-1))
+	JEQ(LabelRef("second"))
+	TESTQ(set, set)
+	JNZ(LabelRef("mixed"))
+	VMOVAPS(factor[0], factor[1])
+	VMOVAPS(factor[2], factor[3])
+	Label("second")
+	uniform := func(name string, zero bool) {
+		Label(name)
+		s, m := YMM(), YMM()
+		VCVTPH2PS(Mem{Base: scale}, s)
+		VMULPS(s, factor[3], m)
+		VMULPS(s, factor[1], s)
+		if zero {
+			VCVTPH2PS(Mem{Base: zeros}, factor[0])
+			VADDPS(factor[0], m, m)
+			ADDQ(Imm(16), zeros)
+		}
+		VMOVUPS(s, Mem{Base: step})
+		VMOVUPS(m, Mem{Base: bias})
+		ADDQ(Imm(16), scale)
+		ADDQ(Imm(32), step)
+		ADDQ(Imm(32), bias)
+		SUBQ(Imm(8), n)
+		JNZ(LabelRef(name))
+		VZEROUPPER()
+		RET()
+	}
+	TESTQ(zeros, zeros)
+	JNZ(LabelRef("asymmetric"))
+	uniform("symmetric", false)
+	uniform("asymmetric", true)
+
+	Label("mixed")
 	bits := GLOBL("bits", 8|16)
 	for i := range 8 {
 		DATA(4*i, U32(1<<i))
@@ -168,11 +253,11 @@ func widenAVX2() {
 	VMULPS(s, m, m)
 	VMULPS(s, k, k)
 	TESTQ(zeros, zeros)
-	JZ(LabelRef("symmetric"))
+	JZ(LabelRef("noZero"))
 	VCVTPH2PS(Mem{Base: zeros}, s)
 	VADDPS(s, m, m)
 	ADDQ(Imm(16), zeros)
-	Label("symmetric")
+	Label("noZero")
 	VMOVUPS(k, Mem{Base: step})
 	VMOVUPS(m, Mem{Base: bias})
 	ADDQ(Imm(16), scale)

@@ -17,7 +17,8 @@ func main() {
 		productsAVX512(nq)
 		sumsAVX512(nq)
 	}
-	mergeAVX2()
+	merge(false)
+	merge(true)
 	quantiseAVX2()
 	widenAVX2()
 	prefetch()

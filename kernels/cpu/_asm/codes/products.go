@@ -531,11 +531,13 @@ func zmms(n int) []reg.VecVirtual {
 
 // consts are the masks of a byte's bit pairs.
 var consts = struct {
-	pair [4]Mem
-	ones Mem // 16-bit, a register of them
+	pair   [4]Mem
+	ones   Mem // 16-bit, a register of them
+	eighth Mem
 }{
 	[4]Mem{bytes("pair0", 0x03030303), bytes("pair1", 0x0c0c0c0c), bytes("pair2", 0x30303030), bytes("pair3", 0xc0c0c0c0)},
 	words("ones", 0x00010001),
+	float("eighth", 0.125),
 }
 
 // words is a register's worth of x.

@@ -250,51 +250,103 @@ func weigh(v vec, name string, by, centred bool) {
 func quantise(v vec) {
 	start(v, "quantise", "t *float32, nq, n int", "Kernels.Quantise")
 	n := Load(Param("n"), GP64())
-	half, zero := v.spread(consts.half), v.reg()
+	half, zero, order := v.spread(consts.half), v.reg(), v.reg()
 	v.zero(zero)
+	many := 32 // tokens that are packed at once
+	if v.wide {
+		many = 64
+		VMOVDQU32(consts.order512, order)
+	} else {
+		VMOVDQU(consts.order256, order)
+	}
 	each(func(l vectors) {
-		inv, m := XMM(), XMM()
-		VMOVSS(l.field(offLargest), inv)
-		VMOVSS(consts.tiny, m)
-		VCMPSS(Imm(30), m, inv, m) // largest > tiny
-		t := XMM()
-		VMOVSS(consts.scale, t)
-		VDIVSS(inv, t, inv)
-		VANDPS(m, inv, inv)
-		scale := v.reg()
-		VBROADCASTSS(inv, scale)
-		sum, i := XMM(), GP64()
-		VPXOR(sum, sum, sum)
+		scale, sum, i, left := v.reg(), v.reg(), GP64(), GP64()
+		inverse(l, scale)
+		v.zero(sum)
 		XORQ(i, i)
-		JMP(LabelRef("test"))
-		Label("block")
-		x := v.regs()
-		for j, r := range x {
+		load := func(r reg.VecVirtual, j int) {
 			VMULPS(v.at(l.s, i, j), scale, r)
 			VADDPS(half, r, r)
-			if v.wide {
-				VMAXPS(zero, r, r) // NaN: 0
-			}
-			VCVTTPS2DQ(r, r)
+			VCVTTPS2DQ(r, r) // NaN and infinities: below all, which packing makes 0
 		}
-		codes := XMM()
+		codes := Mem{Base: l.p, Index: i, Scale: 1}
+		JMP(LabelRef("manyTest"))
+		Label("many")
+		x := []reg.VecVirtual{v.reg(), v.reg(), v.reg(), v.reg()}
+		for j, r := range x {
+			load(r, j)
+		}
+		VPACKUSDW(x[1], x[0], x[0])
+		VPACKUSDW(x[3], x[2], x[2])
+		VPACKUSWB(x[2], x[0], x[0]) // 4 bytes of every register in each 16
+		VPERMD(x[0], order, x[0])
 		if v.wide {
-			VPMOVDB(x[0], codes)
+			VMOVDQU32(x[0], codes)
 		} else {
-			VPACKUSDW(x[1], x[0], x[0])
-			VPERMQ(Imm(0xd8), x[0], x[0])
-			VEXTRACTI128(Imm(1), x[0], codes)
-			VPACKUSWB(codes, x[0].AsX(), codes)
+			VMOVDQU(x[0], codes)
 		}
-		VMOVDQU(codes, Mem{Base: l.p, Index: i, Scale: 1})
-		VPSADBW(zero.AsX(), codes, codes)
-		VPADDQ(codes, sum, sum)
+		VPSADBW(zero, x[0], x[0])
+		VPADDQ(x[0], sum, sum)
+		ADDQ(Imm(uint64(many)), i)
+		Label("manyTest")
+		MOVQ(n, left)
+		SUBQ(i, left)
+		CMPQ(left, Imm(uint64(many)))
+		JGE(LabelRef("many"))
+		JMP(LabelRef("test"))
+
+		Label("block")
+		b := v.regs()
+		for j, r := range b {
+			load(r, j)
+		}
+		c := XMM()
+		if v.wide {
+			VEXTRACTI64X4(Imm(1), b[0], x[1].AsY())
+			VPACKUSDW(x[1].AsY(), b[0].AsY(), b[0].AsY())
+		} else {
+			VPACKUSDW(b[1], b[0], b[0])
+		}
+		VPERMQ(Imm(0xd8), b[0].AsY(), b[0].AsY())
+		VEXTRACTI128(Imm(1), b[0].AsY(), c)
+		VPACKUSWB(c, b[0].AsX(), c)
+		VMOVDQU(c, codes)
+		VPSADBW(zero.AsX(), c, c)
+		if v.wide {
+			VPADDQ(c.AsZ(), sum, sum) // the upper lanes of c are 0
+		} else {
+			VPADDQ(c.AsY(), sum, sum)
+		}
 		ADDQ(Imm(16), i)
 		Label("test")
 		CMPQ(i, n)
 		JLT(LabelRef("block"))
-		VPSHUFD(Imm(0x4e), sum, t)
-		VPADDD(t, sum, sum)
-		VMOVD(sum, l.field(offPSum))
+		total(v, sum)
+		VMOVD(sum.AsX(), l.field(offPSum))
 	})
+}
+
+// inverse is what weights are multiplied by: 255/largest, 0 if that is tiny.
+func inverse(l vectors, scale reg.VecVirtual) {
+	inv, m, t := XMM(), XMM(), XMM()
+	VMOVSS(l.field(offLargest), inv)
+	VMOVSS(consts.tiny, m)
+	VCMPSS(Imm(30), m, inv, m) // largest > tiny
+	VMOVSS(consts.scale, t)
+	VDIVSS(inv, t, inv)
+	VANDPS(m, inv, inv)
+	VBROADCASTSS(inv, scale)
+}
+
+// total adds up the 8-byte lanes.
+func total(v vec, sum reg.VecVirtual) {
+	t := YMM()
+	if v.wide {
+		VEXTRACTI64X4(Imm(1), sum, t)
+		VPADDQ(t, sum.AsY(), sum.AsY())
+	}
+	VEXTRACTI128(Imm(1), sum.AsY(), t.AsX())
+	VPADDQ(t.AsX(), sum.AsX(), sum.AsX())
+	VPSHUFD(Imm(0x4e), sum.AsX(), t.AsX())
+	VPADDQ(t.AsX(), sum.AsX(), sum.AsX())
 }

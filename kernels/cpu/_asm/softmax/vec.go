@@ -154,6 +154,7 @@ var consts = struct {
 	iota                                  Mem
 	negInf, least, half, scale, tiny, one Mem
 	c1, c2, c3, c4, c5                    Mem
+	order256, order512                    Mem
 }{
 	iota:   section("lane", 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
 	negInf: section("negInf", math.Float32bits(float32(math.Inf(-1)))),
@@ -167,6 +168,9 @@ var consts = struct {
 	c3:     float("c3", 0.05557400473320265),
 	c4:     float("c4", 0.00966628252468191),
 	c5:     float("c5", 0.0011125507682639023),
+
+	order256: section("order256", 0, 4, 1, 5, 2, 6, 3, 7),
+	order512: section("order512", 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
 }
 
 func float(name string, x float32) Mem { return section(name, math.Float32bits(x)) }
