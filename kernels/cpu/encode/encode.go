@@ -22,10 +22,9 @@ type levels struct {
 	clips      [5][blockTokens]float32
 }
 
-// fitted is how a block's tokens are coded: value = code·scale + zero.
-type fitted struct {
-	scale, inverse, zero [blockTokens]float32
-}
+// fitted is how a block's tokens are coded, value = code·scale + zero: scales,
+// their inverses, zeros.
+type fitted [3][blockTokens]float32
 
 // Kernels are the kernels of one level. The functions trust their arguments; l
 // and f point to levels and fitted. nil leaves it to package quant.
@@ -184,11 +183,11 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 	if !g.Format.Clip {
 		clips = 1
 	}
-	l, f := &lv.last[0], &s.fit.scale[0]
+	l, f := &lv.last[0], &s.fit[0][0]
 	k.fit(&x[0], n, l, f, clips, g.Format.Symmetric)
-	k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], &s.fit.scale[0], blockTokens)
+	k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], &s.fit[0][0], blockTokens)
 	if seg.Zero >= 0 {
-		k.narrow(&page[seg.Zero+2*t:][:2*blockTokens][0], &s.fit.zero[0], blockTokens)
+		k.narrow(&page[seg.Zero+2*t:][:2*blockTokens][0], &s.fit[2][0], blockTokens)
 	}
 	at := t * seg.Width / 4
 	var lower *byte
