@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/terse-llm/terse/eval"
+)
+
+var full = flag.Bool("full", false, "measure again everything that docs/quality.md reports: an hour of a few cores")
+
+// docs/quality.md is what terse eval printed, table and all: the reports that it
+// was printed from are kept in testdata/eval, and a small one is measured again
+// with every test.
+func TestQualityDocument(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "quality.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join("testdata", "eval", "*.json"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	for _, path := range tables {
+		if table := readReport(t, path).Markdown(); !strings.Contains(string(doc), table) {
+			t.Errorf("docs/quality.md does not have the table of %s, which is\n%s", path, table)
+		}
+	}
+}
+
+// The small report is measured again, and the large ones where asked.
+func TestQualityReproduced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute of computing")
+	}
+	f := func(name string, args ...string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "report.json")
+		var out bytes.Buffer
+		root := newRoot()
+		root.SetOut(&out)
+		root.SetErr(&out)
+		root.SetArgs(append([]string{"eval", "--json", path}, args...))
+		if err := root.ExecuteContext(t.Context()); err != nil {
+			t.Fatalf("terse eval %s: %v", strings.Join(args, " "), err)
+		}
+		got, want := readReport(t, path), readReport(t, filepath.Join("testdata", "eval", name))
+		sameReport(t, got, want)
+	}
+	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none")
+	if *full {
+		f("texts.json", "--windows", "6", "--tasks", "none")
+		f("tasks.json", "--texts", "none", "--cases", "40")
+	}
+}
+
+func readReport(t *testing.T, path string) *eval.Report {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := eval.ReadReport(f)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return r
+}
+
+// sameReport allows for what another order of sums does: it turns a rounding
+// here and there (the more, the worse a format is), and now and then an answer.
+func sameReport(t *testing.T, got, want *eval.Report) {
+	t.Helper()
+	if len(got.Costs) != len(want.Costs) || len(got.Texts) != len(want.Texts) || len(got.Tasks) != len(want.Tasks) {
+		t.Fatalf("%d formats, %d texts and %d tasks were measured, want %d, %d and %d",
+			len(got.Costs), len(got.Texts), len(got.Tasks), len(want.Costs), len(want.Texts), len(want.Tasks))
+	}
+	near := func(what string, got, want, most float64) {
+		t.Helper()
+		if !(math.Abs(got-want) <= most) {
+			t.Errorf("%s is %g, the document was made from %g", what, got, want)
+		}
+	}
+	for i, w := range want.Costs {
+		if got.Costs[i] != w {
+			t.Errorf("the cost of %s is %+v, the document was made from %+v", w.Format, got.Costs[i], w)
+		}
+	}
+	for i, w := range want.Texts {
+		for j, d := range w.Rows {
+			g, name := got.Texts[i].Rows[j], w.Text+" in "+d.Format
+			near("log perplexity of "+name, math.Log(g.Perplexity), math.Log(d.Perplexity), 0.01+0.1*d.KL)
+			near("KL of "+name, g.KL, d.KL, 0.1*d.KL)
+			near("99th percentile of KL of "+name, g.KLp99, d.KLp99, 0.2*d.KLp99)
+			near("top-1 agreement of "+name, g.Top1, d.Top1, 0.03)
+		}
+	}
+	for i, w := range want.Tasks {
+		near(w.Task+" in "+w.Format, float64(got.Tasks[i].Right), float64(w.Right), 0.08*float64(w.Cases))
+	}
+}
