@@ -168,7 +168,11 @@ func (r *KernelReport) addGroup(group []*entry) {
 		row := Row{Name: w.Name, Group: w.Group, Unit: w.Unit, PerUnit: float64(s.Median) / w.Units,
 			Median: s.Median, Low: s.Low, High: s.High, Rounds: s.Rounds,
 			GBps: w.Bytes / float64(s.Median), Gops: (w.Flops + w.IntOps) / float64(s.Median)}
-		row.Floor, row.Bound = limits.floor(w.Bytes, w.Flops, w.IntOps)
+		bytes := w.Bytes
+		if w.Cached {
+			bytes = 0
+		}
+		row.Floor, row.Bound = limits.floor(bytes, w.Flops, w.IntOps)
 		if row.Floor > 0 {
 			row.OfFloor = float64(s.Median) / float64(row.Floor)
 		}

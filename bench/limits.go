@@ -49,8 +49,9 @@ type part struct {
 // probeBytes is what one thread reads in a run: more than its caches hold.
 const probeBytes = 64 << 20
 
-// probeRounds is the length of a loop of operations: some milliseconds.
-const probeRounds = 40_000
+// probeRounds is the length of a loop of operations: some milliseconds, so that
+// starting the other threads does not count.
+const probeRounds = 2_000_000
 
 func newProbe(l cpu.Level, threads int, buffers [][]byte) *probe {
 	k := peak.For(l)

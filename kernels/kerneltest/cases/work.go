@@ -22,6 +22,7 @@ type Work struct {
 	Unit          string  // "row", "token·head", …
 	Base          string  // the Work that this one is compared with, "" for none
 	Serial        bool    // runs on the calling goroutine alone
+	Cached        bool    // finds its inputs in a cache, as it does in a model
 	// Setup makes the inputs and returns one run. Runs take turns over copies of
 	// what a model would read from memory anew at each step, so that it is not
 	// found in a cache.
@@ -217,7 +218,7 @@ func hidden(x []float32) []float32 { return x[:chunkRows*chunkHidden] }
 func elementwise() []Work {
 	const rows = chunkRows * chunkHidden
 	work := func(name string, floats int, run func(ops kernels.Ops, c *chunk)) Work {
-		return Work{Name: name, Group: "elementwise", Bytes: float64(4 * floats), Units: chunkRows, Unit: "row",
+		return Work{Name: name, Group: "elementwise", Cached: true, Bytes: float64(4 * floats), Units: chunkRows, Unit: "row",
 			Setup: func(ops kernels.Ops) func() {
 				c := newChunk()
 				return func() { run(ops, c) }
@@ -261,7 +262,7 @@ func Rotation(d int, seed uint64) *quant.Rotation {
 // encodeWork codes one layer of a page.
 func encodeWork(f Format, heads, d int) Work {
 	return Work{
-		Name: fmt.Sprintf("encode/%d heads/d=%d/%v", heads, d, f), Group: "page", Serial: true, Units: 64, Unit: "token",
+		Name: fmt.Sprintf("encode/%d heads/d=%d/%v", heads, d, f), Group: "page", Serial: true, Cached: true, Units: 64, Unit: "token",
 		Bytes: float64(64 * heads * d * 2 * 2),
 		Setup: func(ops kernels.Ops) func() {
 			c, err := NewCache(f, heads, d, 128, 1)
@@ -277,7 +278,7 @@ func encodeWork(f Format, heads, d int) Work {
 // storeWork writes a page's tokens in float16.
 func storeWork(heads, d int) Work {
 	return Work{
-		Name: fmt.Sprintf("store/%d heads/d=%d", heads, d), Group: "page", Serial: true, Units: 64, Unit: "token",
+		Name: fmt.Sprintf("store/%d heads/d=%d", heads, d), Group: "page", Serial: true, Cached: true, Units: 64, Unit: "token",
 		Bytes: float64(64 * heads * d * 2 * (4 + 2)),
 		Setup: func(ops kernels.Ops) func() {
 			c, err := NewCache(Format{"f16", true}, heads, d, 64, 1)
