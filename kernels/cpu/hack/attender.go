@@ -88,7 +88,7 @@ func (a *Attender) Run(j *kernels.AttnJob, lo, hi int) {
 	for v, s := range a.states {
 		out := j.Out[(lo+v)*d:][:d]
 		clear(out)
-		if s.sum > 0 {
+		if s.sum != 0 { // a NaN must not be hidden
 			inv := 1 / float64(s.sum)
 			for c := range out {
 				out[c] = float32(a.acc[v*d+c] * inv)

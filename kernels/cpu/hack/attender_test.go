@@ -227,6 +227,22 @@ func TestEmptyRows(t *testing.T) {
 	}
 }
 
+// A NaN in a query is not hidden, and stays with that query.
+func TestNaN(t *testing.T) {
+	for _, f := range formats {
+		for _, level := range cpu.Levels() {
+			j := newJob(t, f, 64, 260, 2, 2, 3)
+			j.Q[64+13] = float32(math.NaN())
+			NewAttender(level, plain()).Run(j, 0, 4)
+			for i, x := range j.Out {
+				if (x != x) != (i/64 == 1) {
+					t.Fatalf("%s at %v: channel %d of vector %d is %g", f, level, i%64, i/64, x)
+				}
+			}
+		}
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	j := newJob(t, "hack", 64, 300, 4, 1, 1)
 	a := NewAttender(cpu.Best(), plain())

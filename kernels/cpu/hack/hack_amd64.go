@@ -73,3 +73,48 @@ func affineAVX2(acc *float64, dots *int32, scale *float64, mins *float64, sums *
 //
 //go:noescape
 func blendAVX2(acc *float64, v *float64, a float64, b float64, n int)
+
+// widenF16AVX2 widens n float16s to float64, a positive multiple of four.
+//
+//go:noescape
+func widenF16AVX2(dst *float64, src *byte, n int)
+
+// widenBF16AVX2 widens n bfloat16s to float64, a positive multiple of four.
+//
+//go:noescape
+func widenBF16AVX2(dst *float64, src *byte, n int)
+
+// widenU8AVX2 widens n bytes to float64, a positive multiple of four.
+//
+//go:noescape
+func widenU8AVX2(dst *float64, src *byte, n int)
+
+// widenU16AVX2 widens n uint16s to float64, a positive multiple of four.
+//
+//go:noescape
+func widenU16AVX2(dst *float64, src *byte, n int)
+
+// splitAVX2 parts n pairs, a positive multiple of four: even elements to a, odd ones to b.
+//
+//go:noescape
+func splitAVX2(a *float64, b *float64, src *float64, n int)
+
+// narrowAVX2 rounds n float64s, a positive multiple of four.
+//
+//go:noescape
+func narrowAVX2(dst *float32, src *float64, n int)
+
+// extremesAVX2 is the least and the largest of n floats, a positive multiple of eight; NaN if one is.
+//
+//go:noescape
+func extremesAVX2(x *float32, n int) (lo float32, hi float32)
+
+// nearestAVX2 codes n floats, a positive multiple of 32: (x - lo)·inv to nearest, at most 255. It returns their sum.
+//
+//go:noescape
+func nearestAVX2(codes *byte, x *float32, n int, lo float32, inv float32) int
+
+// foldAVX2 is Kernels.Fold for n elements, a positive multiple of four.
+//
+//go:noescape
+func foldAVX2(dst *float32, x *float32, scale *float64, mins *float64, n int) float64

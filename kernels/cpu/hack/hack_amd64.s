@@ -1771,7 +1771,7 @@ done:
 	RET
 
 // func affineAVX2(acc *float64, dots *int32, scale *float64, mins *float64, sums *float64, x float64, y float64, z float64, n int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX
 TEXT ·affineAVX2(SB), NOSPLIT, $0-72
 	MOVQ         acc+0(FP), AX
 	MOVQ         dots+8(FP), CX
@@ -1779,12 +1779,9 @@ TEXT ·affineAVX2(SB), NOSPLIT, $0-72
 	MOVQ         mins+24(FP), BX
 	MOVQ         sums+32(FP), SI
 	MOVQ         n+64(FP), DI
-	MOVSD        x+40(FP), X0
-	VBROADCASTSD X0, Y0
-	MOVSD        y+48(FP), X1
-	VBROADCASTSD X1, Y1
-	MOVSD        z+56(FP), X2
-	VBROADCASTSD X2, Y2
+	VBROADCASTSD x+40(FP), Y0
+	VBROADCASTSD y+48(FP), Y1
+	VBROADCASTSD z+56(FP), Y2
 	XORQ         R8, R8
 
 loop:
@@ -1804,15 +1801,13 @@ loop:
 	RET
 
 // func blendAVX2(acc *float64, v *float64, a float64, b float64, n int)
-// Requires: AVX, AVX2, SSE2
+// Requires: AVX
 TEXT ·blendAVX2(SB), NOSPLIT, $0-40
 	MOVQ         acc+0(FP), AX
 	MOVQ         v+8(FP), CX
 	MOVQ         n+32(FP), DX
-	MOVSD        a+16(FP), X0
-	VBROADCASTSD X0, Y0
-	MOVSD        b+24(FP), X1
-	VBROADCASTSD X1, Y1
+	VBROADCASTSD a+16(FP), Y0
+	VBROADCASTSD b+24(FP), Y1
 	XORQ         BX, BX
 
 loop:
@@ -1823,5 +1818,271 @@ loop:
 	ADDQ    $0x04, BX
 	CMPQ    BX, DX
 	JL      loop
+	VZEROUPPER
+	RET
+
+// func widenF16AVX2(dst *float64, src *byte, n int)
+// Requires: AVX, F16C
+TEXT ·widenF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VCVTPH2PS (CX)(BX*2), X0
+	VCVTPS2PD X0, Y0
+	VMOVUPD   Y0, (AX)(BX*8)
+	ADDQ      $0x04, BX
+	CMPQ      BX, DX
+	JL        loop
+	VZEROUPPER
+	RET
+
+// func widenBF16AVX2(dst *float64, src *byte, n int)
+// Requires: AVX
+TEXT ·widenBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VPMOVZXWD (CX)(BX*2), X0
+	VPSLLD    $0x10, X0, X0
+	VCVTPS2PD X0, Y0
+	VMOVUPD   Y0, (AX)(BX*8)
+	ADDQ      $0x04, BX
+	CMPQ      BX, DX
+	JL        loop
+	VZEROUPPER
+	RET
+
+// func widenU8AVX2(dst *float64, src *byte, n int)
+// Requires: AVX
+TEXT ·widenU8AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VPMOVZXBD (CX)(BX*1), X0
+	VCVTDQ2PD X0, Y0
+	VMOVUPD   Y0, (AX)(BX*8)
+	ADDQ      $0x04, BX
+	CMPQ      BX, DX
+	JL        loop
+	VZEROUPPER
+	RET
+
+// func widenU16AVX2(dst *float64, src *byte, n int)
+// Requires: AVX
+TEXT ·widenU16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VPMOVZXWD (CX)(BX*2), X0
+	VCVTDQ2PD X0, Y0
+	VMOVUPD   Y0, (AX)(BX*8)
+	ADDQ      $0x04, BX
+	CMPQ      BX, DX
+	JL        loop
+	VZEROUPPER
+	RET
+
+// func splitAVX2(a *float64, b *float64, src *float64, n int)
+// Requires: AVX, AVX2
+TEXT ·splitAVX2(SB), NOSPLIT, $0-32
+	MOVQ a+0(FP), AX
+	MOVQ b+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ DI, DI
+
+loop:
+	LEAQ      (DI)(DI*1), SI
+	VMOVUPD   (DX)(SI*8), Y0
+	VMOVUPD   32(DX)(SI*8), Y1
+	VUNPCKLPD Y1, Y0, Y2
+	VUNPCKHPD Y1, Y0, Y3
+	VPERMPD   $0xd8, Y2, Y2
+	VPERMPD   $0xd8, Y3, Y3
+	VMOVUPD   Y2, (AX)(DI*8)
+	VMOVUPD   Y3, (CX)(DI*8)
+	ADDQ      $0x04, DI
+	CMPQ      DI, BX
+	JL        loop
+	VZEROUPPER
+	RET
+
+// func narrowAVX2(dst *float32, src *float64, n int)
+// Requires: AVX
+TEXT ·narrowAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VCVTPD2PSY (CX)(BX*8), X0
+	VMOVUPS    X0, (AX)(BX*4)
+	ADDQ       $0x04, BX
+	CMPQ       BX, DX
+	JL         loop
+	VZEROUPPER
+	RET
+
+// func extremesAVX2(x *float32, n int) (lo float32, hi float32)
+// Requires: AVX
+TEXT ·extremesAVX2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS (AX), Y0
+	VMOVAPS Y0, Y1
+	VXORPS  Y3, Y3, Y3
+	XORQ    DX, DX
+
+loop:
+	VMOVUPS      (AX)(DX*4), Y2
+	VMINPS       Y2, Y0, Y0
+	VMAXPS       Y2, Y1, Y1
+	VCMPPS       $0x03, Y2, Y2, Y2
+	VORPS        Y2, Y3, Y3
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
+	JL           loop
+	VEXTRACTF128 $0x01, Y3, X2
+	VORPS        X2, X3, X3
+	VPERMILPS    $0x4e, X3, X2
+	VORPS        X2, X3, X3
+	VPERMILPS    $0xb1, X3, X2
+	VORPS        X2, X3, X3
+	VEXTRACTF128 $0x01, Y0, X2
+	VMINPS       X2, X0, X0
+	VPERMILPS    $0x4e, X0, X2
+	VMINPS       X2, X0, X0
+	VPERMILPS    $0xb1, X0, X2
+	VMINPS       X2, X0, X0
+	VEXTRACTF128 $0x01, Y1, X2
+	VMAXPS       X2, X1, X1
+	VPERMILPS    $0x4e, X1, X2
+	VMAXPS       X2, X1, X1
+	VPERMILPS    $0xb1, X1, X2
+	VMAXPS       X2, X1, X1
+	VORPS        X3, X0, X0
+	VORPS        X3, X1, X1
+	VMOVSS       X0, lo+16(FP)
+	VMOVSS       X1, hi+20(FP)
+	VZEROUPPER
+	RET
+
+DATA order<>+0(SB)/4, $0x00000000
+DATA order<>+4(SB)/4, $0x00000004
+DATA order<>+8(SB)/4, $0x00000001
+DATA order<>+12(SB)/4, $0x00000005
+DATA order<>+16(SB)/4, $0x00000002
+DATA order<>+20(SB)/4, $0x00000006
+DATA order<>+24(SB)/4, $0x00000003
+DATA order<>+28(SB)/4, $0x00000007
+GLOBL order<>(SB), RODATA|NOPTR, $32
+
+// func nearestAVX2(codes *byte, x *float32, n int, lo float32, inv float32) int
+// Requires: AVX, AVX2
+TEXT ·nearestAVX2(SB), NOSPLIT, $0-40
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS lo+24(FP), Y15
+	VBROADCASTSS inv+28(FP), Y14
+	MOVL         $0x437f0000, BX
+	VMOVD        BX, X13
+	VBROADCASTSS X13, Y13
+	MOVL         $0x3f000000, BX
+	VMOVD        BX, X12
+	VBROADCASTSS X12, Y12
+	VXORPS       Y11, Y11, Y11
+	VPXOR        Y10, Y10, Y10
+	VMOVDQU      order<>+0(SB), Y9
+	XORQ         BX, BX
+
+loop:
+	VMOVUPS      (CX)(BX*4), Y0
+	VSUBPS       Y15, Y0, Y0
+	VMULPS       Y14, Y0, Y0
+	VMAXPS       Y11, Y0, Y0
+	VMINPS       Y13, Y0, Y0
+	VADDPS       Y12, Y0, Y0
+	VCVTTPS2DQ   Y0, Y0
+	VMOVUPS      32(CX)(BX*4), Y1
+	VSUBPS       Y15, Y1, Y1
+	VMULPS       Y14, Y1, Y1
+	VMAXPS       Y11, Y1, Y1
+	VMINPS       Y13, Y1, Y1
+	VADDPS       Y12, Y1, Y1
+	VCVTTPS2DQ   Y1, Y1
+	VMOVUPS      64(CX)(BX*4), Y2
+	VSUBPS       Y15, Y2, Y2
+	VMULPS       Y14, Y2, Y2
+	VMAXPS       Y11, Y2, Y2
+	VMINPS       Y13, Y2, Y2
+	VADDPS       Y12, Y2, Y2
+	VCVTTPS2DQ   Y2, Y2
+	VMOVUPS      96(CX)(BX*4), Y3
+	VSUBPS       Y15, Y3, Y3
+	VMULPS       Y14, Y3, Y3
+	VMAXPS       Y11, Y3, Y3
+	VMINPS       Y13, Y3, Y3
+	VADDPS       Y12, Y3, Y3
+	VCVTTPS2DQ   Y3, Y3
+	VPACKUSDW    Y1, Y0, Y0
+	VPACKUSDW    Y3, Y2, Y2
+	VPACKUSWB    Y2, Y0, Y0
+	VPERMD       Y0, Y9, Y0
+	VMOVDQU      Y0, (AX)(BX*1)
+	VPSADBW      Y11, Y0, Y0
+	VPADDQ       Y0, Y10, Y10
+	ADDQ         $0x20, BX
+	CMPQ         BX, DX
+	JL           loop
+	VEXTRACTI128 $0x01, Y10, X0
+	VPADDQ       X0, X10, X10
+	VPSRLDQ      $0x08, X10, X0
+	VPADDQ       X0, X10, X10
+	VMOVQ        X10, AX
+	MOVQ         AX, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func foldAVX2(dst *float32, x *float32, scale *float64, mins *float64, n int) float64
+// Requires: AVX
+TEXT ·foldAVX2(SB), NOSPLIT, $0-48
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   scale+16(FP), DX
+	MOVQ   mins+24(FP), BX
+	MOVQ   n+32(FP), SI
+	VXORPD Y0, Y0, Y0
+	XORQ   DI, DI
+
+loop:
+	VMOVUPS      (CX)(DI*4), X1
+	VCVTPD2PSY   (DX)(DI*8), X2
+	VMULPS       X1, X2, X2
+	VMOVUPS      X2, (AX)(DI*4)
+	VCVTPS2PD    X1, Y1
+	VMULPD       (BX)(DI*8), Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	ADDQ         $0x04, DI
+	CMPQ         DI, SI
+	JL           loop
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X0
+	VPERMILPD    $0x01, X0, X1
+	VADDSD       X1, X0, X0
+	VMOVSD       X0, ret+40(FP)
 	VZEROUPPER
 	RET

@@ -1,11 +1,6 @@
 package hack
 
-import (
-	"encoding/binary"
-
-	"github.com/terse-llm/terse/quant"
-	"github.com/terse-llm/terse/tensor"
-)
+import "github.com/terse-llm/terse/quant"
 
 // half is a tile's K or V: its planes as they lie in the page, and its numbers
 // widened and turned so that lanes are tokens in K and channels in V.
@@ -17,6 +12,7 @@ type half struct {
 	scale, min []float64
 	sums       []float64 // of the codes; K: [part][token]; V: [block][channel]
 	dots       []int32   // se=off: the same, before they are widened
+	turn       []float64 // an array as it lies in the page
 }
 
 func (h *half) load(k Kernels, g *quant.Geometry, coded []byte, head, which int) {
@@ -25,50 +21,42 @@ func (h *half) load(k Kernels, g *quant.Geometry, coded []byte, head, which int)
 	for i := range h.planes {
 		h.planes[i] = Plane{page[l.Planes[i]:][:tokens*l.Width/4], l.Width}
 	}
-	inner, outer := g.HeadDim, l.Blocks // as they lie in the page
-	if l.PerToken {
-		inner, outer = l.Parts, tokens
-	}
-	widen := tensor.F16ToF32
+	number := Float16
 	if g.Format.Family == quant.FamilyHackV2 {
-		widen = tensor.BF16ToF32
+		number = BFloat16
 	}
-	h.min, h.scale = grow(h.min, inner*outer), grow(h.scale, inner*outer)
-	at := func(i int) int { return i }
+	rows, columns := 1, l.Blocks*g.HeadDim
 	if l.PerToken {
-		at = func(i int) int { return i%inner*outer + i/inner }
+		rows, columns = tokens, l.Parts
 	}
-	for i := range inner * outer {
-		h.min[at(i)] = float64(widen(binary.LittleEndian.Uint16(page[l.Min+2*i:])))
-		h.scale[at(i)] = float64(widen(binary.LittleEndian.Uint16(page[l.Scale+2*i:])))
+	h.min, h.scale = grow(h.min, rows*columns), grow(h.scale, rows*columns)
+	h.read(k, h.min, page[l.Min:], number, rows, columns)
+	h.read(k, h.scale, page[l.Scale:], number, rows, columns)
+
+	rows, columns = 1, l.Blocks*g.HeadDim
+	if which == quant.HalfK {
+		rows, columns = tokens, l.Parts
 	}
-	h.loadSums(k, g, l, page, which)
+	h.sums = grow(h.sums, rows*columns)
+	switch {
+	case l.Sums < 0: // what would have been stored (summation elimination)
+		h.sumCodes(k, g, l, which)
+	case l.SumBytes == 1:
+		h.read(k, h.sums, page[l.Sums:], Uint8, rows, columns)
+	default:
+		h.read(k, h.sums, page[l.Sums:], Uint16, rows, columns)
+	}
 }
 
-// loadSums reads the stored sums of codes (summation elimination), or adds up what
-// would have been stored.
-func (h *half) loadSums(k Kernels, g *quant.Geometry, l *quant.HackHalf, page []byte, which int) {
-	tokens := g.Format.PageTokens
-	n := l.Blocks * g.HeadDim
-	if which == quant.HalfK {
-		n = tokens * l.Parts
-	}
-	h.sums = grow(h.sums, n)
-	if l.Sums < 0 {
-		h.sumCodes(k, g, l, which)
+// read widens an array of [rows][columns] and turns it.
+func (h *half) read(k Kernels, dst []float64, src []byte, number Number, rows, columns int) {
+	if rows == 1 {
+		k.Widen(dst, src, number)
 		return
 	}
-	for i := range n {
-		sum := float64(page[l.Sums+i*l.SumBytes])
-		if l.SumBytes == 2 {
-			sum = float64(binary.LittleEndian.Uint16(page[l.Sums+2*i:]))
-		}
-		if which == quant.HalfK {
-			h.sums[i%l.Parts*tokens+i/l.Parts] = sum
-		} else {
-			h.sums[i] = sum
-		}
-	}
+	h.turn = grow(h.turn, rows*columns)
+	k.Widen(h.turn, src, number)
+	k.transpose(dst, h.turn, rows, columns)
 }
 
 // sumCodes adds up the codes: their products with ones.

@@ -93,24 +93,38 @@ func group(n int) int {
 	return 1
 }
 
-// dot is the products of four bytes of x with the codes at the bottom of word's
-// bytes.
-func dot(x []byte, word uint32) int32 {
-	return int32(x[0])*int32(word&3) + int32(x[1])*int32(word>>8&3) + int32(x[2])*int32(word>>16&3) + int32(x[3])*int32(word>>24&3)
+// The generic kernels multiply four vectors at once: a word holds four 16-bit
+// lanes, and one multiplication by a code does four products. 64 products of
+// 255·3 fit a lane, which is what QK and PV hand over at a time.
+
+// lane64 sets x[i] to element i of each of n vectors of bytes, stride apart.
+func lane64(x []uint64, n int, v []byte, stride int) {
+	clear(x)
+	for l := range n {
+		for i, b := range v[l*stride : l*stride+len(x)] {
+			x[i] |= uint64(b) << (16 * l)
+		}
+	}
 }
 
 // genericQK: plane starts with the words to sum over, of eight tokens each, and so
 // does q; a group of eight tokens has width/16 words.
 func genericQK(n int, dots []int32, ld int, plane []byte, width int, q []byte, words, groups, shift int) {
+	var x [64]uint64
+	lane64(x[:16*words], n, q, width)
 	for g := range groups {
-		for w := range words {
-			for t := range 8 {
+		for t := range 8 {
+			var sum uint64
+			for w := range words {
 				word := binary.LittleEndian.Uint32(plane[2*width*g+32*w+4*t:])
-				for i := range n {
-					x := q[i*width+16*w:][:16]
-					sum := dot(x, word) + dot(x[4:], word>>2) + dot(x[8:], word>>4) + dot(x[12:], word>>6)
-					dots[i*ld+8*g+t] += sum << shift
+				for i := 0; i < 16; i += 4 {
+					y, codes := (*[4]uint64)(x[16*w+i:]), word&0x03030303
+					sum += y[0]*uint64(codes&3) + y[1]*uint64(codes>>8&3) + y[2]*uint64(codes>>16&3) + y[3]*uint64(codes>>24)
+					word >>= 2
 				}
+			}
+			for i := range n {
+				dots[i*ld+8*g+t] += int32(sum>>(16*i)&0xffff) << shift
 			}
 		}
 	}
@@ -119,15 +133,24 @@ func genericQK(n int, dots []int32, ld int, plane []byte, width int, q []byte, w
 // genericPV: plane starts with the words of the first group of channels, and p with
 // the weights of the first quad of tokens.
 func genericPV(n int, out []int32, ld int, plane []byte, width int, p []byte, ldp, quads, groups, shift int) {
-	for quad := range quads {
-		for g := range groups {
-			for c8 := range 8 {
+	var x [64]uint64
+	lane64(x[:4*quads], n, p, ldp)
+	for g := range groups {
+		for c8 := range 8 {
+			var sums [4]uint64
+			for quad := range quads {
 				word := binary.LittleEndian.Uint32(plane[width*quad+32*g+4*c8:])
+				for b, y := range (*[4]uint64)(x[4*quad:]) {
+					code := word >> (8 * b)
+					sums[0] += y * uint64(code&3)
+					sums[1] += y * uint64(code>>2&3)
+					sums[2] += y * uint64(code>>4&3)
+					sums[3] += y * uint64(code>>6&3)
+				}
+			}
+			for pair, sum := range sums {
 				for i := range n {
-					x := p[i*ldp+4*quad:][:4]
-					for pair := range 4 {
-						out[i*ld+32*g+8*pair+c8] += dot(x, word>>(2*pair)) << shift
-					}
+					out[i*ld+32*g+8*pair+c8] += int32(sum>>(16*i)&0xffff) << shift
 				}
 			}
 		}

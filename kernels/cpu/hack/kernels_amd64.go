@@ -61,22 +61,3 @@ func (k Kernels) pv(n int, out []int32, ld int, plane []byte, width int, p []byt
 		genericPV(n, out, ld, plane, width, p, ldp, quads, groups, shift)
 	}
 }
-
-// affine does a multiple of four, and reports how many.
-func (k Kernels) affine(acc []float64, dots []int32, scale, mins, sums []float64, x, y, z float64) int {
-	n := len(acc) &^ 3
-	if k.level == cpu.Generic || n == 0 {
-		return 0
-	}
-	affineAVX2(unsafe.SliceData(acc), unsafe.SliceData(dots), unsafe.SliceData(scale), unsafe.SliceData(mins), unsafe.SliceData(sums), x, y, z, n)
-	return n
-}
-
-func (k Kernels) blend(acc, x []float64, a, b float64) int {
-	n := len(acc) &^ 3
-	if k.level == cpu.Generic || n == 0 {
-		return 0
-	}
-	blendAVX2(unsafe.SliceData(acc), unsafe.SliceData(x), a, b, n)
-	return n
-}

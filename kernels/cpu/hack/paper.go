@@ -2,36 +2,6 @@ package hack
 
 import "github.com/terse-llm/terse/quant"
 
-// affine is one partition of a vector in 8 bits: x ≈ scale·code + min.
-type affine struct {
-	scale, min float32
-	sum        int32 // of the codes
-}
-
-// tiny is what a range is taken as 0 below.
-const tiny = 1e-30
-
-// quantise8 codes x over its own range; element and stride number its elements in
-// the vector's random stream.
-func quantise8(codes []byte, x []float32, round quant.Rounding, element, stride int) affine {
-	lo, hi := x[0], x[0]
-	for _, v := range x[1:] {
-		lo, hi = min(lo, v), max(hi, v)
-	}
-	a := affine{scale: (hi - lo) / 255, min: lo}
-	if a.scale < tiny {
-		a.scale = 1
-	}
-	inv := 1 / a.scale
-	codes = codes[:len(x)]
-	for i, v := range x {
-		code := round.Level((v-lo)*inv, 255, element+i*stride)
-		codes[i] = code
-		a.sum += int32(code)
-	}
-	return a
-}
-
 // quantiseQueries codes the item's n queries, once for all tiles.
 func (a *Attender) quantiseQueries(n int) {
 	l, d := &a.g.Hack[quant.HalfK], a.g.HeadDim
@@ -39,7 +9,7 @@ func (a *Attender) quantiseQueries(n int) {
 		row, round := a.queries(v, 1), a.rounding(v, quant.StreamQ)
 		for p := range l.Parts {
 			lo, hi := l.Part(p, d)
-			a.qa[v*l.Parts+p] = quantise8(a.q[v*l.Width+lo:], row[lo:hi], round, lo, 1)
+			a.qa[v*l.Parts+p] = a.kernels.quantise(a.q[v*l.Width+lo:], row[lo:hi], round, a.g.Format.Stochastic, lo, 1)
 		}
 	}
 }
@@ -82,36 +52,16 @@ func (a *Attender) scores() {
 			sq, mq := float64(q.scale), float64(q.min)
 			a.kernels.Affine(s, dots, a.k.scale[at:], a.k.min[at:], a.k.sums[at:], sq, mq, sq*float64(q.sum)+float64(hi-lo)*mq)
 		}
-		narrow(a.w[lane*ld+span.Lo:], s)
+		a.kernels.Narrow(a.w[lane*ld+span.Lo:], s)
 	}
 }
 
-func narrow(dst []float32, src []float64) {
-	dst = dst[:len(src)]
-	for i, x := range src {
-		dst[i] = float32(x)
-	}
-}
-
-// quantiseWeights codes tokens [lo, lo+width) of the block's weights, times
-// scale[t] where there are scales to fold in. Tokens that a vector does not see
-// weigh 0, which is then the least weight and has code 0.
-func (a *Attender) quantiseWeights(lo, width int, scale []float64, element, stride int) {
-	ld := a.g.Format.PageTokens
-	for l := range a.n {
-		if a.end[l] == a.tile.Lo {
-			continue
-		}
-		w := a.w[l*ld+lo:][:width]
-		if scale != nil {
-			fold := a.fold[:width]
-			for i, x := range w {
-				fold[i] = x * float32(scale[lo+i])
-			}
-			w = fold
-		}
-		a.a[l] = quantise8(a.codes[l*ld+lo:], w, a.rounding(a.first+l, quant.StreamP), element, stride)
-	}
+// quantiseWeights codes one vector's weights of a block of tokens. Those that it
+// does not see weigh 0, which is then the least weight and has code 0.
+func (a *Attender) quantiseWeights(lane, first int, w []float32, element, stride int) {
+	codes := a.codes[lane*a.g.Format.PageTokens+first:]
+	round := a.rounding(a.first+lane, quant.StreamP)
+	a.a[lane] = a.kernels.quantise(codes, w, round, a.g.Format.Stochastic, element, stride)
 }
 
 // multiplyValues sets sums, [lane][width], to the products of the block's coded
@@ -132,7 +82,13 @@ func (a *Attender) values() {
 	l, d, width := &a.g.Hack[quant.HalfV], a.g.HeadDim, a.g.Format.Partition
 	clear(a.out)
 	for block := a.tile.Lo / width; block*width < a.hi; block++ {
-		a.quantiseWeights(block*width, width, nil, a.tile.First+block*width, 1)
+		first := block * width
+		for lane := range a.n {
+			if a.end[lane] > a.tile.Lo {
+				w := a.w[lane*a.g.Format.PageTokens+first:][:width]
+				a.quantiseWeights(lane, first, w, a.tile.First+first, 1)
+			}
+		}
 		a.multiplyValues(Span{0, l.Width / 32}, block)
 		for lane := range a.n {
 			p, at := &a.a[lane], block*d

@@ -33,24 +33,19 @@ func (a *Attender) blockScores(block int) {
 			q, at := &a.qa[lane*l.Parts+p], p*ld+lo
 			a.kernels.Affine(s, a.sums[(p*lanes+lane)*ld+lo:], a.ones[:], a.zeros[:], a.k.sums[at:], float64(q.scale), float64(q.min), 0)
 		}
-		narrow(a.w[lane*ld+lo:], s)
+		a.kernels.Narrow(a.w[lane*ld+lo:], s)
 	}
 }
 
 // foldQuery codes one query against one block's scales and returns Σ q·min.
 func (a *Attender) foldQuery(lane int, scale, mins []float64, block int) float64 {
 	l, d := &a.g.Hack[quant.HalfK], a.g.HeadDim
-	fold := a.fold[:d]
-	var base float64
-	for c, x := range a.queries(a.first+lane, 1) {
-		fold[c] = x * float32(scale[c])
-		base += float64(x) * mins[c]
-	}
+	base := a.kernels.Fold(a.fold, a.queries(a.first+lane, 1), scale, mins)
 	round := a.rounding(a.first+lane, quant.StreamQ)
 	start := (a.tile.First + block*a.g.Format.Partition) * d // one stream per block
 	for p := range l.Parts {
 		lo, hi := l.Part(p, d)
-		a.qa[lane*l.Parts+p] = quantise8(a.q[lane*l.Width+lo:], fold[lo:hi], round, start+lo, 1)
+		a.qa[lane*l.Parts+p] = a.kernels.quantise(a.q[lane*l.Width+lo:], a.fold[lo:hi], round, a.g.Format.Stochastic, start+lo, 1)
 	}
 	return base
 }
@@ -71,18 +66,24 @@ func (a *Attender) partValues(block, part int) {
 	l, d, ld := &a.g.Hack[quant.HalfV], a.g.HeadDim, a.g.Format.PageTokens
 	width := a.g.Format.Partition
 	first, params := block*width, part*ld
-	a.quantiseWeights(first, width, a.v.scale[params:], (a.tile.First+first)*l.Parts+part, l.Parts)
+	var base [lanes]float64
+	for lane := range a.n {
+		lo, hi := max(first, a.tile.Lo), min(first+width, a.end[lane])
+		if a.end[lane] == a.tile.Lo {
+			continue
+		}
+		fold := a.fold[:width]
+		clear(fold)
+		if lo < hi { // scales and mins of tokens not seen may be anything
+			base[lane] = a.kernels.Fold(fold[lo-first:], a.w[lane*ld+lo:lane*ld+hi], a.v.scale[params+lo:], a.v.min[params+lo:])
+		}
+		a.quantiseWeights(lane, first, fold, (a.tile.First+first)*l.Parts+part, l.Parts)
+	}
 	from, to := l.Part(part, d)
 	a.multiplyValues(Span{from / 32, (to - from + 31) / 32}, block)
 	for lane := range a.n {
-		var base float64
-		for t, w := range a.w[lane*ld+first:][:width] {
-			if w != 0 { // an unseen token's min may be anything
-				base += float64(w) * a.v.min[params+first+t]
-			}
-		}
 		p := &a.a[lane]
 		a.kernels.Affine(a.out[lane*d+from:lane*d+to], a.sums[lane*l.Width+from:], a.ones[:], a.ones[:], a.v.sums[block*d+from:],
-			float64(p.scale), float64(p.min), base)
+			float64(p.scale), float64(p.min), base[lane])
 	}
 }

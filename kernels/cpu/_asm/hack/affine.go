@@ -10,8 +10,7 @@ import (
 
 // broadcast loads a float64 argument into all lanes.
 func broadcast(name string, to reg.VecPhysical) {
-	Load(Param(name), to.AsX())
-	VBROADCASTSD(to.AsX(), to)
+	VBROADCASTSD(address(Param(name)), to)
 }
 
 // float64s multiplies and adds without fusing, as the portable twins do; n is a

@@ -20,6 +20,12 @@ func main() {
 		}
 	}
 	float64s()
+	widens()
+	split()
+	narrow()
+	extremes()
+	nearest()
+	fold()
 	Generate()
 }
 
