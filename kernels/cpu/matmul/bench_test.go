@@ -37,14 +37,14 @@ func benchmark(b *testing.B, l cpu.Level, d tensor.DType, rows, out, in, threads
 	rng := rand.New(rand.NewPCG(8, 1))
 	layers := layers(l, weights(rng, d, out, in), rows <= 8 && out >= 2048)
 	x, y := random(rng, rows*in), make([]float32, rows*out)
-	a, s, n := prepared(layers[0], x, rows), make([]Scratch, threads), 0
-	for b.Loop() {
-		m := layers[n%len(layers)]
-		each(threads, func(i int) {
+	a, s := prepared(layers[0], x, rows), make([]Scratch, threads)
+	b.ResetTimer()
+	each(threads, func(i int) { // to start threads for every product would be timed too
+		for n := range b.N {
+			m := layers[n%len(layers)]
 			m.Multiply(y, out, a, i*m.Panels()/threads, (i+1)*m.Panels()/threads, nil, &s[i])
-		})
-		n++
-	}
+		}
+	})
 	seconds := b.Elapsed().Seconds() / float64(b.N)
 	b.ReportMetric(float64(layers[0].Bytes())/seconds/1e9, "GB/s")
 	b.ReportMetric(float64(rows*out*in)/seconds/1e9, "GMAC/s")

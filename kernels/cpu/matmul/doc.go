@@ -23,12 +23,16 @@
 // [32 outputs][4 bytes]:
 //
 //	Q8_0  [8][32][4] codes (AVX2 and AVX-512: +128), [32] f16 scales d
-//	Q4_0  [4][32][4] nibbles, quad q low and q+4 high; [32] f16 d
+//	Q4_0  [4][32][4] nibbles, quads 2i low and 2i+1 high; [32] f16 d
 //	Q4_K  [32] f16 d, [32] f16 m, then 8 × (nibbles, [32] u8 scales, [32] u8 minima)
-//	Q5_K  as Q4_K, with [32][4] fifth bits after the nibbles: bit q of byte j
+//	Q5_K  as Q4_K, with [32][4] fifth bits before the nibbles: bit q of byte j
 //	      belongs to code 4q+j
-//	Q6_K  [32] f16 d, then 8 × (nibbles, [2][32][4] upper pairs: pair q%4 of
-//	      byte j of half q/4 belongs to code 4q+j; [2][32] int8 scales, of 16 k each)
+//	Q6_K  [32] f16 d, then 8 × ([2][32][4] upper pairs: pair q%4 of byte j of
+//	      half q/4 belongs to code 4q+j; nibbles; [2][32] int8 scales, of 16 k
+//	      each)
+//
+// Where the order within a block is free it is that of use: the processor's
+// prefetchers follow one rising stream best.
 //
 // Activations lie in groups of m rows, as many as the largest tile takes or
 // evenly fewer: float32 as [k][m]; int8 as a record of 14·m dwords per block:

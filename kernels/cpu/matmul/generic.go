@@ -133,6 +133,7 @@ func dot(a, b []int8) (sum int32) {
 
 // unpack reads the codes of a block as the numbers that multiply the scale.
 func unpack(d tensor.DType, codes *[panel][32]int8, block []byte) {
+	nibbles := block[max(0, unitOf(d).planes()):] // of Q8_0 whole bytes
 	for o := range panel {
 		c := &codes[o]
 		for i := range c {
@@ -141,16 +142,16 @@ func unpack(d tensor.DType, codes *[panel][32]int8, block []byte) {
 				c[i] = int8(block[4*(q*panel+o)+j])
 				continue
 			}
-			v := block[4*(q%4*panel+o)+j] >> (q / 4 * 4) & 15
+			v := nibbles[4*(q/2*panel+o)+j] >> (q % 2 * 4) & 15
 			switch d {
 			case tensor.Q4_0:
 				c[i] = int8(v) - 8
 			case tensor.Q4_K:
 				c[i] = int8(v)
 			case tensor.Q5_K:
-				c[i] = int8(v | block[codes4+4*o+j]>>q&1<<4)
+				c[i] = int8(v | block[4*o+j]>>q&1<<4)
 			case tensor.Q6_K:
-				c[i] = int8(v|block[codes4+4*(q/4*panel+o)+j]>>(q%4*2)&3<<4) - 32
+				c[i] = int8(v|block[4*(q/4*panel+o)+j]>>(q%4*2)&3<<4) - 32
 			}
 		}
 	}

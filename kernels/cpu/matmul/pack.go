@@ -19,6 +19,9 @@ const (
 // unit is a block format as it lies in a panel: a header, then blocks of 32.
 type unit struct{ header, block, blocks int }
 
+// planes is the bytes of the planes that come before a block's nibbles.
+func (u unit) planes() int { return u.block - codes4 - 2*panel }
+
 func unitOf(d tensor.DType) unit {
 	switch d {
 	case tensor.Q8_0:
@@ -97,9 +100,12 @@ func (m *Matrix) packBlocks(dst []byte, o int, row []byte) {
 				putQuad(dst, q, o, quad(src[2:], q)^0x01010101*uint32(m.k.excess))
 			}
 			copy(dst[codes8+2*o:][:2], src)
-		case tensor.Q4_0: // the file's pairs of nibbles are ours
-			for q := range 4 {
-				putQuad(dst, q, o, quad(src[2:], q))
+		case tensor.Q4_0: // the file pairs k and k+16
+			for h := range 2 {
+				for q := range 2 {
+					a, b := quad(src[2:], 2*q)>>(4*h), quad(src[2:], 2*q+1)>>(4*h)
+					putQuad(dst, 2*h+q, o, pairNibbles(a, b))
+				}
 			}
 			copy(dst[codes4+2*o:][:2], src)
 		case tensor.Q4_K, tensor.Q5_K:
@@ -123,13 +129,13 @@ func packMin(u unit, dst []byte, o int, src []byte) {
 		block := dst[u.header+b*u.block:][:u.block]
 		end := block[u.block-2*panel:]
 		end[o], end[panel+o] = blocks.KScale(src[4:16], b)
-		putNibbles(block, o, nibbles[b/2*32:], b%2)
+		putNibbles(block[u.planes():], o, nibbles[b/2*32:], b%2)
 		if len(fifths) > 0 {
 			plane := uint32(0)
 			for q := range 8 {
 				plane |= quad(fifths, q) >> b & 0x01010101 << q
 			}
-			putQuad(block[codes4:], 0, o, plane)
+			putQuad(block, 0, o, plane)
 		}
 	}
 }
@@ -141,23 +147,24 @@ func pack6K(u unit, dst []byte, o int, src []byte) {
 		block := dst[u.header+b*u.block:][:u.block]
 		end := block[u.block-2*panel:]
 		end[o], end[panel+o] = src[192+2*b], src[192+2*b+1]
-		putNibbles(block, o, src[64*(b/4)+32*(b%2):], b%4/2)
+		putNibbles(block[u.planes():], o, src[64*(b/4)+32*(b%2):], b%4/2)
 		pairs := src[128+32*(b/4):]
 		for h := range 2 {
 			plane := uint32(0)
 			for i := range 4 {
 				plane |= quad(pairs, 4*h+i) >> (b % 4 * 2) & 0x03030303 << (2 * i)
 			}
-			putQuad(block[codes4:], h, o, plane)
+			putQuad(block, h, o, plane)
 		}
 	}
 }
 
-// putNibbles writes the 32 low (high = 0) or high (high = 1) nibbles of src,
-// those of quads q and q+4 side by side.
+// putNibbles writes the 32 low (high = 0) or high (high = 1) nibbles of src.
 func putNibbles(block []byte, o int, src []byte, high int) {
-	for q := range 4 {
-		a, b := quad(src, q)>>(4*high), quad(src, q+4)>>(4*high)
-		putQuad(block, q, o, a&0x0f0f0f0f|b&0x0f0f0f0f<<4)
+	for i := range 4 {
+		putQuad(block, i, o, pairNibbles(quad(src, 2*i)>>(4*high), quad(src, 2*i+1)>>(4*high)))
 	}
 }
+
+// pairNibbles puts the low nibbles of b's bytes above those of a's.
+func pairNibbles(a, b uint32) uint32 { return a&0x0f0f0f0f | b&0x0f0f0f0f<<4 }

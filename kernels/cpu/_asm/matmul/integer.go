@@ -258,12 +258,12 @@ func (t *intT) code(q, v int, to, tmp reg.VecPhysical) {
 		t.move(t.at(t.w, q*4*panel, v, 4), to)
 		return
 	}
-	t.nibbles(q >= 4, t.at(t.w, q%4*4*panel, v, 4), to)
+	t.nibbles(q%2 == 1, t.at(t.w, t.planes()+q/2*4*panel, v, 4), to)
 	switch t.name {
 	case "Q5_K": // bit q of byte j of an output's dword is bit 4 of code 4q+j
-		t.plane(t.at(t.w, codes4, v, 4), 4-q, to, tmp)
+		t.plane(t.at(t.w, 0, v, 4), 4-q, to, tmp)
 	case "Q6_K": // likewise the pair q%4 of half q/4
-		t.plane(t.at(t.w, codes4+q/4*4*panel, v, 4), 4-2*(q%4), to, tmp)
+		t.plane(t.at(t.w, q/4*4*panel, v, 4), 4-2*(q%4), to, tmp)
 	}
 }
 
@@ -312,6 +312,9 @@ func (k kind) planeMask() uint64 {
 	}
 	return 0
 }
+
+// planes is the bytes of the planes, which come before the nibbles.
+func (k kind) planes() int { return k.block - codes4 - 2*panel }
 
 // plane ors those bits of m, shifted left, into to.
 func (t *intT) plane(m Mem, left int, to, tmp reg.VecPhysical) {
