@@ -85,12 +85,22 @@ func (k *Kernels) Products(dots []int32, q []int8, plane []byte, nq, width, rows
 	k.PageProducts(dots, q, nq, Planes{one[:], 0, width, rows}, low, Ahead{})
 }
 
-// PageSums adds the rows of V's planes, weighted by nq vectors of u8 weights:
+// PageSums adds up the rows of V's planes, weighted by nq vectors of u8 weights:
 //
-//	sums[v·Width + c] += Σ_t weights[v·Tokens + t]·code[t][c]
+//	sums[v·Width + c] = Σ_t weights[v·Tokens + t]·code[t][c]
 //
 // where t counts through the pages. Rows is a multiple of 4, at most 64.
 func (k *Kernels) PageSums(sums []int32, weights []uint8, nq int, p Planes, ahead Ahead) {
+	k.checkedSums(sums, weights, nq, p, ahead, false)
+}
+
+// WeightedSums adds those of one plane, of quads quads of tokens, to sums.
+func (k *Kernels) WeightedSums(sums []int32, weights []uint8, plane []byte, nq, width, quads int) {
+	one := [1][]byte{plane}
+	k.checkedSums(sums, weights, nq, Planes{one[:], 0, width, 4 * quads}, Ahead{}, true)
+}
+
+func (k *Kernels) checkedSums(sums []int32, weights []uint8, nq int, p Planes, ahead Ahead, add bool) {
 	if !grouped(nq) || p.Width%32 != 0 || p.Rows%4 != 0 || p.Rows > maxRows || !p.fit() ||
 		len(sums) < nq*p.Width || len(weights) < (nq-1)*Tokens+len(p.Pages)*p.Rows {
 		panic(fmt.Sprintf("BUG: sums of %d planes of %d rows, width %d, weighted by %d vectors (%d), into %d", len(p.Pages), p.Rows, p.Width, nq, len(weights), len(sums)))
@@ -98,13 +108,7 @@ func (k *Kernels) PageSums(sums []int32, weights []uint8, nq int, p Planes, ahea
 	if len(ahead.Pages) < len(p.Pages) {
 		ahead.Pages, ahead.Off, ahead.Len = p.Pages, p.Off, 0
 	}
-	k.sums(&sums[0], &weights[0], nq, &p, &ahead)
-}
-
-// WeightedSums is PageSums of one plane of quads quads of tokens.
-func (k *Kernels) WeightedSums(sums []int32, weights []uint8, plane []byte, nq, width, quads int) {
-	one := [1][]byte{plane}
-	k.PageSums(sums, weights, nq, Planes{one[:], 0, width, 4 * quads}, Ahead{})
+	k.sums(&sums[0], &weights[0], nq, &p, &ahead, add)
 }
 
 // Merge is how a tile's sums join the vectors' running outputs. Assembly knows its

@@ -12,7 +12,7 @@ func products1AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width in
 // sums1AVX2 is Kernels.PageSums for 1 vectors.
 //
 //go:noescape
-func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // products1AVX512 is Kernels.PageProducts for 1 vectors.
 //
@@ -22,7 +22,7 @@ func products1AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width 
 // sums1AVX512 is Kernels.PageSums for 1 vectors.
 //
 //go:noescape
-func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // products2AVX2 is Kernels.PageProducts for 2 vectors.
 //
@@ -32,7 +32,7 @@ func products2AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width in
 // sums2AVX2 is Kernels.PageSums for 2 vectors.
 //
 //go:noescape
-func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // products2AVX512 is Kernels.PageProducts for 2 vectors.
 //
@@ -42,7 +42,7 @@ func products2AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width 
 // sums2AVX512 is Kernels.PageSums for 2 vectors.
 //
 //go:noescape
-func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // products4AVX2 is Kernels.PageProducts for 4 vectors.
 //
@@ -52,7 +52,7 @@ func products4AVX2(dots *int32, q *int8, pages *[]byte, n int, off int, width in
 // sums4AVX2 is Kernels.PageSums for 4 vectors.
 //
 //go:noescape
-func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // products4AVX512 is Kernels.PageProducts for 4 vectors.
 //
@@ -62,7 +62,7 @@ func products4AVX512(dots *int32, q *int8, pages *[]byte, n int, off int, width 
 // sums4AVX512 is Kernels.PageSums for 4 vectors.
 //
 //go:noescape
-func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 
 // mergeAVX2 is Kernels.Merge.
 //

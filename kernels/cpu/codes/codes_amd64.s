@@ -71,6 +71,7 @@ group2Chunk:
 
 group2Word:
 	PREFETCHT0   (R8)
+	PREFETCHT0   64(R8)
 	LEAQ         (R8)(R9*2), R8
 	VMOVDQU      (DI)(BX*2), Y3
 	VMOVDQU      (R10)(BX*2), Y4
@@ -203,9 +204,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums1AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, MMX+
-TEXT ·sums1AVX2(SB), NOSPLIT, $0-80
+TEXT ·sums1AVX2(SB), NOSPLIT, $0-81
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
@@ -302,26 +303,38 @@ quad0One:
 quad0Done:
 	MOVQ     R9, DX
 	VPMADDWD ones<>+0(SB), Y1, Y1
-	VPADDD   (DX), Y1, Y1
-	VMOVDQU  Y1, (DX)
 	VPMADDWD ones<>+0(SB), Y2, Y2
-	VPADDD   32(DX), Y2, Y2
-	VMOVDQU  Y2, 32(DX)
 	VPMADDWD ones<>+0(SB), Y3, Y3
-	VPADDD   64(DX), Y3, Y3
-	VMOVDQU  Y3, 64(DX)
 	VPMADDWD ones<>+0(SB), Y4, Y4
-	VPADDD   96(DX), Y4, Y4
+	CMPB     add+80(FP), $0x00
+	JNE      quad0Add
+	VMOVDQU  Y1, (DX)
+	VMOVDQU  Y2, 32(DX)
+	VMOVDQU  Y3, 64(DX)
 	VMOVDQU  Y4, 96(DX)
-	ADDQ     $0x20, R10
-	ADDQ     $0x00000080, R9
-	SUBQ     $0x20, R8
-	JNZ      group
-	ADDQ     SI, AX
-	ADDQ     $0x18, pages+16(FP)
-	ADDQ     $0x18, next+56(FP)
-	DECQ     n+24(FP)
-	JNZ      page
+	JMP      quad0Placed
+
+quad0Add:
+	VPADDD  (DX), Y1, Y1
+	VMOVDQU Y1, (DX)
+	VPADDD  32(DX), Y2, Y2
+	VMOVDQU Y2, 32(DX)
+	VPADDD  64(DX), Y3, Y3
+	VMOVDQU Y3, 64(DX)
+	VPADDD  96(DX), Y4, Y4
+	VMOVDQU Y4, 96(DX)
+
+quad0Placed:
+	ADDQ $0x20, R10
+	ADDQ $0x00000080, R9
+	SUBQ $0x20, R8
+	JNZ  group
+	ADDQ SI, AX
+	MOVB $0x01, add+80(FP)
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -432,9 +445,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums1AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·sums1AVX512(SB), NOSPLIT, $0-80
+TEXT ·sums1AVX512(SB), NOSPLIT, $0-81
 	MOVQ         width+40(FP), AX
 	MOVQ         rows+48(FP), CX
 	MOVQ         stride+72(FP), DX
@@ -497,34 +510,53 @@ quad:
 	CMPQ          DI, R8
 	JLT           quadPage
 	MOVQ          BX, DI
+	VPSRLD        $0x02, Z4, Z4
+	VPSRLD        $0x04, Z5, Z5
+	VPSRLD        $0x04, Z6, Z6
+	CMPB          add+80(FP), $0x00
+	JNE           quadAdd
+	VEXTRACTI64X4 $0x01, Z3, Y7
+	VMOVDQU32     Y7, 128(DI)
+	VMOVDQU32     Y3, (DI)
+	VEXTRACTI64X4 $0x01, Z4, Y7
+	VMOVDQU32     Y7, 160(DI)
+	VMOVDQU32     Y4, 32(DI)
+	VEXTRACTI64X4 $0x01, Z5, Y7
+	VMOVDQU32     Y7, 192(DI)
+	VMOVDQU32     Y5, 64(DI)
+	VEXTRACTI64X4 $0x01, Z6, Y7
+	VMOVDQU32     Y7, 224(DI)
+	VMOVDQU32     Y6, 96(DI)
+	JMP           quadPlaced
+
+quadAdd:
 	VEXTRACTI64X4 $0x01, Z3, Y7
 	VPADDD        128(DI), Y7, Y7
 	VMOVDQU32     Y7, 128(DI)
 	VPADDD        (DI), Y3, Y3
 	VMOVDQU32     Y3, (DI)
-	VPSRLD        $0x02, Z4, Z4
 	VEXTRACTI64X4 $0x01, Z4, Y7
 	VPADDD        160(DI), Y7, Y7
 	VMOVDQU32     Y7, 160(DI)
 	VPADDD        32(DI), Y4, Y4
 	VMOVDQU32     Y4, 32(DI)
-	VPSRLD        $0x04, Z5, Z5
 	VEXTRACTI64X4 $0x01, Z5, Y7
 	VPADDD        192(DI), Y7, Y7
 	VMOVDQU32     Y7, 192(DI)
 	VPADDD        64(DI), Y5, Y5
 	VMOVDQU32     Y5, 64(DI)
-	VPSRLD        $0x04, Z6, Z6
 	VEXTRACTI64X4 $0x01, Z6, Y7
 	VPADDD        224(DI), Y7, Y7
 	VMOVDQU32     Y7, 224(DI)
 	VPADDD        96(DI), Y6, Y6
 	VMOVDQU32     Y6, 96(DI)
-	ADDQ          $0x00000100, BX
-	ADDQ          $0x40, SI
-	CMPQ          SI, AX
-	JLT           group
-	JMP           done
+
+quadPlaced:
+	ADDQ $0x00000100, BX
+	ADDQ $0x40, SI
+	CMPQ SI, AX
+	JLT  group
+	JMP  done
 
 half:
 	VPXORD Z3, Z3, Z3
@@ -573,18 +605,28 @@ halfQuad:
 	CMPQ         DI, R8
 	JLT          halfQuadPage
 	MOVQ         BX, AX
-	VPADDD       (AX), Y3, Y3
-	VMOVDQU32    Y3, (AX)
 	VPSRLD       $0x02, Z4, Z4
-	VPADDD       32(AX), Y4, Y4
-	VMOVDQU32    Y4, 32(AX)
 	VPSRLD       $0x04, Z5, Z5
-	VPADDD       64(AX), Y5, Y5
-	VMOVDQU32    Y5, 64(AX)
 	VPSRLD       $0x04, Z6, Z6
-	VPADDD       96(AX), Y6, Y6
+	CMPB         add+80(FP), $0x00
+	JNE          halfQuadAdd
+	VMOVDQU32    Y3, (AX)
+	VMOVDQU32    Y4, 32(AX)
+	VMOVDQU32    Y5, 64(AX)
 	VMOVDQU32    Y6, 96(AX)
+	JMP          halfQuadPlaced
 
+halfQuadAdd:
+	VPADDD    (AX), Y3, Y3
+	VMOVDQU32 Y3, (AX)
+	VPADDD    32(AX), Y4, Y4
+	VMOVDQU32 Y4, 32(AX)
+	VPADDD    64(AX), Y5, Y5
+	VMOVDQU32 Y5, 64(AX)
+	VPADDD    96(AX), Y6, Y6
+	VMOVDQU32 Y6, 96(AX)
+
+halfQuadPlaced:
 done:
 	VZEROUPPER
 	RET
@@ -627,6 +669,7 @@ group2Chunk:
 
 group2Word:
 	PREFETCHT0   (R9)
+	PREFETCHT0   64(R9)
 	LEAQ         (R9)(R10*2), R9
 	VMOVDQU      (R8)(SI*2), Y5
 	VMOVDQU      (R11)(SI*2), Y6
@@ -810,9 +853,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums2AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, MMX+
-TEXT ·sums2AVX2(SB), NOSPLIT, $0-80
+TEXT ·sums2AVX2(SB), NOSPLIT, $0-81
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
@@ -900,26 +943,38 @@ quad0One:
 quad0Done:
 	MOVQ     R10, DX
 	VPMADDWD ones<>+0(SB), Y1, Y1
-	VPADDD   (DX), Y1, Y1
-	VMOVDQU  Y1, (DX)
 	VPMADDWD ones<>+0(SB), Y2, Y2
-	VPADDD   32(DX), Y2, Y2
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	CMPB     add+80(FP), $0x00
+	JNE      quad0Add
+	VMOVDQU  Y1, (DX)
 	VMOVDQU  Y2, 32(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y3, Y3
-	VPADDD   (DX), Y3, Y3
 	VMOVDQU  Y3, (DX)
-	VPMADDWD ones<>+0(SB), Y4, Y4
-	VPADDD   32(DX), Y4, Y4
 	VMOVDQU  Y4, 32(DX)
-	VPXOR    Y1, Y1, Y1
-	VPXOR    Y2, Y2, Y2
-	VPXOR    Y3, Y3, Y3
-	VPXOR    Y4, Y4, Y4
-	MOVQ     R11, DX
-	XORQ     BX, BX
-	CMPQ     SI, $0x04
-	JEQ      quad2One
+	JMP      quad0Placed
+
+quad0Add:
+	VPADDD  (DX), Y1, Y1
+	VMOVDQU Y1, (DX)
+	VPADDD  32(DX), Y2, Y2
+	VMOVDQU Y2, 32(DX)
+	ADDQ    R8, DX
+	VPADDD  (DX), Y3, Y3
+	VMOVDQU Y3, (DX)
+	VPADDD  32(DX), Y4, Y4
+	VMOVDQU Y4, 32(DX)
+
+quad0Placed:
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	MOVQ  R11, DX
+	XORQ  BX, BX
+	CMPQ  SI, $0x04
+	JEQ   quad2One
 
 quad2:
 	PREFETCHT0   (R12)
@@ -981,27 +1036,40 @@ quad2One:
 quad2Done:
 	MOVQ     R10, DX
 	VPMADDWD ones<>+0(SB), Y1, Y1
-	VPADDD   64(DX), Y1, Y1
-	VMOVDQU  Y1, 64(DX)
 	VPMADDWD ones<>+0(SB), Y2, Y2
-	VPADDD   96(DX), Y2, Y2
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	CMPB     add+80(FP), $0x00
+	JNE      quad2Add
+	VMOVDQU  Y1, 64(DX)
 	VMOVDQU  Y2, 96(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y3, Y3
-	VPADDD   64(DX), Y3, Y3
 	VMOVDQU  Y3, 64(DX)
-	VPMADDWD ones<>+0(SB), Y4, Y4
-	VPADDD   96(DX), Y4, Y4
 	VMOVDQU  Y4, 96(DX)
-	ADDQ     $0x20, R11
-	ADDQ     $0x00000080, R10
-	SUBQ     $0x20, R9
-	JNZ      group
-	ADDQ     SI, AX
-	ADDQ     $0x18, pages+16(FP)
-	ADDQ     $0x18, next+56(FP)
-	DECQ     n+24(FP)
-	JNZ      page
+	JMP      quad2Placed
+
+quad2Add:
+	VPADDD  64(DX), Y1, Y1
+	VMOVDQU Y1, 64(DX)
+	VPADDD  96(DX), Y2, Y2
+	VMOVDQU Y2, 96(DX)
+	ADDQ    R8, DX
+	VPADDD  64(DX), Y3, Y3
+	VMOVDQU Y3, 64(DX)
+	VPADDD  96(DX), Y4, Y4
+	VMOVDQU Y4, 96(DX)
+
+quad2Placed:
+	ADDQ $0x20, R11
+	ADDQ $0x00000080, R10
+	SUBQ $0x20, R9
+	JNZ  group
+	ADDQ SI, AX
+	MOVB $0x01, add+80(FP)
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -1144,9 +1212,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums2AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·sums2AVX512(SB), NOSPLIT, $0-80
+TEXT ·sums2AVX512(SB), NOSPLIT, $0-81
 	MOVQ         width+40(FP), AX
 	MOVQ         rows+48(FP), CX
 	MOVQ         stride+72(FP), DX
@@ -1218,24 +1286,57 @@ quad:
 	CMPQ          DI, R8
 	JLT           quadPage
 	MOVQ          BX, DI
+	VPSRLD        $0x02, Z4, Z4
+	VPSRLD        $0x04, Z5, Z5
+	VPSRLD        $0x04, Z6, Z6
+	VPSRLD        $0x02, Z8, Z8
+	VPSRLD        $0x04, Z9, Z9
+	VPSRLD        $0x04, Z10, Z10
+	CMPB          add+80(FP), $0x00
+	JNE           quadAdd
+	VEXTRACTI64X4 $0x01, Z3, Y11
+	VMOVDQU32     Y11, 128(DI)
+	VMOVDQU32     Y3, (DI)
+	VEXTRACTI64X4 $0x01, Z4, Y11
+	VMOVDQU32     Y11, 160(DI)
+	VMOVDQU32     Y4, 32(DI)
+	VEXTRACTI64X4 $0x01, Z5, Y11
+	VMOVDQU32     Y11, 192(DI)
+	VMOVDQU32     Y5, 64(DI)
+	VEXTRACTI64X4 $0x01, Z6, Y11
+	VMOVDQU32     Y11, 224(DI)
+	VMOVDQU32     Y6, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z7, Y11
+	VMOVDQU32     Y11, 128(DI)
+	VMOVDQU32     Y7, (DI)
+	VEXTRACTI64X4 $0x01, Z8, Y11
+	VMOVDQU32     Y11, 160(DI)
+	VMOVDQU32     Y8, 32(DI)
+	VEXTRACTI64X4 $0x01, Z9, Y11
+	VMOVDQU32     Y11, 192(DI)
+	VMOVDQU32     Y9, 64(DI)
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VMOVDQU32     Y11, 224(DI)
+	VMOVDQU32     Y10, 96(DI)
+	JMP           quadPlaced
+
+quadAdd:
 	VEXTRACTI64X4 $0x01, Z3, Y11
 	VPADDD        128(DI), Y11, Y11
 	VMOVDQU32     Y11, 128(DI)
 	VPADDD        (DI), Y3, Y3
 	VMOVDQU32     Y3, (DI)
-	VPSRLD        $0x02, Z4, Z4
 	VEXTRACTI64X4 $0x01, Z4, Y11
 	VPADDD        160(DI), Y11, Y11
 	VMOVDQU32     Y11, 160(DI)
 	VPADDD        32(DI), Y4, Y4
 	VMOVDQU32     Y4, 32(DI)
-	VPSRLD        $0x04, Z5, Z5
 	VEXTRACTI64X4 $0x01, Z5, Y11
 	VPADDD        192(DI), Y11, Y11
 	VMOVDQU32     Y11, 192(DI)
 	VPADDD        64(DI), Y5, Y5
 	VMOVDQU32     Y5, 64(DI)
-	VPSRLD        $0x04, Z6, Z6
 	VEXTRACTI64X4 $0x01, Z6, Y11
 	VPADDD        224(DI), Y11, Y11
 	VMOVDQU32     Y11, 224(DI)
@@ -1247,29 +1348,28 @@ quad:
 	VMOVDQU32     Y11, 128(DI)
 	VPADDD        (DI), Y7, Y7
 	VMOVDQU32     Y7, (DI)
-	VPSRLD        $0x02, Z8, Z8
 	VEXTRACTI64X4 $0x01, Z8, Y11
 	VPADDD        160(DI), Y11, Y11
 	VMOVDQU32     Y11, 160(DI)
 	VPADDD        32(DI), Y8, Y8
 	VMOVDQU32     Y8, 32(DI)
-	VPSRLD        $0x04, Z9, Z9
 	VEXTRACTI64X4 $0x01, Z9, Y11
 	VPADDD        192(DI), Y11, Y11
 	VMOVDQU32     Y11, 192(DI)
 	VPADDD        64(DI), Y9, Y9
 	VMOVDQU32     Y9, 64(DI)
-	VPSRLD        $0x04, Z10, Z10
 	VEXTRACTI64X4 $0x01, Z10, Y11
 	VPADDD        224(DI), Y11, Y11
 	VMOVDQU32     Y11, 224(DI)
 	VPADDD        96(DI), Y10, Y10
 	VMOVDQU32     Y10, 96(DI)
-	ADDQ          $0x00000100, BX
-	ADDQ          $0x40, SI
-	CMPQ          SI, AX
-	JLT           group
-	JMP           done
+
+quadPlaced:
+	ADDQ $0x00000100, BX
+	ADDQ $0x40, SI
+	CMPQ SI, AX
+	JLT  group
+	JMP  done
 
 half:
 	VPXORD Z3, Z3, Z3
@@ -1327,30 +1427,45 @@ halfQuad:
 	CMPQ         DI, R8
 	JLT          halfQuadPage
 	MOVQ         BX, CX
-	VPADDD       (CX), Y3, Y3
-	VMOVDQU32    Y3, (CX)
 	VPSRLD       $0x02, Z4, Z4
-	VPADDD       32(CX), Y4, Y4
-	VMOVDQU32    Y4, 32(CX)
 	VPSRLD       $0x04, Z5, Z5
-	VPADDD       64(CX), Y5, Y5
-	VMOVDQU32    Y5, 64(CX)
 	VPSRLD       $0x04, Z6, Z6
-	VPADDD       96(CX), Y6, Y6
+	VPSRLD       $0x02, Z8, Z8
+	VPSRLD       $0x04, Z9, Z9
+	VPSRLD       $0x04, Z10, Z10
+	CMPB         add+80(FP), $0x00
+	JNE          halfQuadAdd
+	VMOVDQU32    Y3, (CX)
+	VMOVDQU32    Y4, 32(CX)
+	VMOVDQU32    Y5, 64(CX)
 	VMOVDQU32    Y6, 96(CX)
 	LEAQ         (CX)(AX*4), CX
-	VPADDD       (CX), Y7, Y7
 	VMOVDQU32    Y7, (CX)
-	VPSRLD       $0x02, Z8, Z8
-	VPADDD       32(CX), Y8, Y8
 	VMOVDQU32    Y8, 32(CX)
-	VPSRLD       $0x04, Z9, Z9
-	VPADDD       64(CX), Y9, Y9
 	VMOVDQU32    Y9, 64(CX)
-	VPSRLD       $0x04, Z10, Z10
-	VPADDD       96(CX), Y10, Y10
 	VMOVDQU32    Y10, 96(CX)
+	JMP          halfQuadPlaced
 
+halfQuadAdd:
+	VPADDD    (CX), Y3, Y3
+	VMOVDQU32 Y3, (CX)
+	VPADDD    32(CX), Y4, Y4
+	VMOVDQU32 Y4, 32(CX)
+	VPADDD    64(CX), Y5, Y5
+	VMOVDQU32 Y5, 64(CX)
+	VPADDD    96(CX), Y6, Y6
+	VMOVDQU32 Y6, 96(CX)
+	LEAQ      (CX)(AX*4), CX
+	VPADDD    (CX), Y7, Y7
+	VMOVDQU32 Y7, (CX)
+	VPADDD    32(CX), Y8, Y8
+	VMOVDQU32 Y8, 32(CX)
+	VPADDD    64(CX), Y9, Y9
+	VMOVDQU32 Y9, 64(CX)
+	VPADDD    96(CX), Y10, Y10
+	VMOVDQU32 Y10, 96(CX)
+
+halfQuadPlaced:
 done:
 	VZEROUPPER
 	RET
@@ -1401,6 +1516,7 @@ group2Chunk:
 
 group2Word:
 	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
 	LEAQ         (R11)(R12*2), R11
 	VMOVDQU      (R10)(R8*2), Y9
 	VMOVDQU      (R13)(R8*2), Y10
@@ -1686,9 +1802,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums4AVX2(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, MMX+
-TEXT ·sums4AVX2(SB), NOSPLIT, $0-80
+TEXT ·sums4AVX2(SB), NOSPLIT, $0-81
 	MOVQ         p+8(FP), AX
 	MOVQ         width+40(FP), CX
 	VPBROADCASTD pair0<>+0(SB), Y0
@@ -1810,44 +1926,62 @@ quad0One:
 quad0Done:
 	MOVQ     R10, DX
 	VPMADDWD ones<>+0(SB), Y1, Y1
-	VPADDD   (DX), Y1, Y1
-	VMOVDQU  Y1, (DX)
 	VPMADDWD ones<>+0(SB), Y2, Y2
-	VPADDD   32(DX), Y2, Y2
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPMADDWD ones<>+0(SB), Y5, Y5
+	VPMADDWD ones<>+0(SB), Y6, Y6
+	VPMADDWD ones<>+0(SB), Y7, Y7
+	VPMADDWD ones<>+0(SB), Y8, Y8
+	CMPB     add+80(FP), $0x00
+	JNE      quad0Add
+	VMOVDQU  Y1, (DX)
 	VMOVDQU  Y2, 32(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y3, Y3
-	VPADDD   (DX), Y3, Y3
 	VMOVDQU  Y3, (DX)
-	VPMADDWD ones<>+0(SB), Y4, Y4
-	VPADDD   32(DX), Y4, Y4
 	VMOVDQU  Y4, 32(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y5, Y5
-	VPADDD   (DX), Y5, Y5
 	VMOVDQU  Y5, (DX)
-	VPMADDWD ones<>+0(SB), Y6, Y6
-	VPADDD   32(DX), Y6, Y6
 	VMOVDQU  Y6, 32(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y7, Y7
-	VPADDD   (DX), Y7, Y7
 	VMOVDQU  Y7, (DX)
-	VPMADDWD ones<>+0(SB), Y8, Y8
-	VPADDD   32(DX), Y8, Y8
 	VMOVDQU  Y8, 32(DX)
-	VPXOR    Y1, Y1, Y1
-	VPXOR    Y2, Y2, Y2
-	VPXOR    Y3, Y3, Y3
-	VPXOR    Y4, Y4, Y4
-	VPXOR    Y5, Y5, Y5
-	VPXOR    Y6, Y6, Y6
-	VPXOR    Y7, Y7, Y7
-	VPXOR    Y8, Y8, Y8
-	MOVQ     R11, DX
-	XORQ     BX, BX
-	CMPQ     SI, $0x04
-	JEQ      quad2One
+	JMP      quad0Placed
+
+quad0Add:
+	VPADDD  (DX), Y1, Y1
+	VMOVDQU Y1, (DX)
+	VPADDD  32(DX), Y2, Y2
+	VMOVDQU Y2, 32(DX)
+	ADDQ    R8, DX
+	VPADDD  (DX), Y3, Y3
+	VMOVDQU Y3, (DX)
+	VPADDD  32(DX), Y4, Y4
+	VMOVDQU Y4, 32(DX)
+	ADDQ    R8, DX
+	VPADDD  (DX), Y5, Y5
+	VMOVDQU Y5, (DX)
+	VPADDD  32(DX), Y6, Y6
+	VMOVDQU Y6, 32(DX)
+	ADDQ    R8, DX
+	VPADDD  (DX), Y7, Y7
+	VMOVDQU Y7, (DX)
+	VPADDD  32(DX), Y8, Y8
+	VMOVDQU Y8, 32(DX)
+
+quad0Placed:
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	MOVQ  R11, DX
+	XORQ  BX, BX
+	CMPQ  SI, $0x04
+	JEQ   quad2One
 
 quad2:
 	PREFETCHT0   (R12)
@@ -1939,41 +2073,60 @@ quad2One:
 quad2Done:
 	MOVQ     R10, DX
 	VPMADDWD ones<>+0(SB), Y1, Y1
-	VPADDD   64(DX), Y1, Y1
-	VMOVDQU  Y1, 64(DX)
 	VPMADDWD ones<>+0(SB), Y2, Y2
-	VPADDD   96(DX), Y2, Y2
+	VPMADDWD ones<>+0(SB), Y3, Y3
+	VPMADDWD ones<>+0(SB), Y4, Y4
+	VPMADDWD ones<>+0(SB), Y5, Y5
+	VPMADDWD ones<>+0(SB), Y6, Y6
+	VPMADDWD ones<>+0(SB), Y7, Y7
+	VPMADDWD ones<>+0(SB), Y8, Y8
+	CMPB     add+80(FP), $0x00
+	JNE      quad2Add
+	VMOVDQU  Y1, 64(DX)
 	VMOVDQU  Y2, 96(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y3, Y3
-	VPADDD   64(DX), Y3, Y3
 	VMOVDQU  Y3, 64(DX)
-	VPMADDWD ones<>+0(SB), Y4, Y4
-	VPADDD   96(DX), Y4, Y4
 	VMOVDQU  Y4, 96(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y5, Y5
-	VPADDD   64(DX), Y5, Y5
 	VMOVDQU  Y5, 64(DX)
-	VPMADDWD ones<>+0(SB), Y6, Y6
-	VPADDD   96(DX), Y6, Y6
 	VMOVDQU  Y6, 96(DX)
 	ADDQ     R8, DX
-	VPMADDWD ones<>+0(SB), Y7, Y7
-	VPADDD   64(DX), Y7, Y7
 	VMOVDQU  Y7, 64(DX)
-	VPMADDWD ones<>+0(SB), Y8, Y8
-	VPADDD   96(DX), Y8, Y8
 	VMOVDQU  Y8, 96(DX)
-	ADDQ     $0x20, R11
-	ADDQ     $0x00000080, R10
-	SUBQ     $0x20, R9
-	JNZ      group
-	ADDQ     SI, AX
-	ADDQ     $0x18, pages+16(FP)
-	ADDQ     $0x18, next+56(FP)
-	DECQ     n+24(FP)
-	JNZ      page
+	JMP      quad2Placed
+
+quad2Add:
+	VPADDD  64(DX), Y1, Y1
+	VMOVDQU Y1, 64(DX)
+	VPADDD  96(DX), Y2, Y2
+	VMOVDQU Y2, 96(DX)
+	ADDQ    R8, DX
+	VPADDD  64(DX), Y3, Y3
+	VMOVDQU Y3, 64(DX)
+	VPADDD  96(DX), Y4, Y4
+	VMOVDQU Y4, 96(DX)
+	ADDQ    R8, DX
+	VPADDD  64(DX), Y5, Y5
+	VMOVDQU Y5, 64(DX)
+	VPADDD  96(DX), Y6, Y6
+	VMOVDQU Y6, 96(DX)
+	ADDQ    R8, DX
+	VPADDD  64(DX), Y7, Y7
+	VMOVDQU Y7, 64(DX)
+	VPADDD  96(DX), Y8, Y8
+	VMOVDQU Y8, 96(DX)
+
+quad2Placed:
+	ADDQ $0x20, R11
+	ADDQ $0x00000080, R10
+	SUBQ $0x20, R9
+	JNZ  group
+	ADDQ SI, AX
+	MOVB $0x01, add+80(FP)
+	ADDQ $0x18, pages+16(FP)
+	ADDQ $0x18, next+56(FP)
+	DECQ n+24(FP)
+	JNZ  page
 	VZEROUPPER
 	RET
 
@@ -2180,9 +2333,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int)
+// func sums4AVX512(sums *int32, p *byte, pages *[]byte, n int, off int, width int, rows int, next *[]byte, from int, stride int, add bool)
 // Requires: AVX, AVX2, AVX512F, AVX512VL, AVX512VNNI, MMX+
-TEXT ·sums4AVX512(SB), NOSPLIT, $0-80
+TEXT ·sums4AVX512(SB), NOSPLIT, $0-81
 	MOVQ         width+40(FP), AX
 	MOVQ         rows+48(FP), CX
 	MOVQ         stride+72(FP), DX
@@ -2272,24 +2425,89 @@ quad:
 	CMPQ          DI, R8
 	JLT           quadPage
 	MOVQ          BX, DI
+	VPSRLD        $0x02, Z4, Z4
+	VPSRLD        $0x04, Z5, Z5
+	VPSRLD        $0x04, Z6, Z6
+	VPSRLD        $0x02, Z8, Z8
+	VPSRLD        $0x04, Z9, Z9
+	VPSRLD        $0x04, Z10, Z10
+	VPSRLD        $0x02, Z12, Z12
+	VPSRLD        $0x04, Z13, Z13
+	VPSRLD        $0x04, Z14, Z14
+	VPSRLD        $0x02, Z16, Z16
+	VPSRLD        $0x04, Z17, Z17
+	VPSRLD        $0x04, Z18, Z18
+	CMPB          add+80(FP), $0x00
+	JNE           quadAdd
+	VEXTRACTI64X4 $0x01, Z3, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VMOVDQU32     Y3, (DI)
+	VEXTRACTI64X4 $0x01, Z4, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VMOVDQU32     Y4, 32(DI)
+	VEXTRACTI64X4 $0x01, Z5, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VMOVDQU32     Y5, 64(DI)
+	VEXTRACTI64X4 $0x01, Z6, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VMOVDQU32     Y6, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z7, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VMOVDQU32     Y7, (DI)
+	VEXTRACTI64X4 $0x01, Z8, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VMOVDQU32     Y8, 32(DI)
+	VEXTRACTI64X4 $0x01, Z9, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VMOVDQU32     Y9, 64(DI)
+	VEXTRACTI64X4 $0x01, Z10, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VMOVDQU32     Y10, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z11, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VMOVDQU32     Y11, (DI)
+	VEXTRACTI64X4 $0x01, Z12, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VMOVDQU32     Y12, 32(DI)
+	VEXTRACTI64X4 $0x01, Z13, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VMOVDQU32     Y13, 64(DI)
+	VEXTRACTI64X4 $0x01, Z14, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VMOVDQU32     Y14, 96(DI)
+	LEAQ          (DI)(AX*4), DI
+	VEXTRACTI64X4 $0x01, Z15, Y19
+	VMOVDQU32     Y19, 128(DI)
+	VMOVDQU32     Y15, (DI)
+	VEXTRACTI64X4 $0x01, Z16, Y19
+	VMOVDQU32     Y19, 160(DI)
+	VMOVDQU32     Y16, 32(DI)
+	VEXTRACTI64X4 $0x01, Z17, Y19
+	VMOVDQU32     Y19, 192(DI)
+	VMOVDQU32     Y17, 64(DI)
+	VEXTRACTI64X4 $0x01, Z18, Y19
+	VMOVDQU32     Y19, 224(DI)
+	VMOVDQU32     Y18, 96(DI)
+	JMP           quadPlaced
+
+quadAdd:
 	VEXTRACTI64X4 $0x01, Z3, Y19
 	VPADDD        128(DI), Y19, Y19
 	VMOVDQU32     Y19, 128(DI)
 	VPADDD        (DI), Y3, Y3
 	VMOVDQU32     Y3, (DI)
-	VPSRLD        $0x02, Z4, Z4
 	VEXTRACTI64X4 $0x01, Z4, Y19
 	VPADDD        160(DI), Y19, Y19
 	VMOVDQU32     Y19, 160(DI)
 	VPADDD        32(DI), Y4, Y4
 	VMOVDQU32     Y4, 32(DI)
-	VPSRLD        $0x04, Z5, Z5
 	VEXTRACTI64X4 $0x01, Z5, Y19
 	VPADDD        192(DI), Y19, Y19
 	VMOVDQU32     Y19, 192(DI)
 	VPADDD        64(DI), Y5, Y5
 	VMOVDQU32     Y5, 64(DI)
-	VPSRLD        $0x04, Z6, Z6
 	VEXTRACTI64X4 $0x01, Z6, Y19
 	VPADDD        224(DI), Y19, Y19
 	VMOVDQU32     Y19, 224(DI)
@@ -2301,19 +2519,16 @@ quad:
 	VMOVDQU32     Y19, 128(DI)
 	VPADDD        (DI), Y7, Y7
 	VMOVDQU32     Y7, (DI)
-	VPSRLD        $0x02, Z8, Z8
 	VEXTRACTI64X4 $0x01, Z8, Y19
 	VPADDD        160(DI), Y19, Y19
 	VMOVDQU32     Y19, 160(DI)
 	VPADDD        32(DI), Y8, Y8
 	VMOVDQU32     Y8, 32(DI)
-	VPSRLD        $0x04, Z9, Z9
 	VEXTRACTI64X4 $0x01, Z9, Y19
 	VPADDD        192(DI), Y19, Y19
 	VMOVDQU32     Y19, 192(DI)
 	VPADDD        64(DI), Y9, Y9
 	VMOVDQU32     Y9, 64(DI)
-	VPSRLD        $0x04, Z10, Z10
 	VEXTRACTI64X4 $0x01, Z10, Y19
 	VPADDD        224(DI), Y19, Y19
 	VMOVDQU32     Y19, 224(DI)
@@ -2325,19 +2540,16 @@ quad:
 	VMOVDQU32     Y19, 128(DI)
 	VPADDD        (DI), Y11, Y11
 	VMOVDQU32     Y11, (DI)
-	VPSRLD        $0x02, Z12, Z12
 	VEXTRACTI64X4 $0x01, Z12, Y19
 	VPADDD        160(DI), Y19, Y19
 	VMOVDQU32     Y19, 160(DI)
 	VPADDD        32(DI), Y12, Y12
 	VMOVDQU32     Y12, 32(DI)
-	VPSRLD        $0x04, Z13, Z13
 	VEXTRACTI64X4 $0x01, Z13, Y19
 	VPADDD        192(DI), Y19, Y19
 	VMOVDQU32     Y19, 192(DI)
 	VPADDD        64(DI), Y13, Y13
 	VMOVDQU32     Y13, 64(DI)
-	VPSRLD        $0x04, Z14, Z14
 	VEXTRACTI64X4 $0x01, Z14, Y19
 	VPADDD        224(DI), Y19, Y19
 	VMOVDQU32     Y19, 224(DI)
@@ -2349,29 +2561,28 @@ quad:
 	VMOVDQU32     Y19, 128(DI)
 	VPADDD        (DI), Y15, Y15
 	VMOVDQU32     Y15, (DI)
-	VPSRLD        $0x02, Z16, Z16
 	VEXTRACTI64X4 $0x01, Z16, Y19
 	VPADDD        160(DI), Y19, Y19
 	VMOVDQU32     Y19, 160(DI)
 	VPADDD        32(DI), Y16, Y16
 	VMOVDQU32     Y16, 32(DI)
-	VPSRLD        $0x04, Z17, Z17
 	VEXTRACTI64X4 $0x01, Z17, Y19
 	VPADDD        192(DI), Y19, Y19
 	VMOVDQU32     Y19, 192(DI)
 	VPADDD        64(DI), Y17, Y17
 	VMOVDQU32     Y17, 64(DI)
-	VPSRLD        $0x04, Z18, Z18
 	VEXTRACTI64X4 $0x01, Z18, Y19
 	VPADDD        224(DI), Y19, Y19
 	VMOVDQU32     Y19, 224(DI)
 	VPADDD        96(DI), Y18, Y18
 	VMOVDQU32     Y18, 96(DI)
-	ADDQ          $0x00000100, BX
-	ADDQ          $0x40, SI
-	CMPQ          SI, AX
-	JLT           group
-	JMP           done
+
+quadPlaced:
+	ADDQ $0x00000100, BX
+	ADDQ $0x40, SI
+	CMPQ SI, AX
+	JLT  group
+	JMP  done
 
 half:
 	VPXORD Z3, Z3, Z3
@@ -2447,54 +2658,79 @@ halfQuad:
 	CMPQ         DI, R8
 	JLT          halfQuadPage
 	MOVQ         BX, CX
-	VPADDD       (CX), Y3, Y3
-	VMOVDQU32    Y3, (CX)
 	VPSRLD       $0x02, Z4, Z4
-	VPADDD       32(CX), Y4, Y4
-	VMOVDQU32    Y4, 32(CX)
 	VPSRLD       $0x04, Z5, Z5
-	VPADDD       64(CX), Y5, Y5
-	VMOVDQU32    Y5, 64(CX)
 	VPSRLD       $0x04, Z6, Z6
-	VPADDD       96(CX), Y6, Y6
+	VPSRLD       $0x02, Z8, Z8
+	VPSRLD       $0x04, Z9, Z9
+	VPSRLD       $0x04, Z10, Z10
+	VPSRLD       $0x02, Z12, Z12
+	VPSRLD       $0x04, Z13, Z13
+	VPSRLD       $0x04, Z14, Z14
+	VPSRLD       $0x02, Z16, Z16
+	VPSRLD       $0x04, Z17, Z17
+	VPSRLD       $0x04, Z18, Z18
+	CMPB         add+80(FP), $0x00
+	JNE          halfQuadAdd
+	VMOVDQU32    Y3, (CX)
+	VMOVDQU32    Y4, 32(CX)
+	VMOVDQU32    Y5, 64(CX)
 	VMOVDQU32    Y6, 96(CX)
 	LEAQ         (CX)(AX*4), CX
-	VPADDD       (CX), Y7, Y7
 	VMOVDQU32    Y7, (CX)
-	VPSRLD       $0x02, Z8, Z8
-	VPADDD       32(CX), Y8, Y8
 	VMOVDQU32    Y8, 32(CX)
-	VPSRLD       $0x04, Z9, Z9
-	VPADDD       64(CX), Y9, Y9
 	VMOVDQU32    Y9, 64(CX)
-	VPSRLD       $0x04, Z10, Z10
-	VPADDD       96(CX), Y10, Y10
 	VMOVDQU32    Y10, 96(CX)
 	LEAQ         (CX)(AX*4), CX
-	VPADDD       (CX), Y11, Y11
 	VMOVDQU32    Y11, (CX)
-	VPSRLD       $0x02, Z12, Z12
-	VPADDD       32(CX), Y12, Y12
 	VMOVDQU32    Y12, 32(CX)
-	VPSRLD       $0x04, Z13, Z13
-	VPADDD       64(CX), Y13, Y13
 	VMOVDQU32    Y13, 64(CX)
-	VPSRLD       $0x04, Z14, Z14
-	VPADDD       96(CX), Y14, Y14
 	VMOVDQU32    Y14, 96(CX)
 	LEAQ         (CX)(AX*4), CX
-	VPADDD       (CX), Y15, Y15
 	VMOVDQU32    Y15, (CX)
-	VPSRLD       $0x02, Z16, Z16
-	VPADDD       32(CX), Y16, Y16
 	VMOVDQU32    Y16, 32(CX)
-	VPSRLD       $0x04, Z17, Z17
-	VPADDD       64(CX), Y17, Y17
 	VMOVDQU32    Y17, 64(CX)
-	VPSRLD       $0x04, Z18, Z18
-	VPADDD       96(CX), Y18, Y18
 	VMOVDQU32    Y18, 96(CX)
+	JMP          halfQuadPlaced
 
+halfQuadAdd:
+	VPADDD    (CX), Y3, Y3
+	VMOVDQU32 Y3, (CX)
+	VPADDD    32(CX), Y4, Y4
+	VMOVDQU32 Y4, 32(CX)
+	VPADDD    64(CX), Y5, Y5
+	VMOVDQU32 Y5, 64(CX)
+	VPADDD    96(CX), Y6, Y6
+	VMOVDQU32 Y6, 96(CX)
+	LEAQ      (CX)(AX*4), CX
+	VPADDD    (CX), Y7, Y7
+	VMOVDQU32 Y7, (CX)
+	VPADDD    32(CX), Y8, Y8
+	VMOVDQU32 Y8, 32(CX)
+	VPADDD    64(CX), Y9, Y9
+	VMOVDQU32 Y9, 64(CX)
+	VPADDD    96(CX), Y10, Y10
+	VMOVDQU32 Y10, 96(CX)
+	LEAQ      (CX)(AX*4), CX
+	VPADDD    (CX), Y11, Y11
+	VMOVDQU32 Y11, (CX)
+	VPADDD    32(CX), Y12, Y12
+	VMOVDQU32 Y12, 32(CX)
+	VPADDD    64(CX), Y13, Y13
+	VMOVDQU32 Y13, 64(CX)
+	VPADDD    96(CX), Y14, Y14
+	VMOVDQU32 Y14, 96(CX)
+	LEAQ      (CX)(AX*4), CX
+	VPADDD    (CX), Y15, Y15
+	VMOVDQU32 Y15, (CX)
+	VPADDD    32(CX), Y16, Y16
+	VMOVDQU32 Y16, 32(CX)
+	VPADDD    64(CX), Y17, Y17
+	VMOVDQU32 Y17, 64(CX)
+	VPADDD    96(CX), Y18, Y18
+	VMOVDQU32 Y18, 96(CX)
+
+halfQuadPlaced:
 done:
 	VZEROUPPER
 	RET

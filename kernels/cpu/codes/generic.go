@@ -76,8 +76,11 @@ func keyProduct(x []uint64, words []byte) uint64 {
 	return a + b
 }
 
-func genericSums(sums *int32, weights *uint8, nq int, p *Planes) {
+func genericSums(sums *int32, weights *uint8, nq int, p *Planes, add bool) {
 	s := unsafe.Slice(sums, nq*p.Width)
+	if !add {
+		clear(s)
+	}
 	w := unsafe.Slice(weights, (nq-1)*Tokens+len(p.Pages)*p.Rows)
 	for i, page := range p.Pages {
 		planeSums(s, w[i*p.Rows:], page[p.Off:], nq, p.Width, p.Rows/4)

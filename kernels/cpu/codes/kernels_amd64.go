@@ -40,30 +40,30 @@ func (k *Kernels) products(dots *int32, q *int8, nq int, p *Planes, low bool, ah
 	}
 }
 
-func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, ahead *Ahead) {
+func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, ahead *Ahead, add bool) {
 	switch k.Level {
 	case cpu.AVX512:
 		stride := ahead.stride(p, 64)
 		switch nq {
 		case 1:
-			sums1AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums1AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		case 2:
-			sums2AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums2AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		default:
-			sums4AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums4AVX512(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		}
 	case cpu.AVX2:
 		stride := ahead.stride(p, 16)
 		switch nq {
 		case 1:
-			sums1AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums1AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		case 2:
-			sums2AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums2AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		default:
-			sums4AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride)
+			sums4AVX2(sums, weights, &p.Pages[0], len(p.Pages), p.Off, p.Width, p.Rows, &ahead.Pages[0], ahead.Off, stride, add)
 		}
 	default:
-		genericSums(sums, weights, nq, p)
+		genericSums(sums, weights, nq, p, add)
 	}
 }
 

@@ -10,8 +10,8 @@ func (k *Kernels) products(dots *int32, q *int8, nq int, p *Planes, low bool, _ 
 	genericProducts(dots, q, nq, p, low)
 }
 
-func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, _ *Ahead) {
-	genericSums(sums, weights, nq, p)
+func (k *Kernels) sums(sums *int32, weights *uint8, nq int, p *Planes, _ *Ahead, add bool) {
+	genericSums(sums, weights, nq, p, add)
 }
 
 func (k *Kernels) merge(m *Merge, out *float32, sums, low *int32, nq, stride, width, n int) {

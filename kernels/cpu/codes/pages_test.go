@@ -55,6 +55,9 @@ func checkPages(t *testing.T, k *Kernels, r *rand.Rand, p Planes, nq int) {
 	wantDots, wantSums := slices.Clone(dots), slices.Clone(sums)
 	for i, a := range aheads {
 		k.PageProducts(dots, ints, nq, p, i > 0, a)
+		for j := range sums {
+			sums[j], wantSums[j] = int32(r.Uint32()), 0
+		}
 		k.PageSums(sums, weights, nq, p, a)
 		for j, page := range p.Pages {
 			g := For(cpu.Generic)

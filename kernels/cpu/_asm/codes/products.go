@@ -134,6 +134,7 @@ func group(p *pages, nq, n int, q []reg.Register, dots, width, at, end reg.Regis
 	Label(name + "Word")
 	PREFETCHT0(Mem{Base: p.ahead})
 	if n == 2 {
+		PREFETCHT0(Mem{Base: p.ahead, Disp: 64})
 		LEAQ(Mem{Base: p.ahead, Index: p.stride, Scale: 2}, p.ahead)
 	} else {
 		ADDQ(p.stride, p.ahead)
@@ -308,7 +309,7 @@ func productsAVX512(nq int) {
 // vectors' sums of all four bit pairs would not fit the registers, so that the
 // plane is read twice, two bit pairs at a time.
 func sumsAVX2(nq int) {
-	TEXT(fmt.Sprintf("sums%dAVX2", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+")")
+	TEXT(fmt.Sprintf("sums%dAVX2", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+", add bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("sums%dAVX2 is Kernels.PageSums for %d vectors.", nq, nq))
 	p, width := Load(Param("p"), GP64()), Load(Param("width"), GP64())
@@ -379,21 +380,38 @@ func sumsAVX2(nq int) {
 			MOVQ(out, o)
 			for j := range nq {
 				for i := range pairs {
-					a, m := acc[j*pairs+i], Mem{Base: o, Disp: 32 * (first + i)}
-					VPMADDWD(consts.ones, a, a)
-					VPADDD(m, a, a)
-					VMOVDQU(a, m)
-				}
-				if j+1 < nq {
-					ADDQ(stride, o)
+					VPMADDWD(consts.ones, acc[j*pairs+i], acc[j*pairs+i])
 				}
 			}
+			// The first page sets the sums, or adds as the others do.
+			place := func(add bool) {
+				for j := range nq {
+					for i := range pairs {
+						a, m := acc[j*pairs+i], Mem{Base: o, Disp: 32 * (first + i)}
+						if add {
+							VPADDD(m, a, a)
+						}
+						VMOVDQU(a, m)
+					}
+					if j+1 < nq {
+						ADDQ(stride, o)
+					}
+				}
+			}
+			CMPB(arg("add"), Imm(0))
+			JNE(LabelRef(loop + "Add"))
+			place(false)
+			JMP(LabelRef(loop + "Placed"))
+			Label(loop + "Add")
+			place(true)
+			Label(loop + "Placed")
 		}
 		ADDQ(Imm(32), pg.plane)
 		ADDQ(U32(128), out)
 		SUBQ(Imm(32), left)
 		JNZ(LabelRef("group"))
 		ADDQ(rows, p)
+		MOVB(Imm(1), arg("add"))
 	})
 	VZEROUPPER()
 	RET()
@@ -404,7 +422,7 @@ func sumsAVX2(nq int) {
 // first three bit pairs are masked and the last is shifted onto the third's place;
 // each has sums of its own, 4^i times too large.
 func sumsAVX512(nq int) {
-	TEXT(fmt.Sprintf("sums%dAVX512", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+")")
+	TEXT(fmt.Sprintf("sums%dAVX512", nq), NOSPLIT, "func(sums *int32, p *byte, "+pageArgs+", add bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("sums%dAVX512 is Kernels.PageSums for %d vectors.", nq, nq))
 	width, rows, fetched := Load(Param("width"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
@@ -482,25 +500,38 @@ func sumsAVX512(nq int) {
 		o := GP64()
 		MOVQ(out, o)
 		for j := range nq {
-			for i := range 4 {
-				a := acc[4*j+i]
-				if i > 0 {
-					VPSRLD(Imm(uint64(min(2*i, 4))), a, a)
-				}
-				m := Mem{Base: o, Disp: 32 * i}
-				t := YMM()
-				if both {
-					VEXTRACTI64X4(Imm(1), a, t)
-					VPADDD(m.Offset(128), t, t)
-					VMOVDQU32(t, m.Offset(128))
-				}
-				VPADDD(m, a.AsY(), a.AsY())
-				VMOVDQU32(a.AsY(), m)
-			}
-			if j+1 < nq {
-				LEAQ(Mem{Base: o, Index: width, Scale: 4}, o)
+			for i := 1; i < 4; i++ {
+				VPSRLD(Imm(uint64(min(2*i, 4))), acc[4*j+i], acc[4*j+i])
 			}
 		}
+		place := func(add bool) {
+			for j := range nq {
+				for i, a := range acc[4*j : 4*j+4] {
+					m, t := Mem{Base: o, Disp: 32 * i}, YMM()
+					if both {
+						VEXTRACTI64X4(Imm(1), a, t)
+						if add {
+							VPADDD(m.Offset(128), t, t)
+						}
+						VMOVDQU32(t, m.Offset(128))
+					}
+					if add {
+						VPADDD(m, a.AsY(), a.AsY())
+					}
+					VMOVDQU32(a.AsY(), m)
+				}
+				if j+1 < nq {
+					LEAQ(Mem{Base: o, Index: width, Scale: 4}, o)
+				}
+			}
+		}
+		CMPB(arg("add"), Imm(0))
+		JNE(LabelRef(name + "Add"))
+		place(false)
+		JMP(LabelRef(name + "Placed"))
+		Label(name + "Add")
+		place(true)
+		Label(name + "Placed")
 	}
 	Label("group")
 	r := GP64()
