@@ -105,6 +105,7 @@ func near(t *testing.T, what string, got float32, want, size float64) {
 // scores are overwritten and what lies between rows of scores is left alone.
 func TestAgainstFloat64(t *testing.T) {
 	each(t, func(t *testing.T, k Kernels, w *work) {
+		score, output := w.shape()+" score", w.shape()+" output"
 		got, nan := clone(w.w), float32(math.NaN())
 		for i := range got {
 			got[i] = nan
@@ -123,7 +124,7 @@ func TestAgainstFloat64(t *testing.T) {
 					p := float64(w.q[i*w.d+c]) * float64(w.rows.at(at*w.d+c))
 					want, size = want+p, size+math.Abs(p)
 				}
-				near(t, w.shape()+" score", got[i*w.ld+at], want, size)
+				near(t, score, got[i*w.ld+at], want, size)
 			}
 		}
 		out := clone(w.acc)
@@ -134,7 +135,7 @@ func TestAgainstFloat64(t *testing.T) {
 				p := float64(w.w[i/w.d*w.ld+at]) * float64(w.rows.at(at*w.d+i%w.d))
 				want, size = want+p, size+math.Abs(p)
 			}
-			near(t, w.shape()+" output", out[i], want, size)
+			near(t, output, out[i], want, size)
 		}
 	})
 }

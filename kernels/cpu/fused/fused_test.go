@@ -107,54 +107,55 @@ func near(t *testing.T, what string, got float32, want, size float64) {
 
 // Every level computes the products of the dequantised page, up to float32
 // rounding of codes, zeros and sums.
-func TestAgainstFloat64(t *testing.T) {
-	each(t, func(t *testing.T, w *work, name string) {
-		d := w.l.HeadDim
-		var p Queries
-		w.l.Prepare(&p, w.q, w.n)
-		for _, level := range cpu.Levels() {
-			scores := make([]float32, len(w.w))
-			for i := range scores {
-				scores[i] = float32(math.NaN())
+func TestAgainstFloat64(t *testing.T) { each(t, check) }
+
+func check(t *testing.T, w *work, name string) {
+	d := w.l.HeadDim
+	var p Queries
+	w.l.Prepare(&p, w.q, w.n)
+	for _, level := range cpu.Levels() {
+		score, output := fmt.Sprintf("%v, %s: score", level, name), fmt.Sprintf("%v, %s: output", level, name)
+		scores := make([]float32, len(w.w))
+		for i := range scores {
+			scores[i] = float32(math.NaN())
+		}
+		For(level).QK(scores, w.ld, &p, &w.l, w.page, nil)
+		acc := append([]float32(nil), w.acc...)
+		For(level).PV(acc, w.n, w.w, w.ld, &w.l, w.page, w.page)
+		for i := range w.n {
+			for tok := range min(w.ld, len(scores)-i*w.ld) {
+				if tok >= pageTokens {
+					if x := scores[i*w.ld+tok]; x == x {
+						t.Fatalf("%v, %s: wrote between rows", level, name)
+					}
+					continue
+				}
+				var want, size float64
+				for c := range d {
+					x := float64(w.q[i*d+c])
+					zero := 0.0
+					if w.l.Bits == 4 {
+						zero = float64(half(w.page[w.l.K.Zeros:], c/groupWidth*pageTokens+tok))
+					}
+					k := w.decoded(&w.l.K, tok, c)
+					want, size = want+x*k, size+math.Abs(x*zero)+math.Abs(x*(k-zero))
+				}
+				near(t, score, scores[i*w.ld+tok], want, size)
 			}
-			For(level).QK(scores, w.ld, &p, &w.l, w.page, nil)
-			acc := append([]float32(nil), w.acc...)
-			For(level).PV(acc, w.n, w.w, w.ld, &w.l, w.page, w.page)
-			for i := range w.n {
-				for tok := range min(w.ld, len(scores)-i*w.ld) {
-					if tok >= pageTokens {
-						if x := scores[i*w.ld+tok]; x == x {
-							t.Fatalf("%v, %s: wrote between rows", level, name)
-						}
-						continue
+			for c := range w.l.Width {
+				want, size := float64(w.acc[i*w.l.Width+c]), math.Abs(float64(w.acc[i*w.l.Width+c]))
+				for tok := range pageTokens {
+					x, zero := float64(w.w[i*w.ld+tok]), 0.0
+					if w.l.Bits == 4 {
+						zero = float64(half(w.page[w.l.V.Zeros:], c/groupWidth*pageTokens+tok))
 					}
-					var want, size float64
-					for c := range d {
-						x := float64(w.q[i*d+c])
-						zero := 0.0
-						if w.l.Bits == 4 {
-							zero = float64(half(w.page[w.l.K.Zeros:], c/groupWidth*pageTokens+tok))
-						}
-						k := w.decoded(&w.l.K, tok, c)
-						want, size = want+x*k, size+math.Abs(x*zero)+math.Abs(x*(k-zero))
-					}
-					near(t, fmt.Sprintf("%v, %s: score", level, name), scores[i*w.ld+tok], want, size)
+					v := w.decoded(&w.l.V, tok, c)
+					want, size = want+x*v, size+math.Abs(x*zero)+math.Abs(x*(v-zero))
 				}
-				for c := range w.l.Width {
-					want, size := float64(w.acc[i*w.l.Width+c]), math.Abs(float64(w.acc[i*w.l.Width+c]))
-					for tok := range pageTokens {
-						x, zero := float64(w.w[i*w.ld+tok]), 0.0
-						if w.l.Bits == 4 {
-							zero = float64(half(w.page[w.l.V.Zeros:], c/groupWidth*pageTokens+tok))
-						}
-						v := w.decoded(&w.l.V, tok, c)
-						want, size = want+x*v, size+math.Abs(x*zero)+math.Abs(x*(v-zero))
-					}
-					near(t, fmt.Sprintf("%v, %s: output", level, name), acc[i*w.l.Width+c], want, size)
-				}
+				near(t, output, acc[i*w.l.Width+c], want, size)
 			}
 		}
-	})
+	}
 }
 
 // A vector's results are the same bits alone and with others.
@@ -186,5 +187,17 @@ func TestOneOrder(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+func FuzzLevels(f *testing.F) {
+	f.Add(uint64(1), uint8(4), uint16(128), true)
+	f.Add(uint64(2), uint8(3), uint16(79), false)
+	f.Fuzz(func(t *testing.T, seed uint64, n uint8, d uint16, four bool) {
+		bits := 8
+		if four {
+			bits = 4
+		}
+		check(t, newWork(t, int(d%300)+1, bits, int(n%9), seed), "fuzzed")
 	})
 }

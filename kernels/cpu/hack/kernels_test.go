@@ -45,66 +45,82 @@ func valueCode(p Plane, t, c int) int32 {
 // Every level's products are the sums over the codes, added to what is there, and
 // nothing else is touched.
 func TestQK(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
+	for seed := range uint64(120) {
+		checkQK(t, seed)
+	}
+}
+
+func checkQK(t *testing.T, seed uint64) {
 	for _, level := range cpu.Levels() {
-		for i := range 120 {
-			n, width, pages := r.IntN(9)+1, 16*(r.IntN(17)+1), 64*(r.IntN(2)+1)
-			words := Span{Lo: r.IntN(width / 16)}
-			words.N = r.IntN(width/16-words.Lo) + 1
-			tokens := Span{Lo: 32 * r.IntN(pages/32)}
-			tokens.N = 32 * (r.IntN((pages-tokens.Lo)/32) + 1)
-			plane, q, shift := Plane{random(t, r, pages*width/4), width}, random(t, r, n*width), 2*r.IntN(4)
-			ld := pages + r.IntN(3)
-			dots := int32s(t, (n-1)*ld+pages)
-			want := make([]int32, len(dots))
-			for i := range dots {
-				dots[i] = r.Int32N(1000)
-				want[i] = dots[i]
-			}
-			for i := range n {
-				for tok := tokens.Lo; tok < tokens.Lo+tokens.N; tok++ {
-					for c := 16 * words.Lo; c < 16*(words.Lo+words.N); c++ {
-						want[i*ld+tok] += int32(q[i*width+c]) * keyCode(plane, tok, c) << shift
-					}
+		r := rand.New(rand.NewPCG(seed, 1))
+		n, width, pages := r.IntN(9)+1, 16*(r.IntN(17)+1), 64*(r.IntN(2)+1)
+		words := Span{Lo: r.IntN(width / 16)}
+		words.N = r.IntN(width/16-words.Lo) + 1
+		tokens := Span{Lo: 32 * r.IntN(pages/32)}
+		tokens.N = 32 * (r.IntN((pages-tokens.Lo)/32) + 1)
+		plane, q, shift := Plane{random(t, r, pages*width/4), width}, random(t, r, n*width), 2*r.IntN(4)
+		ld := pages + r.IntN(3)
+		dots := int32s(t, (n-1)*ld+pages)
+		want := make([]int32, len(dots))
+		for i := range dots {
+			dots[i] = r.Int32N(1000)
+			want[i] = dots[i]
+		}
+		for i := range n {
+			for tok := tokens.Lo; tok < tokens.Lo+tokens.N; tok++ {
+				for c := 16 * words.Lo; c < 16*(words.Lo+words.N); c++ {
+					want[i*ld+tok] += int32(q[i*width+c]) * keyCode(plane, tok, c) << shift
 				}
 			}
-			For(level).QK(dots, ld, n, q, plane, words, tokens, shift)
-			if !slices.Equal(dots, want) {
-				t.Fatalf("%v, case %d: %d vectors, width %d, words %v, tokens %v: wrong", level, i, n, width, words, tokens)
-			}
+		}
+		For(level).QK(dots, ld, n, q, plane, words, tokens, shift)
+		if !slices.Equal(dots, want) {
+			t.Fatalf("%v, seed %d: %d vectors, width %d, words %v, tokens %v: wrong", level, seed, n, width, words, tokens)
 		}
 	}
 }
 
 func TestPV(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	for seed := range uint64(120) {
+		checkPV(t, seed)
+	}
+}
+
+func checkPV(t *testing.T, seed uint64) {
 	for _, level := range cpu.Levels() {
-		for i := range 120 {
-			n, width, pages := r.IntN(9)+1, 32*(r.IntN(9)+1), 64*(r.IntN(2)+1)
-			groups := Span{Lo: r.IntN(width / 32)}
-			groups.N = r.IntN(width/32-groups.Lo) + 1
-			quads := Span{Lo: r.IntN(pages / 4)}
-			quads.N = r.IntN(pages/4-quads.Lo) + 1
-			ldp := pages + r.IntN(3)
-			plane, p, shift := Plane{random(t, r, pages*width/4), width}, random(t, r, (n-1)*ldp+pages), 2*r.IntN(4)
-			ld := width + r.IntN(3)
-			out := int32s(t, (n-1)*ld+width)
-			want := make([]int32, len(out))
-			for i := range out {
-				out[i] = r.Int32N(1000)
-				want[i] = out[i]
-			}
-			for i := range n {
-				for c := 32 * groups.Lo; c < 32*(groups.Lo+groups.N); c++ {
-					for tok := 4 * quads.Lo; tok < 4*(quads.Lo+quads.N); tok++ {
-						want[i*ld+c] += int32(p[i*ldp+tok]) * valueCode(plane, tok, c) << shift
-					}
+		r := rand.New(rand.NewPCG(seed, 2))
+		n, width, pages := r.IntN(9)+1, 32*(r.IntN(9)+1), 64*(r.IntN(2)+1)
+		groups := Span{Lo: r.IntN(width / 32)}
+		groups.N = r.IntN(width/32-groups.Lo) + 1
+		quads := Span{Lo: r.IntN(pages / 4)}
+		quads.N = r.IntN(pages/4-quads.Lo) + 1
+		ldp := pages + r.IntN(3)
+		plane, p, shift := Plane{random(t, r, pages*width/4), width}, random(t, r, (n-1)*ldp+pages), 2*r.IntN(4)
+		ld := width + r.IntN(3)
+		out := int32s(t, (n-1)*ld+width)
+		want := make([]int32, len(out))
+		for i := range out {
+			out[i] = r.Int32N(1000)
+			want[i] = out[i]
+		}
+		for i := range n {
+			for c := 32 * groups.Lo; c < 32*(groups.Lo+groups.N); c++ {
+				for tok := 4 * quads.Lo; tok < 4*(quads.Lo+quads.N); tok++ {
+					want[i*ld+c] += int32(p[i*ldp+tok]) * valueCode(plane, tok, c) << shift
 				}
 			}
-			For(level).PV(out, ld, n, p, ldp, plane, groups, quads, shift)
-			if !slices.Equal(out, want) {
-				t.Fatalf("%v, case %d: %d vectors, width %d, groups %v, quads %v: wrong", level, i, n, width, groups, quads)
-			}
+		}
+		For(level).PV(out, ld, n, p, ldp, plane, groups, quads, shift)
+		if !slices.Equal(out, want) {
+			t.Fatalf("%v, seed %d: %d vectors, width %d, groups %v, quads %v: wrong", level, seed, n, width, groups, quads)
 		}
 	}
+}
+
+func FuzzKernels(f *testing.F) {
+	f.Add(uint64(1000))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		checkQK(t, seed)
+		checkPV(t, seed)
+	})
 }
