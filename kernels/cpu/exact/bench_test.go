@@ -92,7 +92,7 @@ func BenchmarkTile(b *testing.B) {
 		for _, typ := range types {
 			p := newPages(typ, d, 1)
 			p.k[0].Next = nil
-			for _, n := range []int{1, 2, 4, 64} {
+			for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 64} {
 				q, w, acc := make([]float32, n*d), make([]float32, n*64), make([]float32, n*d)
 				report := func(b *testing.B) { // 48 is about the peak of two 256-bit units at 3 GHz
 					b.ReportMetric(float64(b.N)*float64(n*64*d)/float64(b.Elapsed().Nanoseconds()), "Gfma/s")

@@ -91,13 +91,11 @@ func (k Kernels) Widen(dst []byte, rows Rows) Rows {
 	return Rows{Data: dst, Type: tensor.F32, Next: rows.Next}
 }
 
-// group is how many of n query vectors go together.
+// group is how many of n query vectors go together: they share what is loaded of a
+// row.
 func group(n int) int {
-	switch {
-	case n >= 4:
-		return 4
-	case n >= 2:
-		return 2
+	if n == 5 || n == 6 {
+		return 3 // and 2 or 3: better than 4 and 1, 4 and 2
 	}
-	return 1
+	return min(n, 4)
 }

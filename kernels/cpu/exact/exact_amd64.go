@@ -9,6 +9,11 @@ package exact
 //go:noescape
 func qk4F16AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
 
+// qk3F16AVX2 is qk for 3 query vectors.
+//
+//go:noescape
+func qk3F16AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
+
 // qk2F16AVX2 is qk for 2 query vectors.
 //
 //go:noescape
@@ -23,6 +28,11 @@ func qk1F16AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n in
 //
 //go:noescape
 func pv4F16AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
+
+// pv3F16AVX2 is pv for 3 query vectors.
+//
+//go:noescape
+func pv3F16AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
 
 // pv2F16AVX2 is pv for 2 query vectors.
 //
@@ -39,6 +49,11 @@ func pv1F16AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n 
 //go:noescape
 func qk4F16AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
 
+// qk3F16AVX512 is qk for 3 query vectors.
+//
+//go:noescape
+func qk3F16AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
+
 // qk2F16AVX512 is qk for 2 query vectors.
 //
 //go:noescape
@@ -53,6 +68,11 @@ func qk1F16AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n 
 //
 //go:noescape
 func pv4F16AVX512(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
+
+// pv3F16AVX512 is pv for 3 query vectors.
+//
+//go:noescape
+func pv3F16AVX512(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
 
 // pv2F16AVX512 is pv for 2 query vectors.
 //
@@ -69,6 +89,11 @@ func pv1F16AVX512(acc *float32, d int, w *float32, ld int, v *byte, stride int, 
 //go:noescape
 func qk4F32AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
 
+// qk3F32AVX2 is qk for 3 query vectors.
+//
+//go:noescape
+func qk3F32AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
+
 // qk2F32AVX2 is qk for 2 query vectors.
 //
 //go:noescape
@@ -83,6 +108,11 @@ func qk1F32AVX2(w *float32, ld int, k *byte, stride int, q *float32, d int, n in
 //
 //go:noescape
 func pv4F32AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
+
+// pv3F32AVX2 is pv for 3 query vectors.
+//
+//go:noescape
+func pv3F32AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
 
 // pv2F32AVX2 is pv for 2 query vectors.
 //
@@ -99,6 +129,11 @@ func pv1F32AVX2(acc *float32, d int, w *float32, ld int, v *byte, stride int, n 
 //go:noescape
 func qk4F32AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
 
+// qk3F32AVX512 is qk for 3 query vectors.
+//
+//go:noescape
+func qk3F32AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n int, next *byte)
+
 // qk2F32AVX512 is qk for 2 query vectors.
 //
 //go:noescape
@@ -113,6 +148,11 @@ func qk1F32AVX512(w *float32, ld int, k *byte, stride int, q *float32, d int, n 
 //
 //go:noescape
 func pv4F32AVX512(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
+
+// pv3F32AVX512 is pv for 3 query vectors.
+//
+//go:noescape
+func pv3F32AVX512(acc *float32, d int, w *float32, ld int, v *byte, stride int, n int, next *byte)
 
 // pv2F32AVX512 is pv for 2 query vectors.
 //

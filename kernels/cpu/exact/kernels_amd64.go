@@ -28,12 +28,16 @@ func (k Kernels) qk(n int, w []float32, ld int, q []float32, d, tokens int, rows
 		switch {
 		case n == 4 && !wide:
 			qk4F16AVX2(wp, ld, data, stride, qp, d, tokens, next)
+		case n == 3 && !wide:
+			qk3F16AVX2(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 2 && !wide:
 			qk2F16AVX2(wp, ld, data, stride, qp, d, tokens, next)
 		case !wide:
 			qk1F16AVX2(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 4:
 			qk4F32AVX2(wp, ld, data, stride, qp, d, tokens, next)
+		case n == 3:
+			qk3F32AVX2(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 2:
 			qk2F32AVX2(wp, ld, data, stride, qp, d, tokens, next)
 		default:
@@ -44,12 +48,16 @@ func (k Kernels) qk(n int, w []float32, ld int, q []float32, d, tokens int, rows
 		switch {
 		case n == 4 && !wide:
 			qk4F16AVX512(wp, ld, data, stride, qp, d, tokens, next)
+		case n == 3 && !wide:
+			qk3F16AVX512(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 2 && !wide:
 			qk2F16AVX512(wp, ld, data, stride, qp, d, tokens, next)
 		case !wide:
 			qk1F16AVX512(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 4:
 			qk4F32AVX512(wp, ld, data, stride, qp, d, tokens, next)
+		case n == 3:
+			qk3F32AVX512(wp, ld, data, stride, qp, d, tokens, next)
 		case n == 2:
 			qk2F32AVX512(wp, ld, data, stride, qp, d, tokens, next)
 		default:
@@ -69,12 +77,16 @@ func (k Kernels) pv(n int, acc []float32, d int, w []float32, ld, tokens int, ro
 		switch {
 		case n == 4 && !wide:
 			pv4F16AVX2(ap, d, wp, ld, data, stride, tokens, next)
+		case n == 3 && !wide:
+			pv3F16AVX2(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 2 && !wide:
 			pv2F16AVX2(ap, d, wp, ld, data, stride, tokens, next)
 		case !wide:
 			pv1F16AVX2(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 4:
 			pv4F32AVX2(ap, d, wp, ld, data, stride, tokens, next)
+		case n == 3:
+			pv3F32AVX2(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 2:
 			pv2F32AVX2(ap, d, wp, ld, data, stride, tokens, next)
 		default:
@@ -85,12 +97,16 @@ func (k Kernels) pv(n int, acc []float32, d int, w []float32, ld, tokens int, ro
 		switch {
 		case n == 4 && !wide:
 			pv4F16AVX512(ap, d, wp, ld, data, stride, tokens, next)
+		case n == 3 && !wide:
+			pv3F16AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 2 && !wide:
 			pv2F16AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		case !wide:
 			pv1F16AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 4:
 			pv4F32AVX512(ap, d, wp, ld, data, stride, tokens, next)
+		case n == 3:
+			pv3F32AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		case n == 2:
 			pv2F32AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		default:

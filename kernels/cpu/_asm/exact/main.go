@@ -25,17 +25,21 @@ func main() {
 			// registers: 12 at 256 bits.
 			if v.Wide {
 				rows.QK(v, r, 4, 4)
+				rows.QK(v, r, 3, 4)
 				rows.QK(v, r, 2, 4)
 				rows.QK(v, r, 1, 8)
 				rows.PV(v, r, 4, 4, 2, 1)
+				rows.PV(v, r, 3, 4, 2, 1)
 				rows.PV(v, r, 2, 4, 2, 1)
 				rows.PV(v, r, 1, 8, 4, 1)
 				continue
 			}
 			rows.QK(v, r, 4, 3)
+			rows.QK(v, r, 3, 4)
 			rows.QK(v, r, 2, 4)
 			rows.QK(v, r, 1, 8)
 			rows.PV(v, r, 4, 3, 2, 1)
+			rows.PV(v, r, 3, 4, 2, 1)
 			rows.PV(v, r, 2, 4, 2, 1)
 			rows.PV(v, r, 1, 8, 4, 1)
 		}

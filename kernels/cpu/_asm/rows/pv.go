@@ -115,7 +115,7 @@ func (g *pv) row(c int, m reg.Register) {
 			VBROADCASTSS(g.w.At(i, 0), g.Low(i))
 		}
 		for j := range c {
-			r := g.Low(g.nq + j%2)
+			r := g.Turn(j, g.nq, g.nq*c)
 			g.Load(g.v.At(0, j*g.Lanes()*g.Bytes), m, r)
 			for i := range g.nq {
 				VFMADD231PS(r, g.Low(i), g.High(i*c+j))
@@ -127,10 +127,7 @@ func (g *pv) row(c int, m reg.Register) {
 		g.Load(g.v.At(0, j*g.Lanes()*g.Bytes), m, g.Low(j))
 	}
 	for i := range g.nq {
-		r := g.Low(c)
-		if g.Wide {
-			r = g.Low(c + i%2)
-		}
+		r := g.Turn(i, c, g.nq*c)
 		VBROADCASTSS(g.w.At(i, 0), r)
 		for j := range c {
 			VFMADD231PS(r, g.Low(j), g.High(i*c+j))

@@ -148,7 +148,7 @@ func (g *qk) step(k, q *Strided, t int, m reg.Register) {
 			LoadF32(q.At(i, 0), m, g.Low(i))
 		}
 		for j := range t {
-			r := g.Low(g.nq + j%2)
+			r := g.Turn(j, g.nq, g.nq*t)
 			g.Load(k.At(j, 0), m, r)
 			for i := range g.nq {
 				VFMADD231PS(r, g.Low(i), g.acc(i, j, t))
@@ -160,10 +160,7 @@ func (g *qk) step(k, q *Strided, t int, m reg.Register) {
 		g.Load(k.At(j, 0), m, g.Low(j))
 	}
 	for i := range g.nq {
-		r := g.Low(t)
-		if g.Wide {
-			r = g.Low(t + i%2)
-		}
+		r := g.Turn(i, t, g.nq*t)
 		LoadF32(q.At(i, 0), m, r)
 		for j := range t {
 			VFMADD231PS(r, g.Low(j), g.acc(i, j, t))

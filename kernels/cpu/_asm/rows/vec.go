@@ -57,6 +57,15 @@ func (v Vec) High(i int) reg.VecPhysical {
 	return ymm[15-i]
 }
 
+// Turn is the j-th register of those that loads take in turn, from Low(held) on:
+// two where accumulators leave that many.
+func (v Vec) Turn(j, held, accumulators int) reg.VecPhysical {
+	if v.Wide || held+2+accumulators <= 16 {
+		held += j % 2
+	}
+	return v.Low(held)
+}
+
 // Zero clears a register.
 func (v Vec) Zero(r reg.VecPhysical) {
 	if v.Wide {
