@@ -201,17 +201,18 @@ func (s *state) finish(out []float32, d int) {
 
 // attender is the scratch of one core.
 type attender struct {
-	ops   *Ops
-	state       // of the span
-	total state // of the spans before it
-	tile  softmax.Tile
-	q     codedQueries
-	k, v  codedScales
-	ints  codedSums
-	pages [][]byte // the coded tile's pages of one KV head
-	ahead [][]byte // those of the next tile, until they are fetched
-	exact exactScratch
-	hack  *hack.Attender
+	ops    *Ops
+	state        // of the span
+	total  state // of the spans before it
+	tile   softmax.Tile
+	q      codedQueries
+	k, v   codedScales
+	ints   codedSums
+	pages  [][]byte // the coded tile's pages of one KV head
+	ahead  [][]byte // those of the next tile
+	passes passes
+	exact  exactScratch
+	hack   *hack.Attender
 }
 
 func (s *attender) reset(t *state, n, d int) {

@@ -98,26 +98,77 @@ func (s *attender) codedTile(it *attendItem, tiles, next []kernels.Tile) {
 			ahead[i] = g.CodedHead(next[i].Coded, it.job.Head)
 		}
 		s.k.load(s.ops.codes, &g.HQ[quant.HalfK], quant.HalfK, i, here[i])
-		s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, here[i])
 	}
 	s.pages, s.ahead = append(s.pages[:0], here[:len(tiles)]...), append(s.ahead[:0], ahead[:len(tiles)]...)
-	n := it.hi - it.lo
+	n, first := it.hi-it.lo, true
 	for v := 0; v < n; {
 		nq := groupOf(n - v)
 		if s.aim(it, tiles, v, nq) > 0 {
+			s.passes.start(g, first)
 			s.codedScores(it, v, nq)
+			for i, page := range s.pages {
+				if first { // now they have been fetched
+					s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, page)
+				}
+			}
 			alpha := s.raise(v, nq)
 			s.codedValues(it, v, nq, &alpha)
 			s.count(v, nq, &alpha)
-			s.ahead = s.ahead[:0] // fetched
+			first = false
 		}
 		v += nq
 	}
 }
 
-// fetch is a stretch of the pages that come next.
-func (s *attender) fetch(off, end int) codes.Ahead {
-	return codes.Ahead{Pages: s.ahead, Off: off, Len: end - off}
+// passes is the stretches of a page that a tile's passes over planes read, in
+// their order. Each pass fetches what the next one reads: that spreads the fetching
+// evenly over the time, and nothing waits in the cache for long. Only a tile's
+// first vectors fetch.
+type passes struct {
+	stretch [7]struct{ off, len int }
+	n, pass int
+	on      bool
+}
+
+func (p *passes) start(g *quant.Geometry, on bool) {
+	p.n, p.pass, p.on = 0, 0, on
+	for half := range g.HQ {
+		l := &g.HQ[half]
+		for i, seg := range l.Segments[:l.NSegments] {
+			off, end := seg.Top, seg.Top+pageTokens*seg.Width/4
+			if i == 0 {
+				off = seg.Scale // all scales come first
+			}
+			low := seg.Width * l.LowRows / 4
+			if seg.Low >= 0 && l.LowRows < pageTokens {
+				end = seg.Low + low // it lies behind, and has no pass of its own
+			}
+			p.add(off, end)
+			if seg.Low >= 0 && l.LowRows == pageTokens {
+				p.add(seg.Low, seg.Low+low)
+			}
+		}
+	}
+	p.stretch[p.n] = p.stretch[0]
+}
+
+func (p *passes) add(off, end int) {
+	p.stretch[p.n].off, p.stretch[p.n].len = off, end-off
+	p.n++
+}
+
+// fetch is what the next pass over planes is to fetch.
+func (s *attender) fetch() codes.Ahead {
+	p := &s.passes
+	if !p.on {
+		return codes.Ahead{}
+	}
+	p.pass++
+	from := s.pages
+	if p.pass == p.n {
+		from = s.ahead
+	}
+	return codes.Ahead{Pages: from, Off: p.stretch[p.pass].off, Len: p.stretch[p.pass].len}
 }
 
 // codedScores fills the softmax tile with the scores of vectors [v, v+nq).
@@ -127,16 +178,14 @@ func (s *attender) codedScores(it *attendItem, v, nq int) {
 	for i := range nq {
 		s.tile.Factor[i] = s.q.scale[v+i] * it.job.Scale * softmax.Log2E
 	}
-	ahead := s.fetch(0, g.HQ[quant.HalfV].Segments[0].Scale)
 	for i := range l.NSegments {
 		seg := &l.Segments[i]
 		q := s.q.codes[i][v*seg.Width:]
-		k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, false, ahead)
-		ahead = codes.Ahead{}
+		k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, false, s.fetch())
 		switch {
 		case seg.Low < 0:
 		case l.LowRows == pageTokens:
-			k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, true, ahead)
+			k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, true, s.fetch())
 		default:
 			for p, page := range s.pages {
 				if s.k.set[p] != 0 {
@@ -185,33 +234,28 @@ func (s *attender) codedValues(it *attendItem, v, nq int, alpha *[softmax.Vector
 		for j := range nq {
 			m.Scale[j] = softmax.Step(s.tile.Largest[j])
 		}
-		var ahead codes.Ahead
-		if i == 0 {
-			ahead = s.fetch(l.Segments[0].Scale, g.HeadBytes)
-		}
-		low := s.weightedSums(l, seg, nq, m, ahead)
+		low := s.weightedSums(l, seg, nq, m)
 		s.ops.codes.Merge(m, s.acc[v*d+seg.Lo:], s.ints.top, low, nq, d, seg.Width, seg.Hi-seg.Lo)
 	}
 }
 
 // weightedSums multiplies the weights with the planes of a segment of V, and
 // returns the sums of the second one, nil where there is none.
-func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, nq int, m *codes.Merge, ahead codes.Ahead) (low []int32) {
+func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, nq int, m *codes.Merge) (low []int32) {
 	k, c := s.ops.codes, &s.ints
 	c.top = grow(c.top, nq*seg.Width)
-	clear(c.top)
 	weights := unsafe.Slice(&s.tile.P[0][0], softmax.Vectors*softmax.Tokens)
-	k.PageSums(c.top, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, ahead)
+	k.PageSums(c.top, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, s.fetch())
 	if seg.Low < 0 {
 		return nil
 	}
 	c.low = grow(c.low, nq*seg.Width)
-	clear(c.low)
 	if l.LowRows == pageTokens {
 		m.LowSum = m.Sum
-		k.PageSums(c.low, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, codes.Ahead{})
+		k.PageSums(c.low, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, s.fetch())
 		return c.low
 	}
+	clear(c.low)
 	for p, page := range s.pages {
 		if s.v.set[p] != 0 {
 			c.gather(weights[p*pageTokens:], s.v.set[p], nq, l.LowRows, m)
