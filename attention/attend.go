@@ -26,6 +26,7 @@ type Runner struct {
 	tiles  []kernels.Tile
 	jobs   []kernels.AttnJob
 	writes writes
+	copies copies
 }
 
 // New makes a runner; scale multiplies q·k (1/sqrt(head_dim) for the Llama
@@ -172,31 +173,48 @@ func (r *Runner) gather(layer int, q []float32) int {
 	for _, g := range r.groups {
 		for h := range kv {
 			n := g.rows * group * d
-			job := kernels.AttnJob{
+			r.jobs = append(r.jobs, kernels.AttnJob{
 				Geometry: r.geometry, Layer: layer, Head: h, Group: group, Scale: r.scale,
 				Q: r.q[at : at+n : at+n], Out: r.out[at : at+n : at+n],
 				Limit: r.limits[g.limits:][:g.rows:g.rows], Tiles: r.tiles[g.lo:g.hi:g.hi],
-			}
-			for i := range g.rows {
-				copy(job.Q[i*group*d:(i+1)*group*d], q[((g.row+i)*kv+h)*group*d:])
-			}
-			r.jobs = append(r.jobs, job)
+			})
 			at += n
 		}
 	}
+	r.copies = copies{runner: r, batch: q, group: group}
+	r.ops.Parallel(len(r.groups), &r.copies)
 	return group
 }
 
 // scatter puts the jobs' outputs back into batch order.
 func (r *Runner) scatter(group int, out []float32) {
-	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
-	j := 0
-	for _, g := range r.groups {
-		for h := range kv {
-			for i := range g.rows {
-				copy(out[((g.row+i)*kv+h)*group*d:], r.jobs[j].Out[i*group*d:(i+1)*group*d])
+	r.copies = copies{runner: r, batch: out, group: group, back: true}
+	r.ops.Parallel(len(r.groups), &r.copies)
+}
+
+// copies moves heads between batch order and the jobs, one group of rows at a
+// time.
+type copies struct {
+	runner *Runner
+	batch  []float32 // [rows][heads][HeadDim]
+	group  int
+	back   bool // from the jobs' outputs; otherwise to their queries
+}
+
+// Do moves the heads of group i.
+func (c *copies) Do(i int) {
+	r, g := c.runner, &c.runner.groups[i]
+	kv := r.geometry.KVHeads
+	n := c.group * r.geometry.HeadDim
+	for h := range kv {
+		j := &r.jobs[i*kv+h]
+		for row := range g.rows {
+			batch := c.batch[((g.row+row)*kv+h)*n:][:n]
+			if c.back {
+				copy(batch, j.Out[row*n:])
+			} else {
+				copy(j.Q[row*n:(row+1)*n], batch)
 			}
-			j++
 		}
 	}
 }

@@ -102,8 +102,8 @@ func (h *helper) rouse() {
 	}
 }
 
-// patience is how often a helper looks for work before it sleeps: about 50 µs.
-const patience = 300
+// patience is how often a helper looks for work before it sleeps: some 50 µs.
+const patience = 2500
 
 func (h *helper) run() {
 	for turn := 0; !h.closed.Load(); turn++ {
@@ -126,13 +126,14 @@ func (h *helper) run() {
 	}
 }
 
-// pause waits a moment: mostly on the core, at times letting others have it.
+// pause waits a moment: mostly on the core, at times letting other goroutines
+// have it, which takes a lock that all cores share and so must be rare.
 func pause(turn int) {
-	if turn%16 == 15 {
+	if turn%128 == 127 {
 		runtime.Gosched()
 		return
 	}
-	for range 32 {
+	for range 64 {
 		spin.Load()
 	}
 }

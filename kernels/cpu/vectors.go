@@ -27,6 +27,7 @@ const (
 	opRoPE
 	opSwiGLU
 	opAdd
+	opAddRows
 	opRotate
 )
 
@@ -67,6 +68,9 @@ func (t *vectors) Do(i int) {
 		k.SwiGLU(t.x[lo:hi], t.y[lo:hi])
 	case opAdd:
 		k.Add(t.x[lo:hi], t.y[lo:hi])
+	case opAddRows:
+		w := len(t.y)
+		k.Add(t.x[lo*w:hi*w], t.y)
 	case opRotate:
 		d := len(t.rotation.Signs)
 		k.Rotate(t.x[lo*d:hi*d], t.rotation, t.inverse)
@@ -90,11 +94,11 @@ func (o *Ops) SwiGLU(gate, up []float32) {
 
 // Add adds y to every run of len(y) elements of x.
 func (o *Ops) Add(x, y []float32) {
-	if len(x) != len(y) {
-		o.vec.Add(x, y)
+	if len(x) == len(y) {
+		o.spread(vectors{what: opAdd, x: x, y: y}, len(x), 1)
 		return
 	}
-	o.spread(vectors{what: opAdd, x: x, y: y}, len(x), 1)
+	o.spread(vectors{what: opAddRows, x: x, y: y}, len(x)/len(y), len(y))
 }
 
 // Rotate turns heads into the cache's basis or back.
