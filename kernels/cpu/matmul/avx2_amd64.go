@@ -64,6 +64,11 @@ func tileBF16x5AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileBF16x6AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// pairBF16AVX2 computes 1×64 outputs from n steps of k of BF16 weights.
+//
+//go:noescape
+func pairBF16AVX2(y *float32, stride int, x *byte, w *byte, n int, load bool)
+
 // tileF16x1AVX2 computes 1×32 outputs from n steps of k of F16 weights.
 //
 //go:noescape
@@ -93,6 +98,11 @@ func tileF16x5AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileF16x6AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// pairF16AVX2 computes 1×64 outputs from n steps of k of F16 weights.
+//
+//go:noescape
+func pairF16AVX2(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
 // widenBF16AVX2 widens n elements, a multiple of 32.
 //

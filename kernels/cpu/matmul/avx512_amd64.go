@@ -124,6 +124,11 @@ func tileBF16x11AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileBF16x12AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// pairBF16AVX512 computes 1×64 outputs from n steps of k of BF16 weights.
+//
+//go:noescape
+func pairBF16AVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
+
 // tileF16x1AVX512 computes 1×32 outputs from n steps of k of F16 weights.
 //
 //go:noescape
@@ -183,6 +188,11 @@ func tileF16x11AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileF16x12AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// pairF16AVX512 computes 1×64 outputs from n steps of k of F16 weights.
+//
+//go:noescape
+func pairF16AVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
 // widenBF16AVX512 widens n elements, a multiple of 32.
 //
@@ -254,6 +264,11 @@ func tileQ40x5AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileQ40x6AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// pairQ40AVX512 computes 1×64 outputs from n units of 1·32 codes of Q4_0.
+//
+//go:noescape
+func pairQ40AVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
+
 // tileQ4Kx1AVX512 computes 1×32 outputs from n units of 8·32 codes of Q4_K.
 //
 //go:noescape
@@ -283,6 +298,11 @@ func tileQ4Kx5AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileQ4Kx6AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// pairQ4KAVX512 computes 1×64 outputs from n units of 8·32 codes of Q4_K.
+//
+//go:noescape
+func pairQ4KAVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
 // tileQ5Kx1AVX512 computes 1×32 outputs from n units of 8·32 codes of Q5_K.
 //
@@ -314,6 +334,11 @@ func tileQ5Kx5AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func tileQ5Kx6AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 
+// pairQ5KAVX512 computes 1×64 outputs from n units of 8·32 codes of Q5_K.
+//
+//go:noescape
+func pairQ5KAVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
+
 // tileQ6Kx1AVX512 computes 1×32 outputs from n units of 8·32 codes of Q6_K.
 //
 //go:noescape
@@ -343,3 +368,8 @@ func tileQ6Kx5AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //
 //go:noescape
 func tileQ6Kx6AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
+
+// pairQ6KAVX512 computes 1×64 outputs from n units of 8·32 codes of Q6_K.
+//
+//go:noescape
+func pairQ6KAVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)

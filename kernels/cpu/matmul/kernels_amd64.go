@@ -32,10 +32,11 @@ func avx2() *Kernels {
 			tensor.Q5_K: {nil, tileQ5Kx1AVX2, tileQ5Kx2AVX2, tileQ5Kx3AVX2, tileQ5Kx4AVX2},
 			tensor.Q6_K: {nil, tileQ6Kx1AVX2, tileQ6Kx2AVX2, tileQ6Kx3AVX2, tileQ6Kx4AVX2},
 		},
+		pair:       map[tensor.DType]tile{tensor.BF16: pairBF16AVX2, tensor.F16: pairF16AVX2},
 		widen:      map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX2, tensor.BF16: widenBF16AVX2},
 		interleave: interleaveAVX2, encode: encodeAVX2,
 		excess:    0x80,
-		floatStep: 128, intStep: 512, floatOnce: 3, intOnce: 1,
+		floatStep: 256, intStep: 512, floatOnce: 3, intOnce: 1,
 	}
 }
 
@@ -54,9 +55,10 @@ func avx512() *Kernels {
 			tensor.Q5_K: {nil, tileQ5Kx1AVX512, tileQ5Kx2AVX512, tileQ5Kx3AVX512, tileQ5Kx4AVX512, tileQ5Kx5AVX512, tileQ5Kx6AVX512},
 			tensor.Q6_K: {nil, tileQ6Kx1AVX512, tileQ6Kx2AVX512, tileQ6Kx3AVX512, tileQ6Kx4AVX512, tileQ6Kx5AVX512, tileQ6Kx6AVX512},
 		},
+		pair:       map[tensor.DType]tile{tensor.BF16: pairBF16AVX512, tensor.F16: pairF16AVX512, tensor.Q4_0: pairQ40AVX512, tensor.Q4_K: pairQ4KAVX512, tensor.Q5_K: pairQ5KAVX512, tensor.Q6_K: pairQ6KAVX512},
 		widen:      map[tensor.DType]func(dst *float32, src *byte, n int){tensor.F16: widenF16AVX512, tensor.BF16: widenBF16AVX512},
 		interleave: interleaveAVX2, encode: encodeAVX2,
 		excess:    0x80,
-		floatStep: 256, intStep: 512, floatOnce: 12, intOnce: 6,
+		floatStep: 512, intStep: 2048, floatOnce: 12, intOnce: 6,
 	}
 }

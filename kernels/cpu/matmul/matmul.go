@@ -30,6 +30,10 @@ type Kernels struct {
 	// 1 to the largest group; place 0 is nil. All dtypes of a kind of
 	// activations have the same number.
 	float, integer map[tensor.DType][]tile
+	// pair computes one row by the 64 outputs of two panels, which are stride
+	// bytes apart (in the place of ldy): two streams of weights keep the memory
+	// busier than one. Nil, or nil for a dtype, where there is no such kernel.
+	pair map[tensor.DType]tile
 	// widen turns n elements (a multiple of 32) of a half type into float32.
 	widen map[tensor.DType]func(dst *float32, src *byte, n int)
 	// interleave and encode write one row of a group of m from n inputs, in whole
@@ -94,9 +98,6 @@ func (k *Kernels) once(kind Kind) int {
 	}
 	return k.intOnce
 }
-
-// first is the address of element i of b, which must lie in it.
-func first(b []byte, i int) *byte { return &b[i] }
 
 // floatBytes is the address of f's first byte.
 func floatBytes(f []float32) *byte { return (*byte)(unsafe.Pointer(&f[0])) }

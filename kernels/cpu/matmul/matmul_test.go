@@ -268,7 +268,7 @@ func TestIntegersAreExact(t *testing.T) {
 // A row has the same bits alone and among others.
 func TestRowsIgnoreTheBatch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 1))
-	const out, in, rows = 67, 1280, 31
+	const out, in, rows = 200, 1280, 31 // one row takes pairs of panels
 	for _, d := range dtypes {
 		w, x := weights(rng, d, out, in), random(rng, rows*in)
 		for _, l := range cpu.Levels() {

@@ -14,6 +14,7 @@ type Matrix struct {
 	w       tensor.Tensor
 	out, in int
 	tiles   []tile
+	pair    tile                                 // may be nil
 	widen   func(dst *float32, src *byte, n int) // nil where tiles are as fast
 	stride  int                                  // bytes of a panel
 	data    []byte
@@ -31,6 +32,7 @@ func (k *Kernels) NewMatrix(w tensor.Tensor) *Matrix {
 	if m.kind == Int8 {
 		m.tiles = k.integer[w.DType]
 	}
+	m.pair = k.pair[w.DType]
 	m.stride = panelBytes(w.DType, m.in)
 	m.data = huge.Bytes(m.Panels() * m.stride)
 	return m
@@ -82,9 +84,14 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 	if once := m.k.once(m.kind); a.groups == 1 && a.rows <= once {
 		step = m.in // nothing is read twice
 	}
-	full := min(hi, m.out/panel)
+	full, p := min(hi, m.out/panel), lo
+	if a.rows == 1 && m.pair != nil {
+		for ; p+2 <= full; p += 2 {
+			m.pair(&y[p*panel], m.stride, &a.data[0], &m.data[p*m.stride], m.units(m.in), false)
+		}
+	}
 	if a.rows*a.bytes(m.in) <= cached {
-		for p := lo; p < full; p++ {
+		for ; p < full; p++ {
 			for k := 0; k < m.in; k += step {
 				m.pass(y[p*panel:], ldy, a, p, k, min(step, m.in-k), s)
 			}
@@ -113,7 +120,7 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 // pass adds the products of n of k, from k on, to the outputs of panel p for all
 // rows.
 func (m *Matrix) pass(y []float32, ldy int, a *Activations, p, k, n int, s *Scratch) {
-	w, tiles, units := first(m.data, p*m.stride+m.offset(k)), m.tiles, m.units(n)
+	w, tiles, units := &m.data[p*m.stride+m.offset(k)], m.tiles, m.units(n)
 	if m.widen != nil && a.groups >= widenGroups {
 		wide := s.wide[:n*panel]
 		m.widen(&wide[0], w, len(wide))
@@ -121,7 +128,7 @@ func (m *Matrix) pass(y []float32, ldy int, a *Activations, p, k, n int, s *Scra
 	}
 	for g := range a.groups {
 		row, rows := a.group(g)
-		tiles[rows](&y[row*ldy], ldy, first(a.data, a.part(k, row, rows)), w, units, k > 0)
+		tiles[rows](&y[row*ldy], ldy, &a.data[a.part(k, row, rows)], w, units, k > 0)
 	}
 }
 
@@ -133,7 +140,7 @@ func (m *Matrix) last(y []float32, ldy int, a *Activations, p int, s *Scratch) {
 		row, rows := a.group(g)
 		for k := 0; k < m.in; k += step {
 			units := m.units(min(step, m.in-k))
-			m.tiles[rows](&s.edge[0], panel, first(a.data, a.part(k, row, rows)), first(m.data, p*m.stride+m.offset(k)), units, k > 0)
+			m.tiles[rows](&s.edge[0], panel, &a.data[a.part(k, row, rows)], &m.data[p*m.stride+m.offset(k)], units, k > 0)
 		}
 		for r := range rows {
 			copy(y[(row+r)*ldy+p*panel:][:n], s.edge[r*panel:])

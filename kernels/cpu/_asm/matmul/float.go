@@ -28,16 +28,12 @@ func (i isa) load(dtype string, m Mem, to reg.VecPhysical) {
 
 // floatTile multiplies m rows by a panel of plain weights: one chain of fused
 // multiply-adds per output, in the order of k, whatever m is.
-func floatTile(i isa, dtype string, m int) {
+func floatTile(i isa, dtype string, m int, pair bool) {
 	parts := 1
 	if i.name == "AVX2" && m > 3 {
 		parts = 2
 	}
-	t := i.start("tile"+dtype, m, parts, "n steps of k of "+dtype+" weights")
-	size := elemBytes(dtype)
-	if parts > 1 {
-		LEAQ(Mem{Base: t.w, Index: t.h, Scale: uint8(size)}, t.w)
-	}
+	t := i.start(dtype, m, parts, pair, "n steps of k of "+dtype+" weights")
 	t.loadSums()
 	unroll := max(1, 8/m)
 	if unroll > 1 {
@@ -64,7 +60,7 @@ func (t *tile) floatSteps(dtype string, n int) {
 	size := elemBytes(dtype)
 	free := t.vec[t.m*t.v:]
 	for k := range n {
-		w := func(v int) Mem { return Mem{Base: t.w, Disp: k*panel*size + v*t.lanes()*size} }
+		w := func(v int) Mem { return t.at(t.w, k*panel*size, v, size) }
 		x := func(r int) Mem { return Mem{Base: t.x, Disp: 4 * (k*t.m + r)} }
 		if t.v > 2 { // few rows: keep them, stream the weights
 			for r := range t.m {

@@ -57,12 +57,12 @@ type intT struct {
 }
 
 // intTile multiplies m rows of int8 activations by a panel of codes.
-func intTile(i isa, k kind, m int) {
+func intTile(i isa, k kind, m int, pair bool) {
 	parts := 1
 	if i.name == "AVX2" {
 		parts = []int{1, 1, 2, 4, 4}[m]
 	}
-	t := &intT{tile: i.start("tile"+k.name[:2]+k.name[3:], m, parts, fmt.Sprintf("n units of %d·32 codes of %s", k.super, k.name)), kind: k}
+	t := &intT{tile: i.start(k.name[:2]+k.name[3:], m, parts, pair, fmt.Sprintf("n units of %d·32 codes of %s", k.super, k.name)), kind: k}
 	t.loadSums()
 	t.next = t.m * t.v
 	if i.bytes == 64 {
@@ -89,15 +89,6 @@ func intTile(i isa, k kind, m int) {
 	DECQ(t.n)
 	JNE(LabelRef("loop"))
 	t.finish()
-}
-
-// at is the place of the outputs of vector v in a run of size bytes per output.
-func (t *intT) at(base reg.Register, disp, v, size int) Mem {
-	m := Mem{Base: base, Disp: disp + v*t.lanes()*size}
-	if t.h != nil {
-		m.Index, m.Scale = t.h, uint8(size)
-	}
-	return m
 }
 
 // act is dword q of row r's codes, tail its field f.

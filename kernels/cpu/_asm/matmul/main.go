@@ -47,14 +47,20 @@ func main() {
 	ConstraintExpr("!purego")
 	for _, d := range []string{"F32", "BF16", "F16"} {
 		for m := 1; m <= i.floatRows; m++ {
-			floatTile(i, d, m)
+			floatTile(i, d, m, false)
+		}
+		if d != "F32" {
+			floatTile(i, d, 1, true)
 		}
 	}
 	widen(i, "BF16")
 	widen(i, "F16")
 	for _, k := range kinds {
 		for m := 1; m <= i.intRows; m++ {
-			intTile(i, k, m)
+			intTile(i, k, m, false)
+		}
+		if i.name == "AVX512" && k.name != "Q8_0" { // AVX2 has too few registers; Q8_0 has no use for it
+			intTile(i, k, 1, true)
 		}
 	}
 	if i.name == "AVX2" { // AVX-512 has no better ones
@@ -71,28 +77,54 @@ type tile struct {
 	m, v       int // rows and registers of a row
 	y, ld      reg.Register
 	x, w, n, h reg.Register // h is the part's first output, nil where there is one part
+	second     reg.Register // of a pair of panels: how far the second is from the first
 }
 
 // start declares a tile. Where a panel's 32 outputs by m rows do not fit into
-// the registers, the tile works in parts of fewer outputs.
-func (i isa) start(name string, m, parts int, doc string) *tile {
-	TEXT(fmt.Sprintf("%sx%d%s", name, m, i.name), NOSPLIT, "func(y *float32, ldy int, x *byte, w *byte, n int, load bool)")
+// the registers, the tile works in parts of fewer outputs. A pair is two panels
+// whose outputs are neighbours: two streams of weights instead of one.
+func (i isa) start(dtype string, m, parts int, pair bool, doc string) *tile {
+	name := fmt.Sprintf("tile%sx%d%s", dtype, m, i.name)
+	signature, outputs := "func(y *float32, ldy int, x *byte, w *byte, n int, load bool)", panel
+	if pair {
+		name, outputs = "pair"+dtype+i.name, 2*panel
+		signature = "func(y *float32, stride int, x *byte, w *byte, n int, load bool)"
+	}
+	TEXT(name, NOSPLIT, signature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%sx%d%s computes %d×%d outputs from %s.", name, m, i.name, m, panel, doc))
-	t := &tile{isa: i, m: m, v: panel / i.lanes() / parts}
+	Doc(fmt.Sprintf("%s computes %d×%d outputs from %s.", name, m, outputs, doc))
+	t := &tile{isa: i, m: m, v: outputs / i.lanes() / parts}
 	if parts > 1 {
 		h := GP64()
 		XORL(h.As32(), h.As32())
 		t.h = h
 		Label("part")
 	}
-	t.y, t.ld = Load(Param("y"), GP64()), Load(Param("ldy"), GP64())
-	SHLQ(Imm(2), t.ld)
+	t.y = Load(Param("y"), GP64())
+	if pair {
+		t.second = Load(Param("stride"), GP64())
+	} else {
+		t.ld = Load(Param("ldy"), GP64())
+		SHLQ(Imm(2), t.ld)
+	}
 	t.x, t.w, t.n = Load(Param("x"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
 	if parts > 1 {
 		LEAQ(Mem{Base: t.y, Index: t.h, Scale: 4}, t.y)
 	}
 	return t
+}
+
+// at is the place of the outputs of vector v in a run of size bytes per output.
+func (t *tile) at(base reg.Register, disp, v, size int) Mem {
+	perPanel := panel / t.lanes()
+	m := Mem{Base: base, Disp: disp + v%perPanel*t.lanes()*size}
+	switch {
+	case t.h != nil:
+		m.Index, m.Scale = t.h, uint8(size)
+	case v >= perPanel:
+		m.Index, m.Scale = t.second, 1
+	}
+	return m
 }
 
 // sum is the register of row r, vector v of the sums.
