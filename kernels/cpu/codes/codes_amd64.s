@@ -370,8 +370,8 @@ block:
 	JEQ    last
 
 both:
-	PREFETCHT0    (R9)
-	PREFETCHT0    64(R9)
+	PREFETCHT1    (R9)
+	PREFETCHT1    64(R9)
 	ADDQ          R10, R9
 	VMOVDQU32     (R8)(BX*2), Y8
 	VINSERTI64X4  $0x01, (DI)(BX*2), Z8, Z8
@@ -407,8 +407,8 @@ store:
 	JMP       done
 
 last:
-	PREFETCHT0    (R9)
-	PREFETCHT0    64(R9)
+	PREFETCHT1    (R9)
+	PREFETCHT1    64(R9)
 	ADDQ          R10, R9
 	VMOVDQU32     (R8)(BX*2), Y10
 	VPANDD        Z0, Z10, Z9
@@ -487,8 +487,8 @@ quadPage:
 	XORQ  R12, R12
 
 quad:
-	PREFETCHT0    (R11)
-	PREFETCHT0    64(R11)
+	PREFETCHT1    (R11)
+	PREFETCHT1    64(R11)
 	ADDQ          DX, R11
 	VMOVDQU64     (R10), Z7
 	VPANDD        Z0, Z7, Z8
@@ -582,8 +582,8 @@ halfQuadPage:
 	XORQ  R12, R12
 
 halfQuad:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
 	ADDQ         DX, R11
 	VMOVDQU32    (R10), Y11
 	VPANDD       Z0, Z11, Z7
@@ -1111,8 +1111,8 @@ block:
 	JEQ    last
 
 both:
-	PREFETCHT0    (R10)
-	PREFETCHT0    64(R10)
+	PREFETCHT1    (R10)
+	PREFETCHT1    64(R10)
 	ADDQ          R11, R10
 	VMOVDQU32     (R9)(SI*2), Y12
 	VINSERTI64X4  $0x01, (R8)(SI*2), Z12, Z12
@@ -1161,8 +1161,8 @@ store:
 	JMP       done
 
 last:
-	PREFETCHT0    (R10)
-	PREFETCHT0    64(R10)
+	PREFETCHT1    (R10)
+	PREFETCHT1    64(R10)
 	ADDQ          R11, R10
 	VMOVDQU32     (R9)(SI*2), Y14
 	VPANDD        Z0, Z14, Z13
@@ -1258,8 +1258,8 @@ quadPage:
 	XORQ  R12, R12
 
 quad:
-	PREFETCHT0    (R11)
-	PREFETCHT0    64(R11)
+	PREFETCHT1    (R11)
+	PREFETCHT1    64(R11)
 	ADDQ          DX, R11
 	VMOVDQU64     (R10), Z11
 	VPANDD        Z0, Z11, Z12
@@ -1399,8 +1399,8 @@ halfQuadPage:
 	XORQ  R12, R12
 
 halfQuad:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
 	ADDQ         DX, R11
 	VMOVDQU32    (R10), Y15
 	VPANDD       Z0, Z15, Z11
@@ -2180,8 +2180,8 @@ block:
 	JEQ    last
 
 both:
-	PREFETCHT0    (R12)
-	PREFETCHT0    64(R12)
+	PREFETCHT1    (R12)
+	PREFETCHT1    64(R12)
 	ADDQ          R13, R12
 	VMOVDQU32     (R11)(R8*2), Y20
 	VINSERTI64X4  $0x01, (R10)(R8*2), Z20, Z20
@@ -2256,8 +2256,8 @@ store:
 	JMP       done
 
 last:
-	PREFETCHT0    (R12)
-	PREFETCHT0    64(R12)
+	PREFETCHT1    (R12)
+	PREFETCHT1    64(R12)
 	ADDQ          R13, R12
 	VMOVDQU32     (R11)(R8*2), Y22
 	VPANDD        Z0, Z22, Z21
@@ -2387,8 +2387,8 @@ quadPage:
 	XORQ  R12, R12
 
 quad:
-	PREFETCHT0    (R11)
-	PREFETCHT0    64(R11)
+	PREFETCHT1    (R11)
+	PREFETCHT1    64(R11)
 	ADDQ          DX, R11
 	VMOVDQU64     (R10), Z19
 	VPANDD        Z0, Z19, Z20
@@ -2620,8 +2620,8 @@ halfQuadPage:
 	XORQ  R12, R12
 
 halfQuad:
-	PREFETCHT0   (R11)
-	PREFETCHT0   64(R11)
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
 	ADDQ         DX, R11
 	VMOVDQU32    (R10), Y23
 	VPANDD       Z0, Z23, Z19

@@ -78,8 +78,8 @@ func each(body func(p *pages)) {
 
 // fetch asks for the next line ahead, and the one after it.
 func (p *pages) fetch() {
-	PREFETCHT0(Mem{Base: p.ahead})
-	PREFETCHT0(Mem{Base: p.ahead, Disp: 64})
+	PREFETCHT1(Mem{Base: p.ahead})
+	PREFETCHT1(Mem{Base: p.ahead, Disp: 64})
 	ADDQ(p.stride, p.ahead)
 }
 
@@ -463,8 +463,8 @@ func sumsAVX512(nq int) {
 		ADDQ(r, ahead)
 		XORQ(row, row)
 		Label(name)
-		PREFETCHT0(Mem{Base: ahead})
-		PREFETCHT0(Mem{Base: ahead, Disp: 64})
+		PREFETCHT1(Mem{Base: ahead})
+		PREFETCHT1(Mem{Base: ahead, Disp: 64})
 		ADDQ(fetched, ahead)
 		v := ZMM()
 		if both {
