@@ -57,7 +57,7 @@ func (k Kernels) QK(w []float32, ld int, q []float32, n, d int, rows Rows) {
 		return
 	}
 	for i := 0; i < n; {
-		g := group(n - i)
+		g := k.group(n - i)
 		k.qk(g, w[i*ld:], ld, q[i*d:], d, tokens, rows)
 		rows.Next = nil // fetched
 		i += g
@@ -72,7 +72,7 @@ func (k Kernels) PV(acc []float32, n, d int, w []float32, ld int, rows Rows) {
 		return
 	}
 	for i := 0; i < n; {
-		g := group(n - i)
+		g := k.group(n - i)
 		k.pv(g, acc[i*d:], d, w[i*ld:], ld, tokens, rows)
 		rows.Next = nil
 		i += g
@@ -93,8 +93,11 @@ func (k Kernels) Widen(dst []byte, rows Rows) Rows {
 
 // group is how many of n query vectors go together: they share what is loaded of a
 // row.
-func group(n int) int {
-	if n == 5 || n == 6 {
+func (k Kernels) group(n int) int {
+	switch {
+	case k.level == cpu.Generic:
+		return n
+	case n == 5 || n == 6:
 		return 3 // and 2 or 3: better than 4 and 1, 4 and 2
 	}
 	return min(n, 4)

@@ -113,7 +113,7 @@ func (k Kernels) pv(n int, acc []float32, d int, w []float32, ld, tokens int, ro
 			pv1F32AVX512(ap, d, wp, ld, data, stride, tokens, next)
 		}
 	default:
-		addPV(n, acc, d, 0, w, ld, tokens, rows)
+		genericPV(n, acc, d, w, ld, tokens, rows)
 	}
 }
 

@@ -7,7 +7,7 @@ func (k Kernels) qk(n int, w []float32, ld int, q []float32, d, tokens int, rows
 }
 
 func (k Kernels) pv(n int, acc []float32, d int, w []float32, ld, tokens int, rows Rows) {
-	addPV(n, acc, d, 0, w, ld, tokens, rows)
+	genericPV(n, acc, d, w, ld, tokens, rows)
 }
 
 func (k Kernels) widen(dst, src []byte) { genericWiden(dst, src) }

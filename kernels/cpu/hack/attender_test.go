@@ -174,6 +174,9 @@ func attention(j *kernels.AttnJob) []float64 {
 func TestRun(t *testing.T) {
 	for fi, f := range formats {
 		for di, d := range []int{64, 72, 96, 128, 256} {
+			if testing.Short() && di > 1 {
+				break
+			}
 			for group, rows := range map[int]int{1: 2, 3: 2, 8: 1} {
 				j := newJob(t, f, d, 201+37*((fi+3*di)%7), group, rows, uint64(fi*10+di))
 				name := fmt.Sprintf("%s/d%d/G%d", f, d, group)
@@ -194,7 +197,11 @@ func TestRun(t *testing.T) {
 				}
 				for _, level := range cpu.Levels() {
 					a := NewAttender(level, plain())
-					for _, cut := range []int{0, 1, n / 2, n - 1} {
+					cuts := []int{n / 2}
+					if level == cpu.Best() {
+						cuts = []int{0, 1, n / 2, n - 1}
+					}
+					for _, cut := range cuts {
 						for i := range j.Out {
 							j.Out[i] = float32(math.NaN())
 						}
