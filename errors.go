@@ -16,6 +16,7 @@ const (
 	CodeWorkerLost    Code = "worker_lost"             // a worker disappeared mid-request
 	CodeTransfer      Code = "kv_transfer_failed"      // KV did not arrive whole
 	CodeMismatch      Code = "mismatch"                // workers with different models, formats or calibrations
+	CodeUnauthorized  Code = "unauthorized"            // a peer without the cluster key, or with another
 	CodeCancelled     Code = "cancelled"
 	CodeDeadline      Code = "deadline_exceeded"
 	CodeInternal      Code = "internal_error"

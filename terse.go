@@ -107,6 +107,7 @@ type Timing struct {
 	TTFT     time.Duration // arrival to first token
 
 	TransferTotal time.Duration // first to last KV byte, hidden part included
+	TransferBusy  time.Duration // during which KV bytes were arriving
 	KVFormat      string
 	KVBytes       int64  // KV bytes that crossed between workers
 	KVBytesF16    int64  // what the same tokens would have been in f16

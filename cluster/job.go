@@ -18,8 +18,9 @@ type Target struct {
 // Job is one request on its way to the worker that will answer it.
 type Job struct {
 	Request terse.Request
-	Prefill *Target // nil = the worker does all of it itself
-	Attempt int     // 0 for the first; a larger one makes the KV of smaller ones stale
+	Prefill *Target  // nil = the worker does all of it itself
+	Others  []Target // to turn to, in this order, where Prefill fails
+	Attempt int      // 0 for the first; a larger one makes the KV of smaller ones stale
 	// Arrival at the gateway, in the reader's own clock: the wire carries the
 	// age, so that clocks need not agree (the message's flight is not counted).
 	Arrival time.Time
@@ -30,14 +31,22 @@ type Job struct {
 // packed.
 type jobHead struct {
 	Request terse.Request
-	Prefill *Target `json:",omitempty"`
-	Attempt int     `json:",omitempty"`
+	Prefill *Target  `json:",omitempty"`
+	Others  []Target `json:",omitempty"`
+	Attempt int      `json:",omitempty"`
 	Age     time.Duration
 	Route   string `json:",omitempty"`
 }
 
+func (h *jobHead) prefill() []Target {
+	if h.Prefill == nil {
+		return nil
+	}
+	return []Target{*h.Prefill}
+}
+
 func marshalJob(j Job, now time.Time) ([]byte, error) {
-	h := jobHead{Request: j.Request, Prefill: j.Prefill, Attempt: j.Attempt, Route: j.Route}
+	h := jobHead{Request: j.Request, Prefill: j.Prefill, Others: j.Others, Attempt: j.Attempt, Route: j.Route}
 	h.Request.Prompt = nil
 	if !j.Arrival.IsZero() {
 		h.Age = max(now.Sub(j.Arrival), 0)
@@ -78,11 +87,11 @@ func unmarshalJob(data []byte, now time.Time) (Job, error) {
 	if h.Age < 0 || h.Attempt < 0 {
 		return Job{}, fmt.Errorf("cannot read a job: age %v, attempt %d", h.Age, h.Attempt)
 	}
-	if h.Prefill != nil {
-		if err := checkName("prefill worker", h.Prefill.WorkerID); err != nil {
+	for _, t := range append(h.Others, h.prefill()...) {
+		if err := checkName("prefill worker", t.WorkerID); err != nil {
 			return Job{}, fmt.Errorf("cannot read a job: %w", err)
 		}
 	}
 	h.Request.Prompt = prompt
-	return Job{Request: h.Request, Prefill: h.Prefill, Attempt: h.Attempt, Arrival: now.Add(-h.Age), Route: h.Route}, nil
+	return Job{Request: h.Request, Prefill: h.Prefill, Others: h.Others, Attempt: h.Attempt, Arrival: now.Add(-h.Age), Route: h.Route}, nil
 }

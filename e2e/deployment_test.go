@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,9 @@ func (h host) worker(t *testing.T, nats, role, id string, args ...string) *proce
 	argv := []string{program, "worker", "--role", role, "--id", id, "--nats", nats, "--kv-memory", "128MiB"}
 	if !slices.Contains(args, "--data-listen") {
 		argv = append(argv, "--data-listen", h.ip+":0")
+	}
+	if h.ns != "" && !slices.Contains(args, "--cluster-key-file") {
+		argv = append(argv, "--insecure") // off loopback, where the program asks for a key
 	}
 	p := h.start(t, id, append(argv, args...)...)
 	p.awaitLog(`worker ready`)
@@ -164,4 +168,14 @@ func freeAddress(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// keyFile is a file with a cluster's key.
+func keyFile(t *testing.T, key string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

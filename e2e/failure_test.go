@@ -15,8 +15,6 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
-	"github.com/terse-llm/terse/transfer"
-	"github.com/terse-llm/terse/transfer/mem"
 )
 
 // fleet is a cluster on loopback that something is going to happen to.
@@ -150,40 +148,6 @@ func TestDecodeWorkerDiesInMidStream(t *testing.T) {
 	}
 	fl.awaitIdle(t)
 	fl.gateway.ask(greedy(passage(t, 10, 300), 2)) // the other serves on
-}
-
-// What a bad link does to the KV on its way is noticed, and the answer is right.
-func TestDamagedTransfer(t *testing.T) {
-	needFull(t)
-	h := loopback()
-	for _, script := range []string{"corrupt byte 100000", "drop byte 100000", "kill byte 100000", "stall byte 100000", "corrupt byte 3", "kill byte 0", "reorder frame 2"} {
-		t.Run(script, func(t *testing.T) {
-			faults, err := mem.Parse("down " + script)
-			if err != nil {
-				t.Fatal(err)
-			}
-			nats, data := h.nats(t), freeAddress(t)
-			relay, err := mem.NewRelay(data, mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, faults)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer relay.Close()
-			h.worker(t, nats, "prefill", "behind-relay", "--data-listen", data, "--data-advertise", relay.Addr())
-			h.worker(t, nats, "decode", "decoder")
-			g := h.gateway(t, nats, nil, "behind-relay", "decoder")
-			q := greedy(passage(t, 0, 330), 8)
-			got, err := g.try(t.Context(), q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			wantRight(t, got, q)
-			if got.timing.Retries != 1 || got.timing.KVBytes != 0 || !strings.HasPrefix(got.timing.Route, "stay") {
-				t.Errorf("the damaged KV was used: %+v", got.timing)
-			}
-			g.awaitLog(`failed before its first output.* without=behind-relay`)
-			g.awaitFree()
-		})
-	}
 }
 
 // SIGTERM lets an answer that has begun finish.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/quant"
-	"github.com/terse-llm/terse/transfer"
 )
 
 // Chunked prefill in a batch with others gives the tokens of one text run alone.
@@ -49,9 +48,9 @@ func handover(ctx context.Context, from, to *rig, req *terse.Request, emit func(
 		var out Prefilled
 		remote := *req
 		remote.ID += "/0"
-		sink := &copier{g: from.cfg.Geometry, to: view, progress: transfer.NewProgress(from.cfg.Geometry, len(req.Prompt))}
+		sink := newCopier(from.cfg.Geometry, view, len(req.Prompt))
 		err := from.Prefill(ctx, &remote, sink, func(p Prefilled) error {
-			if !sink.progress.Done() {
+			if sink.left > 0 {
 				return errors.New("the hand-over is not complete")
 			}
 			out = p
@@ -63,16 +62,33 @@ func handover(ctx context.Context, from, to *rig, req *terse.Request, emit func(
 
 // copier is a Sink that copies whole parts into another view.
 type copier struct {
-	g        *quant.Geometry
-	to       *quant.View
-	progress *transfer.Progress
-	stopped  bool
+	g       *quant.Geometry
+	to      *quant.View
+	n       int
+	parts   []quant.Part
+	copied  [][]bool // [layer][part]
+	left    int
+	stopped bool
+}
+
+func newCopier(g *quant.Geometry, to *quant.View, n int) *copier {
+	c := &copier{g: g, to: to, n: n, parts: g.Format.Handover(n), copied: make([][]bool, g.Layers)}
+	for i := range c.copied {
+		c.copied[i] = make([]bool, len(c.parts))
+	}
+	c.left = g.Layers * len(c.parts)
+	return c
 }
 
 func (c *copier) Stop() { c.stopped = true }
 
 func (c *copier) Written(layer, tokens int, from *quant.View) {
-	for _, p := range c.progress.Ready(layer, tokens) {
+	for i, p := range c.parts {
+		if c.copied[layer][i] || tokens < c.n && p.Page*c.g.Format.PageTokens+p.Hi > tokens {
+			continue
+		}
+		c.copied[layer][i] = true
+		c.left--
 		src, dst := from.ExactLayer(p.Page, layer), c.to.ExactLayer(p.Page, layer)
 		if p.Coded {
 			src, dst = from.CodedLayer(p.Page, layer), c.to.CodedLayer(p.Page, layer)

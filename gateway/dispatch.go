@@ -114,9 +114,16 @@ func (c *Cluster) decide(req *terse.Request, exclude []string) (route.Decision, 
 
 func newJob(req *terse.Request, d route.Decision, members []cluster.Member, attempt int, arrival time.Time) cluster.Job {
 	job := cluster.Job{Request: *req, Attempt: attempt, Arrival: arrival, Route: d.Reason}
+	target := func(id string) cluster.Target {
+		i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.ID == id })
+		return cluster.Target{WorkerID: id, DataAddr: members[i].DataAddr}
+	}
 	if d.Split {
-		i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.ID == d.Prefill })
-		job.Prefill = &cluster.Target{WorkerID: d.Prefill, DataAddr: members[i].DataAddr}
+		first := target(d.Prefill)
+		job.Prefill = &first
+		for _, id := range d.Others {
+			job.Others = append(job.Others, target(id))
+		}
 	}
 	return job
 }

@@ -88,7 +88,7 @@ func toAPIError(err error) *apiError {
 		out.Status, out.Type, out.RetryAfter = http.StatusTooManyRequests, typeRateLimit, 1
 	case terse.CodeNoWorker, terse.CodeWorkerLost, terse.CodeTransfer:
 		out.Status, out.Type, out.RetryAfter = http.StatusServiceUnavailable, typeOverloaded, 1
-	case terse.CodeMismatch:
+	case terse.CodeMismatch, terse.CodeUnauthorized:
 		out.Status, out.Type = http.StatusServiceUnavailable, typeOverloaded
 	case terse.CodeDeadline:
 		out.Status, out.Type = http.StatusGatewayTimeout, typeServer

@@ -43,8 +43,9 @@ const DefaultLocalBelow = 64 + 64 + 128
 
 // Decision is where a request runs.
 type Decision struct {
-	Decode  string // worker ID
-	Prefill string // worker ID where Split, else ""
+	Decode  string   // worker ID
+	Prefill string   // worker ID where Split, else ""
+	Others  []string // that could prefill instead, the best first
 	Split   bool
 	Reason  string // for people and logs
 }
@@ -71,11 +72,24 @@ func Decide(members []Candidate, ask Ask) (Decision, error) {
 		return Decision{Decode: decode.ID, Reason: "stay: no other worker prefills"}, nil
 	}
 	best := leastLoaded(prefill, ask.PromptTokens)
-	return Decision{
+	d := Decision{
 		Decode: decode.ID, Prefill: best.ID, Split: true,
 		Reason: fmt.Sprintf("split: %d tokens to compute, %s", remaining, among(best, len(prefill))),
-	}, nil
+	}
+	for next := best; len(d.Others) < maxOthers; {
+		prefill = slices.DeleteFunc(prefill, func(c Candidate) bool { return c.ID == next.ID })
+		if len(prefill) == 0 {
+			break
+		}
+		next = leastLoaded(prefill, ask.PromptTokens)
+		d.Others = append(d.Others, next.ID)
+	}
+	return d, nil
 }
+
+// maxOthers bounds the workers that a prompt is turned to when its prefill
+// fails; more failures than that are no accident.
+const maxOthers = 2
 
 // agree refuses members with different models, calibrations or formats.
 func agree(members []Candidate) error {

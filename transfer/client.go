@@ -1,65 +1,201 @@
 package transfer
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/quant"
 )
 
-// Client is the decode side of the wire.
+// Client is the decode side of the wire. It keeps connections warm between
+// transfers. Its methods are safe for concurrent use; Close it at the end.
 type Client struct {
 	Hello    Hello
 	Geometry *quant.Geometry
 	Dial     func(ctx context.Context, addr string) (net.Conn, error)
+	Key      []byte // of the cluster; nil = none
 	Timeouts Timeouts
+	Conns    int   // of one transfer, and kept warm for each worker; 0 means 4
+	Window   int64 // bytes that may be on their way to one transfer; 0 means 16 MiB
+
+	mu      sync.Mutex
+	idle    map[string][]*link
+	all     map[*link]string // its address
+	closed  bool
+	running sync.WaitGroup
 }
 
-// Result is what a fetch brought.
-type Result struct {
-	Done        []byte    // the prefill side's answer
-	Bytes       int64     // KV payload
-	First, Last time.Time // of the first and the last KV byte's frame
+func (c *Client) conns() int { return orDefault(c.Conns, 4) }
+
+func (c *Client) window() int64 {
+	if c.Window == 0 {
+		return 16 << 20
+	}
+	return c.Window
 }
 
-// Fetch asks the worker at addr to prefill request, a prompt of n tokens, and
-// fills view's pages as they come. On any error the pages' contents are
-// undefined and the request must be prefilled anew: errors are *terse.Error of
-// CodeTransfer or CodeWorkerLost (try elsewhere) or what the peer sent.
-func (c *Client) Fetch(ctx context.Context, addr string, epoch uint32, request []byte, view *quant.View, n int) (Result, error) {
+// Warm opens connections to the prefill workers at addrs, so that the first
+// transfer does not wait for handshakes, and lets go of idle ones to others.
+// What cannot be reached now is dialed when it is needed.
+func (c *Client) Warm(ctx context.Context, addrs []string) {
+	c.mu.Lock()
+	missing := map[string]int{}
+	for _, a := range addrs {
+		missing[a] = c.conns()
+	}
+	for _, addr := range c.all {
+		missing[addr]--
+	}
+	for addr, list := range c.idle {
+		if !slices.Contains(addrs, addr) {
+			for _, l := range list {
+				l.fail(errNotNeeded)
+			}
+			delete(c.idle, addr)
+		}
+	}
+	c.mu.Unlock()
+	var wg sync.WaitGroup
+	for addr, n := range missing {
+		for range n {
+			wg.Go(func() {
+				if l, err := c.dial(ctx, addr); err == nil {
+					c.give(addr, l)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+var errNotNeeded = errors.New("the connection is not needed any more")
+
+// Close ends all connections.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	for l := range c.all {
+		l.fail(errNotNeeded)
+	}
+	c.idle = nil
+	c.mu.Unlock()
+	c.running.Wait()
+}
+
+// takeIdle is a warm connection to addr, nil if there is none.
+func (c *Client) takeIdle(addr string) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.idle[addr]
+	// A worker that is there has pinged; one that has not is not waited for.
+	fresh := time.Now().Add(-3 * c.Timeouts.orDefault().Ping).UnixNano()
+	for len(list) > 0 {
+		l := list[len(list)-1]
+		list = list[:len(list)-1]
+		c.idle[addr] = list
+		if l.alive() && l.heard.Load() > fresh {
+			return l
+		}
+		l.fail(errors.New("it fell silent"))
+	}
+	return nil
+}
+
+// give keeps a connection for the next transfer.
+func (c *Client) give(addr string, l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || !l.alive() || len(c.idle[addr]) >= 2*c.conns() {
+		l.fail(errNotNeeded)
+		return
+	}
+	c.idle[addr] = append(c.idle[addr], l)
+}
+
+// dial opens a connection and starts its reader.
+func (c *Client) dial(ctx context.Context, addr string) (*link, error) {
 	to := c.Timeouts.orDefault()
 	dialCtx, cancel := context.WithTimeout(ctx, to.Hello)
+	defer cancel()
 	conn, err := c.Dial(dialCtx, addr)
-	cancel()
 	if err != nil {
-		return Result{}, lost(addr, err)
+		return nil, lost(addr, err)
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	f := &fetch{
-		conn: conn, view: view, progress: NewProgress(c.Geometry, n), to: to,
-		r: &reader{r: bufio.NewReaderSize(conn, 64<<10), epoch: epoch, maxKV: maxFrame(c.Geometry, n)},
-		w: &writer{w: conn, epoch: epoch},
+	l := newLink(conn, to, maxFrame(c.Geometry))
+	stop := context.AfterFunc(ctx, func() { l.fail(ctx.Err()) })
+	err = l.greet(c.Hello, c.Key)
+	if !stop() && err == nil {
+		err = ctx.Err()
 	}
-	res, err := f.run(c.Hello, epoch, request)
-	if err != nil && ctx.Err() != nil {
-		return res, &terse.Error{Code: terse.CodeCancelled, Message: "the KV transfer was cancelled"}
+	if err != nil {
+		l.fail(err)
+		return nil, classify(addr, err)
 	}
-	return res, classify(addr, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		l.fail(errNotNeeded)
+		return nil, lost(addr, errNotNeeded)
+	}
+	if c.all == nil {
+		c.all, c.idle = map[*link]string{}, map[string][]*link{}
+	}
+	c.all[l] = addr
+	c.running.Add(2)
+	go func() { defer c.running.Done(); l.keepAlive() }()
+	go func() { defer c.running.Done(); c.read(addr, l) }()
+	return l, nil
 }
 
-// maxFrame bounds a KV frame: one layer of the whole prompt.
-func maxFrame(g *quant.Geometry, n int) int {
-	pages := n/g.Format.PageTokens + 1
-	return pages * (g.ExactBytes() + g.CodedBytes() + 3*partLen)
+// read is the reader of one connection.
+func (c *Client) read(addr string, l *link) {
+	l.fail(classify(addr, l.listen()))
+	if u := l.user.Load(); u != nil {
+		u.signal()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.all, l)
+	if i := slices.Index(c.idle[addr], l); i >= 0 {
+		c.idle[addr] = slices.Delete(c.idle[addr], i, i+1)
+	}
+}
+
+// listen takes the prefiller's frames and hands them to the transfer they
+// belong to. Frames of transfers and epochs that are over are dropped.
+func (l *link) listen() error {
+	for {
+		h, payload, err := l.read()
+		if err != nil {
+			return noEOF(err)
+		}
+		switch h.kind {
+		case framePing:
+		case frameKV, frameAccept, frameDone:
+			if u := l.user.Load(); u != nil && u.lease == h.lease {
+				if err := u.take(l, &h, payload); err != nil {
+					return err
+				}
+			}
+		case frameError:
+			err := decodeError(payload)
+			if h.lease == 0 {
+				return err
+			}
+			if u := l.user.Load(); u != nil && u.lease == h.lease {
+				u.refused(l, h.epoch, err)
+			}
+		default:
+			return fmt.Errorf("frame type %d from a prefill worker", h.kind)
+		}
+	}
 }
 
 // classify gives every failure a code that says whether to try elsewhere.
@@ -70,166 +206,13 @@ func classify(addr string, err error) error {
 	case err == nil || errors.As(err, &typed):
 		return err
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
-		return lost(addr, errors.New("it fell silent"))
+		return lost(addr, errSilent)
 	}
 	return &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("cannot take over KV from %s: %v", addr, err)}
 }
 
+var errSilent = errors.New("it fell silent")
+
 func lost(addr string, err error) error {
 	return &terse.Error{Code: terse.CodeWorkerLost, Message: fmt.Sprintf("cannot reach the prefill worker at %s: %v", addr, err)}
-}
-
-// fetch is one running fetch.
-type fetch struct {
-	conn     net.Conn
-	r        *reader
-	w        *writer
-	view     *quant.View
-	progress *Progress
-	to       Timeouts
-	res      Result
-}
-
-func (f *fetch) run(hello Hello, epoch uint32, request []byte) (Result, error) {
-	f.conn.SetDeadline(time.Now().Add(f.to.Hello))
-	hello.Epoch = epoch
-	mine, err := json.Marshal(hello)
-	if err != nil {
-		return f.res, err
-	}
-	if err := f.w.write(frameHello, 0, 0, mine); err != nil {
-		return f.res, err
-	}
-	b, err := expect(f.r, frameHello)
-	if err != nil {
-		return f.res, err
-	}
-	peer, err := decodeHello(b)
-	if err != nil {
-		return f.res, err
-	}
-	if err := hello.match(peer); err != nil {
-		return f.res, err
-	}
-	if err := f.w.write(frameRequest, 0, 0, request); err != nil {
-		return f.res, err
-	}
-	f.conn.SetDeadline(time.Time{})
-	stop := f.keepAlive()
-	defer stop()
-	err = f.receive()
-	return f.res, err
-}
-
-// keepAlive pings the prefill side, which may be silent towards us for long
-// and must still know that we are there.
-func (f *fetch) keepAlive() (stop func()) {
-	quit, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		t := time.NewTicker(f.to.Ping)
-		defer t.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-t.C:
-				f.conn.SetWriteDeadline(time.Now().Add(f.to.Idle))
-				if f.w.write(framePing, 0, 0) != nil {
-					return // the reading side sees the broken connection
-				}
-			}
-		}
-	}()
-	return func() { close(quit); <-stopped }
-}
-
-// receive reads frames until Done.
-func (f *fetch) receive() error {
-	for {
-		f.conn.SetReadDeadline(time.Now().Add(f.to.Idle))
-		h, crc, err := f.r.next()
-		if err != nil {
-			return noEOF(err)
-		}
-		if h.kind == frameKV {
-			if err := f.kv(h, crc); err != nil {
-				return err
-			}
-			continue
-		}
-		b, err := f.r.payload(h, crc)
-		if err != nil {
-			return err
-		}
-		switch h.kind {
-		case framePing:
-		case frameError:
-			return decodeError(b)
-		case frameDone:
-			if !f.progress.Done() {
-				return fmt.Errorf("the prefill side says done with %d parts missing", f.progress.left)
-			}
-			f.res.Done = b
-			return nil
-		default:
-			return fmt.Errorf("frame type %d in the middle of a transfer", h.kind)
-		}
-	}
-}
-
-// kv reads one KV frame's page bytes to where they belong. The checksum is
-// known only after the bytes are in the pages: they are a reserved sequence's
-// and nobody reads them until the whole hand-over is verified.
-func (f *fetch) kv(h header, crc uint32) error {
-	g := f.view.Geometry
-	if int(h.layer) >= g.Layers || h.parts > maxParts || h.parts*partLen > h.length {
-		return fmt.Errorf("KV frame for layer %d of %d with %d parts in %d bytes", h.layer, g.Layers, h.parts, h.length)
-	}
-	if f.res.First.IsZero() {
-		f.res.First = time.Now()
-	}
-	table := make([]byte, h.parts*partLen)
-	crc, err := f.r.into(table, crc)
-	if err != nil {
-		return err
-	}
-	parts, err := decodeParts(table)
-	if err != nil {
-		return err
-	}
-	if err := f.checkParts(h, parts); err != nil {
-		return err
-	}
-	for _, p := range parts {
-		page := pageOf(f.view, p, int(h.layer))
-		for _, span := range g.PartSpans(p) {
-			f.conn.SetReadDeadline(time.Now().Add(f.to.Idle))
-			if crc, err = f.r.into(page[span.Off:span.Off+span.Len], crc); err != nil {
-				return err
-			}
-			f.res.Bytes += int64(span.Len)
-		}
-	}
-	f.res.Last = time.Now()
-	return h.verify(crc)
-}
-
-// checkParts refuses parts that are not due, that came before, that have no
-// page here, or that do not add up to the frame's length.
-func (f *fetch) checkParts(h header, parts []quant.Part) error {
-	total := len(parts) * partLen
-	for _, p := range parts {
-		if !f.progress.take(int(h.layer), p) {
-			return fmt.Errorf("page %d of layer %d (coded %v, tokens [%d,%d)) came unasked or twice", p.Page, h.layer, p.Coded, p.Lo, p.Hi)
-		}
-		if pageOf(f.view, p, int(h.layer)) == nil {
-			return fmt.Errorf("page %d of layer %d (coded %v) has no place reserved", p.Page, h.layer, p.Coded)
-		}
-		total += partBytes(f.view.Geometry, p)
-	}
-	if total != int(h.length) {
-		return fmt.Errorf("KV frame of %d bytes should have %d for its parts", h.length, total)
-	}
-	return nil
 }

@@ -2,62 +2,146 @@ package transfer
 
 import (
 	"bytes"
+	"net"
 	"testing"
+	"time"
 
 	"github.com/terse-llm/terse/quant"
 )
 
-// FuzzFrames feeds a receiver whatever bytes: it must end, without a panic and
-// without writing outside the parts it reserved.
-func FuzzFrames(f *testing.F) {
+// recording is a connection whose input is bytes and whose output is kept.
+type recording struct {
+	net.Conn
+	in  *bytes.Reader
+	out bytes.Buffer
+}
+
+func (c *recording) Read(b []byte) (int, error)       { return c.in.Read(b) }
+func (c *recording) Write(b []byte) (int, error)      { return c.out.Write(b) }
+func (c *recording) Close() error                     { return nil }
+func (c *recording) SetReadDeadline(time.Time) error  { return nil }
+func (c *recording) SetWriteDeadline(time.Time) error { return nil }
+
+// recorded is a link that reads b, past the handshake.
+func recorded(b []byte, g *quant.Geometry) (*link, *recording) {
+	c := &recording{in: bytes.NewReader(b)}
+	l := newLink(c, quick.orDefault(), maxFrame(g))
+	l.peer.Layers = g.Layers
+	return l, c
+}
+
+func smallGeometry(t testing.TB) *quant.Geometry {
 	fm, err := quant.ParseFormat("hq2", true)
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	g, err := quant.NewGeometry(fm, 2, 1, 64)
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
+	return g
+}
+
+// FuzzFetch feeds a decoder whatever bytes: it must end, without a panic and
+// without writing outside the parts it reserved.
+func FuzzFetch(f *testing.F) {
+	g := smallGeometry(f)
 	const n = 300
-	var good bytes.Buffer
-	w := &writer{w: &good, epoch: 1}
-	progress := NewProgress(g, n)
+	c := &Client{Geometry: g}
 	src := fullView(g, n, noise(3))
+	writer, good := recorded(nil, g)
+	p := newPlan(g, n)
 	for layer := range g.Layers {
-		parts := progress.Ready(layer, n)
-		bufs := [][]byte{encodeParts(parts)}
-		for _, p := range parts {
-			for _, s := range g.PartSpans(p) {
-				bufs = append(bufs, pageOf(src, p, layer)[s.Off:s.Off+s.Len])
+		s := span{uint32(layer * len(p.parts)), uint32(len(p.parts))}
+		bufs := [][]byte{appendSpans(nil, []span{s})}
+		for i := s.first; i < s.first+s.count; i++ {
+			bufs, _ = p.appendBytes(bufs, src, int(i))
+		}
+		writer.send(header{kind: frameKV, lease: 7, epoch: 1, ranges: 1}, bufs...)
+	}
+	writer.send(header{kind: frameDone, lease: 7, epoch: 1}, []byte("x"))
+	f.Add(good.out.Bytes())
+	f.Add(good.out.Bytes()[:100])
+	f.Add([]byte("TKVW\x02\x09\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x := c.Begin(fullView(g, n, func([]byte) {}), n)
+		l, _ := recorded(b, g)
+		x.lease, x.epoch, x.links = 7, 1, []*link{l}
+		l.user.Store(x)
+		if err := l.listen(); err == nil {
+			t.Fatal("a stream without an end")
+		}
+		whole := true
+		for i := range x.state {
+			whole = whole && bytes.Equal(bytesOfPart(p, src, i), bytesOfPart(p, x.view, i))
+		}
+		if x.left == 0 && !whole {
+			t.Fatal("all parts came, and they are wrong")
+		}
+		x.End()
+	})
+}
+
+func bytesOfPart(p *plan, v *quant.View, n int) []byte {
+	bufs, _ := p.appendBytes(nil, v, n)
+	return bytes.Join(bufs, nil)
+}
+
+// FuzzServer feeds a prefiller's connection whatever bytes, after a handshake
+// and before one.
+func FuzzServer(f *testing.F) {
+	g := smallGeometry(f)
+	l, good := recorded(nil, g)
+	l.send(header{kind: frameJoin, lease: 9, epoch: 1})
+	l.send(header{kind: frameAck, lease: 9, epoch: 1, ranges: 1}, appendSpans(nil, []span{{0, 2}}))
+	l.send(header{kind: frameCancel, lease: 9, epoch: 1})
+	f.Add(good.out.Bytes(), true)
+	l, good = recorded(nil, g)
+	l.sendJSON(frameOpen, opening{newNonce(), false})
+	l.sendJSON(frameHello, hello(g))
+	f.Add(good.out.Bytes(), false)
+	f.Fuzz(func(t *testing.T, b []byte, greeted bool) {
+		s := &Server{Hello: hello(g), Geometry: g, transfers: map[uint64]*Sender{}, links: map[*link]bool{}, closing: true}
+		sender := newSender(g, 300, 9, 1<<20, quick.orDefault())
+		sender.err, sender.peer = errStopped, "d1"
+		s.transfers[9] = sender
+		l, _ := recorded(b, g)
+		if !greeted {
+			l.peer.Layers = 0
+			if l.welcome(s.Hello, nil) != nil {
+				return
 			}
 		}
-		w.write(frameKV, uint16(layer), uint32(len(parts)), bufs...)
-	}
-	w.write(frameDone, 0, 0, []byte("x"))
-	f.Add(good.Bytes())
-	f.Add(good.Bytes()[:100])
-	f.Add([]byte("TKVW\x01\x03\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		x := &fetch{
-			conn: silentConn{}, view: fullView(g, n, func([]byte) {}), progress: NewProgress(g, n), to: quick,
-			r: &reader{r: bytes.NewReader(b), epoch: 1, maxKV: maxFrame(g, n)},
-		}
-		if err := x.receive(); err == nil && x.progress.left != 0 {
-			t.Fatal("an incomplete hand-over was taken for a whole one")
+		l.of.Store(sender)
+		if err := s.listen(t.Context(), l); err == nil {
+			t.Fatal("a stream without an end")
 		}
 	})
 }
 
-// FuzzHello reads hostile handshakes and part tables.
-func FuzzHello(f *testing.F) {
+// FuzzDecoders reads hostile handshakes and range tables.
+func FuzzDecoders(f *testing.F) {
 	f.Add([]byte(`{"Worker":"p1","Layers":3}`))
-	f.Add(encodeParts([]quant.Part{{Page: 1, Coded: true, Hi: 64, K: true, V: true}, {Page: 9, Lo: 3, Hi: 5, V: true}}))
+	f.Add([]byte(`{"Nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","Sealed":true}`))
+	f.Add(appendSpans(nil, []span{{0, 3}, {3, 1}, {9, 2}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := decodeHello(b); err == nil {
 			_ = h.match(Hello{})
 		}
-		if parts, err := decodeParts(b); err == nil && !bytes.Equal(encodeParts(parts), b) {
-			t.Fatal("part table does not survive the round trip")
+		if o, err := decodeOpening(b); err == nil && len(o.Nonce) != nonceLen {
+			t.Fatal("a nonce of another size")
+		}
+		h := header{ranges: uint32(len(b) / rangeLen)}
+		if spans, rest, err := decodeSpans(&h, b, 1000); err == nil && !bytes.Equal(append(appendSpans(nil, spans), rest...), b) {
+			t.Fatal("ranges do not survive the round trip")
+		}
+		if len(b) >= HeaderLen {
+			if h, err := decodeHeader(b); err == nil {
+				again := make([]byte, HeaderLen)
+				if h.encode(again); !bytes.Equal(again, b[:HeaderLen]) {
+					t.Fatal("a header does not survive the round trip")
+				}
+			}
 		}
 	})
 }

@@ -2,77 +2,74 @@ package transfer
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/quant"
 )
 
-// Timeouts of a connection. Zero fields take the defaults.
-type Timeouts struct {
-	Idle  time.Duration // nothing heard from the peer: give up (default 5 s)
-	Ping  time.Duration // between signs of life (default 1 s)
-	Hello time.Duration // for the handshake (default 5 s)
-}
-
-func (t Timeouts) orDefault() Timeouts {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&t.Idle, 5*time.Second)
-	def(&t.Ping, time.Second)
-	def(&t.Hello, 5*time.Second)
-	return t
-}
-
-// Handler serves one request: it sends KV through s while it is computed and
-// returns the payload of Done. ctx ends when the peer goes away.
-type Handler func(ctx context.Context, request []byte, s *Sender) (done []byte, err error)
+// Handler serves one request: it has the prompt's KV written through s, hands
+// the answer to s.Finish, and calls s.Stop before the pages are reused. ctx
+// ends when the decoder cancels or is lost; an error it returns reaches the
+// decoder.
+type Handler func(ctx context.Context, request []byte, s *Sender) error
 
 // Server is the prefill side of the wire.
 type Server struct {
-	Hello    Hello
-	Geometry *quant.Geometry
-	Handler  Handler
-	Timeouts Timeouts
-	Logger   *slog.Logger
-	MaxConns int           // beyond it a peer is told CodeOverloaded; 0 means 256
-	Drain    time.Duration // how long requests may go on after Serve's ctx ended
+	Hello        Hello
+	Geometry     *quant.Geometry
+	Handler      Handler
+	Key          []byte // of the cluster; nil = none
+	Timeouts     Timeouts
+	Logger       *slog.Logger
+	MaxConns     int           // beyond it a peer is told CodeOverloaded; 0 means 1024
+	MaxTransfers int           // at once, likewise; 0 means 256
+	MaxTokens    int           // of a prompt; 0 means a million
+	Drain        time.Duration // how long requests may go on after Serve's ctx ended
+
+	mu        sync.Mutex
+	transfers map[uint64]*Sender
+	links     map[*link]bool
+	closing   bool
+	running   sync.WaitGroup // handlers
 }
 
-// Serve accepts until ctx ends, then closes the listener, lets what runs finish
-// within Drain, cancels the rest and waits for it.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		l.Close()
-		time.AfterFunc(s.Drain, cancel)
-	})
-	defer stop()
-	limit := s.MaxConns
-	if limit == 0 {
-		limit = 256
+func orDefault(v, d int) int {
+	if v == 0 {
+		return d
 	}
-	slots := make(chan struct{}, limit)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
+	return v
+}
+
+// Serve accepts until ctx ends, then closes the listener and idle connections,
+// lets what runs finish within Drain, cancels the rest and waits for it.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	s.mu.Lock()
+	s.transfers, s.links = map[uint64]*Sender{}, map[*link]bool{}
+	s.mu.Unlock()
+	running, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { s.close(); l.Close() })
+	defer stop()
+	slots := make(chan struct{}, orDefault(s.MaxConns, 1024))
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer cancel(errShuttingDown)
 	for {
 		conn, err := l.Accept()
+		if err != nil && ctx.Err() != nil {
+			s.drain(cancel)
+			return nil
+		}
 		if err != nil {
-			if ctx.Err() != nil {
-				wg.Wait()
-				return nil
-			}
+			s.close()
+			s.drain(cancel)
 			return fmt.Errorf("cannot accept KV connections on %s: %w", l.Addr(), err)
 		}
 		select {
@@ -81,211 +78,270 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			s.turnAway(conn)
 			continue
 		}
-		wg.Go(func() {
+		conns.Go(func() {
 			defer func() { <-slots }()
 			s.conn(running, conn)
 		})
 	}
 }
 
-func (s *Server) turnAway(conn net.Conn) {
-	conn.SetDeadline(time.Now().Add(time.Second))
-	w := &writer{w: conn}
-	sendError(w, &terse.Error{Code: terse.CodeOverloaded, Message: "too many KV transfers at once on worker " + s.Hello.Worker})
-	conn.Close()
+// close takes no more requests and ends the connections that carry none.
+func (s *Server) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	for l := range s.links {
+		if l.of.Load() == nil {
+			l.fail(errShuttingDown)
+		}
+	}
 }
 
-// conn runs one connection from handshake to Done.
+var errShuttingDown = &terse.Error{Code: terse.CodeWorkerLost, Message: "the prefill worker shuts down"}
+
+// drain waits for the handlers, cancels those that Drain is not enough for, and
+// ends all connections.
+func (s *Server) drain(cancel context.CancelCauseFunc) {
+	timer := time.AfterFunc(s.Drain, func() { cancel(errShuttingDown) })
+	defer timer.Stop()
+	s.running.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.links {
+		l.fail(errShuttingDown)
+	}
+}
+
+func (s *Server) turnAway(conn net.Conn) {
+	conn.SetDeadline(time.Now().Add(time.Second))
+	l := newLink(conn, s.Timeouts.orDefault(), maxControl)
+	l.sendError(0, 0, &terse.Error{Code: terse.CodeOverloaded, Message: "too many KV connections at once"})
+	l.fail(errShuttingDown)
+}
+
+// conn is the life of one connection.
 func (s *Server) conn(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	to := s.Timeouts.orDefault()
-	r := &reader{r: conn}
-	sender := &Sender{w: &writer{w: conn}, conn: conn, geometry: s.Geometry, timeouts: to}
-	conn.SetDeadline(time.Now().Add(to.Hello))
-	request, err := s.handshake(r, sender)
-	if err != nil {
+	l := newLink(conn, s.Timeouts.orDefault(), maxControl)
+	s.mu.Lock()
+	s.links[l] = true
+	if s.closing {
+		l.fail(errShuttingDown)
+	}
+	s.mu.Unlock()
+	err := l.welcome(s.Hello, s.Key)
+	if err != nil && l.alive() {
 		s.Logger.Warn("refused a KV connection", "peer", conn.RemoteAddr().String(), "error", err)
 		var foreign *errForeign
 		if !errors.As(err, &foreign) {
-			sendError(sender.w, terse.AsError(err))
-		}
-		return
-	}
-	conn.SetDeadline(time.Time{})
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	alive := make(chan struct{})
-	go func() { defer close(alive); cancel(s.listen(r, conn, to)) }()
-	pinging := sender.keepAlive(ctx)
-	done, err := s.Handler(ctx, request, sender)
-	cancel(nil)
-	<-pinging
-	if err != nil {
-		sender.finish(frameError, errorPayload(err))
-	} else {
-		sender.finish(frameDone, done)
-	}
-	// The peer closes once it has read the last frame; closing first, with its
-	// pings unread, would reset the connection and could cost it that frame.
-	defer time.AfterFunc(to.Idle, func() { conn.Close() }).Stop()
-	<-alive
-}
-
-// handshake checks the peer's hello and reads its request.
-func (s *Server) handshake(r *reader, sender *Sender) ([]byte, error) {
-	b, err := expect(r, frameHello)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := decodeHello(b)
-	if err != nil {
-		return nil, err
-	}
-	r.epoch, sender.w.epoch = peer.Epoch, peer.Epoch
-	if err := s.Hello.match(peer); err != nil {
-		return nil, err
-	}
-	mine, err := json.Marshal(s.Hello)
-	if err != nil {
-		return nil, err
-	}
-	if err := sender.w.write(frameHello, 0, 0, mine); err != nil {
-		return nil, err
-	}
-	return expect(r, frameRequest)
-}
-
-// listen notices a peer that went away: its pings stop or its connection ends.
-func (s *Server) listen(r *reader, conn net.Conn, to Timeouts) error {
-	for {
-		conn.SetReadDeadline(time.Now().Add(to.Idle))
-		if _, err := expect(r, framePing); err != nil {
-			return fmt.Errorf("lost the decode worker: %w", err)
+			l.wseal = nil
+			l.sendError(0, 0, asTransfer(err))
+			lingerClose(conn)
 		}
 	}
-}
-
-// expect reads one frame that must be of the given kind.
-func expect(r *reader, kind frameType) ([]byte, error) {
-	h, crc, err := r.next()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		var pinging sync.WaitGroup
+		pinging.Go(l.keepAlive)
+		err = s.listen(ctx, l)
+		l.fail(err)
+		pinging.Wait()
 	}
-	b, err := r.payload(h, crc)
-	if err != nil {
-		return nil, err
-	}
-	if h.kind == frameError {
-		return nil, decodeError(b)
-	}
-	if h.kind != kind {
-		return nil, fmt.Errorf("frame type %d came where type %d was due", h.kind, kind)
-	}
-	return b, nil
-}
-
-// Sender writes a prompt's KV frames. Safe for concurrent use with its own
-// pings; Send itself is for one goroutine.
-type Sender struct {
-	mu       sync.Mutex
-	w        *writer
-	conn     net.Conn
-	geometry *quant.Geometry
-	timeouts Timeouts
-	bytes    int64
-	aborted  atomic.Bool
-}
-
-// Abort makes a Send that waits for the link, and every later one, fail.
-func (s *Sender) Abort() {
-	s.aborted.Store(true)
-	s.conn.SetWriteDeadline(time.Now())
-}
-
-// Send writes parts of one layer straight out of the view's pages, which must
-// not change until Send returns. It blocks while the link is busy.
-func (s *Sender) Send(layer int, view *quant.View, parts []quant.Part) error {
-	if len(parts) == 0 {
-		return nil
-	}
-	bufs := [][]byte{encodeParts(parts)}
-	n := 0
-	for _, p := range parts {
-		page := pageOf(view, p, layer)
-		if page == nil {
-			return fmt.Errorf("cannot send page %d of layer %d: it is not there (coded %v)", p.Page, layer, p.Coded)
-		}
-		for _, span := range s.geometry.PartSpans(p) {
-			bufs = append(bufs, page[span.Off:span.Off+span.Len])
-			n += span.Len
-		}
+	l.fail(err)
+	if t := l.of.Load(); t != nil {
+		t.lost(l)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.bytes += int64(n)
-	s.conn.SetWriteDeadline(time.Time{}) // a slow link is not a dead one: the peer's pings tell
-	if s.aborted.Load() {
-		return errors.New("the transfer was given up")
+	delete(s.links, l)
+	s.mu.Unlock()
+}
+
+// asTransfer gives an error that has no code one that says to try again.
+func asTransfer(err error) error {
+	if terse.CodeOf(err) != terse.CodeInternal {
+		return err
 	}
-	if err := s.w.write(frameKV, uint16(layer), uint32(len(parts)), bufs...); err != nil {
-		return fmt.Errorf("cannot send layer %d: %w", layer, err)
+	return &terse.Error{Code: terse.CodeTransfer, Message: err.Error()}
+}
+
+// lingerClose lets the peer read our last words: closing with its bytes unread
+// would reset the connection and could cost it them.
+func lingerClose(conn net.Conn) {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
 	}
+	conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
+	io.CopyN(io.Discard, conn, 64<<10)
+}
+
+// listen takes the decoder's frames until the connection ends.
+func (s *Server) listen(ctx context.Context, l *link) error {
+	for {
+		h, payload, err := l.read()
+		if err != nil {
+			return err
+		}
+		t := l.of.Load()
+		mine := t != nil && t.lease == h.lease
+		switch h.kind {
+		case framePing:
+		case frameRequest:
+			if err := s.request(ctx, l, &h, payload); err != nil {
+				l.sendError(h.lease, h.epoch, asTransfer(err))
+			}
+		case frameJoin:
+			if err := s.join(l, &h); err != nil {
+				l.sendError(h.lease, h.epoch, err)
+			}
+		case frameAck:
+			if !mine {
+				continue // of a transfer that has ended
+			}
+			parts, _, err := decodeSpans(&h, payload, t.plan.count())
+			if err != nil {
+				return err
+			}
+			t.ack(parts)
+		case frameCancel:
+			if mine {
+				t.abort(errCancelled)
+			}
+		case frameError:
+			return decodeError(payload)
+		default:
+			return fmt.Errorf("frame type %d from a decode worker", h.kind)
+		}
+	}
+}
+
+var errCancelled = &terse.Error{Code: terse.CodeCancelled, Message: "the decode worker cancelled"}
+
+// requestHead is what follows the ranges of a Request: tokens u32 | window u64.
+// The request itself follows it.
+const requestHead = 12
+
+// request begins a transfer, or goes on with one that lost its connection.
+func (s *Server) request(ctx context.Context, l *link, h *header, payload []byte) error {
+	if len(payload) < int(h.ranges)*rangeLen+requestHead {
+		return fmt.Errorf("a request of %d bytes", len(payload))
+	}
+	head := payload[int(h.ranges)*rangeLen:]
+	tokens, window := int(binary.LittleEndian.Uint32(head)), int64(binary.LittleEndian.Uint64(head[4:]))
+	if limit := orDefault(s.MaxTokens, 1<<20); tokens < 1 || tokens > limit || window < 1 {
+		return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf("a prompt of %d tokens (the most is %d) with a window of %d bytes", tokens, limit, window)}
+	}
+	request := append([]byte{}, head[requestHead:]...)
+	t, fresh, err := s.transferOf(l, h, tokens, window)
+	if err != nil {
+		return err
+	}
+	have, _, err := decodeSpans(h, payload, t.plan.count())
+	if err == nil && t.plan.n != tokens {
+		err = fmt.Errorf("transfer %x has %d tokens, not %d", h.lease, t.plan.n, tokens)
+	}
+	if err != nil {
+		if fresh {
+			s.forget(t)
+		}
+		return err
+	}
+	l.of.Store(t)
+	t.attach(l, h.epoch, have, window)
+	if fresh {
+		go s.run(ctx, t, request)
+	}
+	accept := binary.LittleEndian.AppendUint32(nil, uint32(t.plan.count()))
+	accept = binary.LittleEndian.AppendUint64(accept, uint64(HandoverBytes(s.Geometry, tokens)))
+	l.send(header{kind: frameAccept, lease: h.lease, epoch: h.epoch}, accept) // the reader sees a broken connection
 	return nil
 }
 
-// Bytes is the KV payload sent so far.
-func (s *Sender) Bytes() int64 {
+// transferOf finds a transfer or registers a new one, which holds a place in
+// running until forget.
+func (s *Server) transferOf(l *link, h *header, tokens int, window int64) (t *Sender, fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes
-}
-
-// keepAlive pings until ctx ends; the channel closes when it has stopped.
-func (s *Sender) keepAlive(ctx context.Context) <-chan struct{} {
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		t := time.NewTicker(s.timeouts.Ping)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				s.mu.Lock()
-				s.w.write(framePing, 0, 0)
-				s.mu.Unlock()
-			}
+	if t := s.transfers[h.lease]; t != nil {
+		if t.peer != l.peer.Worker || !t.open(h.epoch) {
+			return nil, false, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("epoch %d of transfer %x is over", h.epoch, h.lease)}
 		}
-	}()
-	return stopped
+		return t, false, nil
+	}
+	switch {
+	case h.lease == 0:
+		return nil, false, errors.New("a transfer needs a lease")
+	case s.closing:
+		return nil, false, errShuttingDown
+	case len(s.transfers) >= orDefault(s.MaxTransfers, 256):
+		return nil, false, &terse.Error{Code: terse.CodeOverloaded, Message: "too many KV transfers at once on worker " + s.Hello.Worker}
+	}
+	t = newSender(s.Geometry, tokens, h.lease, window, l.to)
+	t.peer = l.peer.Worker
+	s.transfers[h.lease] = t
+	s.running.Add(1)
+	return t, true, nil
 }
 
-func (s *Sender) finish(kind frameType, payload []byte) {
+// run is the life of one transfer.
+func (s *Server) run(ctx context.Context, t *Sender, request []byte) {
+	defer s.forget(t)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t.mu.Lock()
+	t.cancel = cancel
+	if t.err != nil { // lost before it began
+		cancel(t.err)
+	}
+	t.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { t.abort(context.Cause(ctx)) }) // wakes who waits in Finish
+	defer stop()
+	if err := s.Handler(ctx, request, t); err != nil {
+		t.mu.Lock()
+		lanes, epoch := append([]*link{}, t.lanes...), t.epoch
+		if t.err != nil && !errors.Is(t.err, errStopped) {
+			err = t.err // what came first is why
+		}
+		t.mu.Unlock()
+		if len(lanes) > 0 {
+			lanes[0].sendError(t.lease, epoch, err)
+		}
+	}
+	t.Stop()
+}
+
+// forget ends a transfer's books. Its connections are free for others, or end
+// where the server does.
+func (s *Server) forget(t *Sender) {
+	defer s.running.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn.SetWriteDeadline(time.Now().Add(s.timeouts.Idle))
-	s.w.write(kind, 0, 0, payload) // the peer that misses it sees the connection end
-}
-
-func errorPayload(err error) []byte {
-	b, merr := json.Marshal(terse.AsError(err))
-	if merr != nil || len(b) > maxControl {
-		b = []byte(`{"Code":"internal_error","Message":"error too large to send"}`)
+	delete(s.transfers, t.lease)
+	for l := range s.links {
+		if l.of.CompareAndSwap(t, nil) && s.closing {
+			l.fail(errShuttingDown)
+		}
 	}
-	return b
 }
 
-func sendError(w *writer, err *terse.Error) {
-	w.write(frameError, 0, 0, errorPayload(err)) // best effort: the peer sees the end either way
-}
-
-func decodeError(b []byte) error {
-	var e terse.Error
-	if err := json.Unmarshal(b, &e); err != nil || e.Code == "" {
-		return fmt.Errorf("the peer sent an error that cannot be read (%d bytes)", len(b))
+func (s *Server) join(l *link, h *header) error {
+	s.mu.Lock()
+	t := s.transfers[h.lease]
+	s.mu.Unlock()
+	if t == nil || t.peer != l.peer.Worker {
+		return fmt.Errorf("there is no transfer %x to join", h.lease)
 	}
-	return &e
+	l.of.Store(t)
+	return t.join(l, h.epoch)
+}
+
+// Wedged is nil, or says that a transfer has had bytes to move and moved none
+// for longer than its connection's silence would be borne.
+func (s *Server) Wedged() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := 2 * s.Timeouts.orDefault().Idle
+	for lease, t := range s.transfers {
+		if d := t.stuck(time.Now()); d > limit {
+			return fmt.Errorf("KV transfer %x to worker %s has moved nothing for %v", lease, t.peer, d.Round(time.Second))
+		}
+	}
+	return nil
 }

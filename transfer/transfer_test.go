@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -15,14 +14,13 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/quant"
-	"github.com/terse-llm/terse/transfer/mem"
 	"github.com/terse-llm/terse/transfer/tcp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quick are timeouts that keep the tests of silence short.
-var quick = Timeouts{Idle: 400 * time.Millisecond, Ping: 50 * time.Millisecond, Hello: 400 * time.Millisecond}
+var quick = Timeouts{Idle: 400 * time.Millisecond, Ping: 50 * time.Millisecond, Hello: 400 * time.Millisecond, Lease: 300 * time.Millisecond}
 
 func geometry(t testing.TB, format string) *quant.Geometry {
 	t.Helper()
@@ -67,57 +65,52 @@ type peer struct {
 	n     int
 	chunk int
 	pause time.Duration // before the first frame
+	key   []byte
 }
 
-func (p peer) handle(ctx context.Context, request []byte, s *Sender) ([]byte, error) {
+func (p peer) handle(ctx context.Context, request []byte, s *Sender) error {
 	if string(request) == "refuse" {
-		return nil, &terse.Error{Code: terse.CodeKVMemory, Message: "no room"}
+		return &terse.Error{Code: terse.CodeKVMemory, Message: "no room"}
 	}
 	select {
 	case <-time.After(p.pause):
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	progress := NewProgress(p.g, p.n)
 	for t := 0; t < p.n; t += p.chunk {
 		for layer := range p.g.Layers {
-			if err := s.Send(layer, p.view, progress.Ready(layer, min(t+p.chunk, p.n))); err != nil {
-				return nil, err
-			}
+			s.Written(layer, min(t+p.chunk, p.n), p.view)
 		}
 	}
-	if !progress.Done() {
-		return nil, errors.New("BUG: parts left over")
-	}
-	return []byte("first token"), nil
+	return s.Finish([]byte("first token"))
 }
 
 // start serves p on loopback until the test ends.
 func (p peer) start(t testing.TB) string {
 	t.Helper()
-	l, err := tcp.Listen("127.0.0.1:0")
+	l, err := tcp.Listen("127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	s := &Server{Hello: p.hello, Geometry: p.g, Handler: p.handle, Timeouts: quick, Logger: slog.New(slog.DiscardHandler)}
-	go func() { done <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	p.serve(t, l)
 	return l.Addr().String()
 }
 
 func hello(g *quant.Geometry) Hello { return NewHello("p1", "m", "aa", "cc", g) }
 
-func client(g *quant.Geometry) *Client {
+func client(t testing.TB, g *quant.Geometry) *Client {
 	h := hello(g)
 	h.Worker = "d1"
-	return &Client{Hello: h, Geometry: g, Dial: tcp.Dial, Timeouts: quick}
+	c := &Client{Hello: h, Geometry: g, Dial: tcp.Dial, Timeouts: quick}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// fetch has one worker fill view.
+func fetch(ctx context.Context, c *Client, addr, request string, view *quant.View, n int) (Result, error) {
+	f := c.Begin(view, n)
+	defer f.End()
+	return f.From(ctx, addr, []byte(request))
 }
 
 // sameHandover fails unless the parts of the hand-over are equal in both views
@@ -125,11 +118,18 @@ func client(g *quant.Geometry) *Client {
 func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View) {
 	t.Helper()
 	expect := fullView(g, n, func([]byte) {})
-	for layer := range g.Layers {
-		for _, p := range g.Format.Handover(n) {
-			for _, s := range g.PartSpans(p) {
-				copy(pageOf(expect, p, layer)[s.Off:s.Off+s.Len], pageOf(want, p, layer)[s.Off:])
-			}
+	p := newPlan(g, n)
+	for i := range p.count() {
+		from, err := p.appendBytes(nil, want, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := p.appendBytes(nil, expect, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range to {
+			copy(to[k], from[k])
 		}
 	}
 	for i := range expect.Exact {
@@ -148,7 +148,7 @@ func TestFetchMovesTheHandover(t *testing.T) {
 					src := fullView(g, n, noise(7))
 					addr := peer{hello: hello(g), g: g, view: src, n: n, chunk: chunk}.start(t)
 					dst := fullView(g, n, func([]byte) {})
-					res, err := client(g).Fetch(context.Background(), addr, 3, []byte("go"), dst, n)
+					res, err := fetch(context.Background(), client(t, g), addr, "go", dst, n)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -189,74 +189,14 @@ func TestWireShare(t *testing.T) {
 	f("hack:v2", 0.18)
 }
 
-// framing is how fault scripts count our frames.
-var framing = mem.Framing{Head: HeaderLen, Size: FrameSize}
-
-// Whatever happens to the bytes, a fetch ends soon with a typed error, or it
-// has moved everything right: never a hang, never wrong pages called good.
-func TestFaults(t *testing.T) {
-	g := geometry(t, "hq3")
-	const n = 700
-	src := fullView(g, n, noise(9))
-	addr := peer{hello: hello(g), g: g, view: src, n: n, chunk: 128}.start(t)
-	relay, err := mem.NewRelay(addr, framing, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer relay.Close()
-	f := func(text string, wantErr bool) {
-		t.Helper()
-		script, err := mem.Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		relay.Set(script)
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		dst := fullView(g, n, func([]byte) {})
-		_, err = client(g).Fetch(ctx, relay.Addr(), 1, []byte("go"), dst, n)
-		if ctx.Err() != nil {
-			t.Fatalf("%s: hung", text)
-		}
-		if (err != nil) != wantErr {
-			t.Fatalf("%s: error %v", text, err)
-		}
-		if err == nil {
-			sameHandover(t, g, n, src, dst)
-			return
-		}
-		if code := terse.CodeOf(err); code != terse.CodeTransfer && code != terse.CodeWorkerLost {
-			t.Fatalf("%s: code %s of %v", text, code, err)
-		}
-	}
-	f("", false)
-	f("down delay frame 1 30ms; down delay byte 30000 50ms", false)
-	r := rand.New(rand.NewPCG(4, 4))
-	total := HandoverBytes(g, n)
-	for range 12 {
-		at := r.Int64N(total)
-		f(fmt.Sprintf("down corrupt byte %d", at), true)
-		f(fmt.Sprintf("down drop byte %d", at), true)
-		f(fmt.Sprintf("down kill byte %d", at), true)
-	}
-	for _, what := range []string{"drop", "duplicate", "reorder", "truncate", "corrupt", "kill", "half-close", "stall"} {
-		for frame := range 4 {
-			f(fmt.Sprintf("down %s frame %d", what, frame), true)
-		}
-	}
-	f("up corrupt byte 40", true)
-	f("up kill byte 10", true)
-	f("up stall byte 100", true)
-}
-
 func TestMismatchIsRefusedByName(t *testing.T) {
 	g := geometry(t, "hq3")
 	addr := peer{hello: hello(g), g: g, view: fullView(g, 70, noise(1)), n: 70, chunk: 64}.start(t)
 	f := func(want string, change func(*Hello)) {
 		t.Helper()
-		c := client(g)
+		c := client(t, g)
 		change(&c.Hello)
-		_, err := c.Fetch(context.Background(), addr, 1, []byte("go"), fullView(g, 70, noise(1)), 70)
+		_, err := fetch(context.Background(), c, addr, "go", fullView(g, 70, noise(1)), 70)
 		if terse.CodeOf(err) != terse.CodeMismatch || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "p1") || !strings.Contains(err.Error(), "d1") {
 			t.Errorf("want a mismatch that says %q and names both, got %v", want, err)
 		}
@@ -272,7 +212,7 @@ func TestMismatchIsRefusedByName(t *testing.T) {
 func TestPeerErrorsKeepTheirCode(t *testing.T) {
 	g := geometry(t, "f16")
 	addr := peer{hello: hello(g), g: g, view: fullView(g, 70, noise(1)), n: 70, chunk: 64}.start(t)
-	_, err := client(g).Fetch(context.Background(), addr, 1, []byte("refuse"), fullView(g, 70, noise(1)), 70)
+	_, err := fetch(context.Background(), client(t, g), addr, "refuse", fullView(g, 70, noise(1)), 70)
 	if terse.CodeOf(err) != terse.CodeKVMemory {
 		t.Fatalf("got %v", err)
 	}
@@ -286,7 +226,7 @@ func TestNobodyThere(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	_, err = client(g).Fetch(context.Background(), addr, 1, nil, fullView(g, 70, noise(1)), 70)
+	_, err = fetch(context.Background(), client(t, g), addr, "go", fullView(g, 70, noise(1)), 70)
 	if terse.CodeOf(err) != terse.CodeWorkerLost || !strings.Contains(err.Error(), addr) {
 		t.Fatalf("got %v", err)
 	}
@@ -298,7 +238,7 @@ func TestSlowPrefillIsNotLost(t *testing.T) {
 	src := fullView(g, 70, noise(1))
 	addr := peer{hello: hello(g), g: g, view: src, n: 70, chunk: 64, pause: 3 * quick.Idle}.start(t)
 	dst := fullView(g, 70, func([]byte) {})
-	if _, err := client(g).Fetch(context.Background(), addr, 1, nil, dst, 70); err != nil {
+	if _, err := fetch(context.Background(), client(t, g), addr, "go", dst, 70); err != nil {
 		t.Fatal(err)
 	}
 	sameHandover(t, g, 70, src, dst)
@@ -307,22 +247,22 @@ func TestSlowPrefillIsNotLost(t *testing.T) {
 func TestCancelReachesTheOtherSide(t *testing.T) {
 	g := geometry(t, "f16")
 	cancelled := make(chan error, 1)
-	l, err := tcp.Listen("127.0.0.1:0")
+	l, err := tcp.Listen("127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{Hello: hello(g), Geometry: g, Timeouts: quick, Logger: slog.New(slog.DiscardHandler),
-		Handler: func(ctx context.Context, _ []byte, _ *Sender) ([]byte, error) {
+		Handler: func(ctx context.Context, _ []byte, _ *Sender) error {
 			<-ctx.Done()
 			cancelled <- context.Cause(ctx)
-			return nil, ctx.Err()
+			return ctx.Err()
 		}}
 	done := make(chan error)
 	go func() { done <- s.Serve(ctx, l) }()
 	fetchCtx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	_, err = client(g).Fetch(fetchCtx, l.Addr().String(), 1, nil, fullView(g, 70, noise(1)), 70)
+	_, err = fetch(fetchCtx, client(t, g), l.Addr().String(), "go", fullView(g, 70, noise(1)), 70)
 	if terse.CodeOf(err) != terse.CodeCancelled {
 		t.Errorf("fetch: %v", err)
 	}
@@ -371,7 +311,7 @@ func TestForeignProtocols(t *testing.T) {
 			c.Close()
 		}
 	}()
-	_, err = client(g).Fetch(context.Background(), l.Addr().String(), 1, nil, src, 70)
+	_, err = fetch(context.Background(), client(t, g), l.Addr().String(), "go", src, 70)
 	if terse.CodeOf(err) != terse.CodeTransfer || !strings.Contains(err.Error(), "does not speak") {
 		t.Errorf("got %v", err)
 	}

@@ -42,36 +42,56 @@ func (w *Worker) stamped(job cluster.Job, emit func(terse.Output) error) func(te
 	}
 }
 
-// fetch has the prompt prefilled by the job's target and takes over its KV.
-func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View) (engine.Prefilled, error) {
+// fetch has the prompt prefilled by the job's target and takes over its KV. A
+// target that fails is replaced by the next one, which sends what is missing.
+func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View) (p engine.Prefilled, err error) {
+	f := w.client.Begin(view, len(job.Request.Prompt))
+	defer f.End()
+	for i, target := range append([]cluster.Target{*job.Prefill}, job.Others...) {
+		if p, err = w.fetchFrom(ctx, f, job, target, i); err == nil {
+			p.Timing.Retries = i
+			return p, nil
+		}
+		err = fmt.Errorf("prefill worker %s: %w", target.WorkerID, err)
+		switch terse.CodeOf(err) {
+		case terse.CodeTransfer, terse.CodeWorkerLost, terse.CodeOverloaded:
+			w.log.Warn("a prefill failed", "request", job.Request.ID, "error", err)
+		default:
+			return p, err
+		}
+	}
+	return p, err
+}
+
+// fetchFrom is fetch from one target, the i-th of the job.
+func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.Job, target cluster.Target, i int) (engine.Prefilled, error) {
+	var p engine.Prefilled
 	req := job.Request
 	// Every attempt is a request of its own to the prefill worker, which may
 	// still be letting go of the one before.
-	req.ID = fmt.Sprintf("%s/%d", req.ID, job.Attempt)
+	req.ID = fmt.Sprintf("%s/%d.%d", req.ID, job.Attempt, i)
 	payload, err := json.Marshal(req)
 	if err != nil {
-		return engine.Prefilled{}, fmt.Errorf("cannot encode request %s: %w", job.Request.ID, err)
+		return p, fmt.Errorf("cannot encode request %s: %w", job.Request.ID, err)
 	}
-	n := len(job.Request.Prompt)
 	start := time.Now()
-	res, err := w.client.Fetch(ctx, job.Prefill.DataAddr, uint32(job.Attempt), payload, view, n)
+	res, err := f.From(ctx, target.DataAddr, payload)
 	if err != nil {
-		return engine.Prefilled{}, fmt.Errorf("prefill worker %s: %w", job.Prefill.WorkerID, err)
+		return p, err
 	}
 	took := time.Since(start)
-	var p engine.Prefilled
 	if err := json.Unmarshal(res.Done, &p); err != nil {
-		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("cannot read the hand-over of %s: %v", job.Prefill.WorkerID, err)}
+		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("cannot read the hand-over of %s: %v", target.WorkerID, err)}
 	}
 	if p.First < 0 || int(p.First) >= w.cfg.VocabSize {
-		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("worker %s handed over token %d of a vocabulary of %d", job.Prefill.WorkerID, p.First, w.cfg.VocabSize)}
+		return p, &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("worker %s handed over token %d of a vocabulary of %d", target.WorkerID, p.First, w.cfg.VocabSize)}
 	}
 	t := &p.Timing
-	t.PrefillWorker = job.Prefill.WorkerID
+	t.PrefillWorker = target.WorkerID
 	// Clocks of two machines do not compare, durations do: what the fetch took
 	// beyond the other side's own work is transfer that prefill did not hide.
 	t.Transfer = max(0, took-t.Queue-t.Prefill-t.Quantise)
-	t.TransferTotal = res.Last.Sub(res.First)
-	t.KVBytes, t.KVBytesF16 = res.Bytes, transfer.F16Bytes(w.cfg.Geometry, n)
+	t.TransferTotal, t.TransferBusy = res.Last.Sub(res.First), res.Busy
+	t.KVBytes, t.KVBytesF16 = res.Bytes, transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }

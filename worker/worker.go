@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,11 +32,14 @@ type Config struct {
 	Model       string
 	ModelHash   [32]byte
 	VocabSize   int
+	Numerics    string // what computes KV here, see transfer.Hello
 	Logger      *slog.Logger
 
 	// DataListen is where a prefilling worker serves KV (host:port, port 0 for
 	// any); DataAdvertise is the address others reach it at, if that differs.
 	DataListen, DataAdvertise string
+	Key                       []byte      // of the cluster; nil where peers need none
+	TLS                       *tls.Config // of data connections; nil = none
 	Timeouts                  transfer.Timeouts
 	Drain                     time.Duration // how long jobs and prefills may go on after ctx ends
 }
@@ -43,7 +48,8 @@ type Config struct {
 type Worker struct {
 	cfg    Config
 	hello  transfer.Hello
-	data   net.Listener // nil unless the role prefills
+	data   net.Listener     // nil unless the role prefills
+	server *transfer.Server // likewise
 	client *transfer.Client
 	log    *slog.Logger
 }
@@ -59,15 +65,20 @@ func New(c Config) (*Worker, error) {
 		w.log = slog.New(slog.DiscardHandler)
 	}
 	w.hello = transfer.NewHello(c.ID, c.Model, hex.EncodeToString(c.ModelHash[:]), calibration, c.Geometry)
-	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: tcp.Dial, Timeouts: c.Timeouts}
+	w.hello.Numerics = c.Numerics
+	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: tcp.Dialer(c.TLS), Key: c.Key, Timeouts: c.Timeouts}
 	if !c.Role.Prefills() {
 		return w, nil
 	}
-	l, err := tcp.Listen(c.DataListen)
+	l, err := tcp.Listen(c.DataListen, c.TLS)
 	if err != nil {
 		return nil, err
 	}
 	w.data = l
+	w.server = &transfer.Server{
+		Hello: w.hello, Geometry: c.Geometry, Handler: w.servePrefill, Key: c.Key, MaxTokens: c.Engine.MaxContext(),
+		Timeouts: c.Timeouts, Logger: w.log, Drain: c.Drain,
+	}
 	return w, nil
 }
 
@@ -105,11 +116,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	part(&engine, func() error { return w.cfg.Engine.Run(inner) })
 	if w.data != nil {
-		server := &transfer.Server{
-			Hello: w.hello, Geometry: w.cfg.Geometry, Handler: w.servePrefill,
-			Timeouts: w.cfg.Timeouts, Logger: w.log, Drain: w.cfg.Drain,
-		}
-		part(&data, func() error { return server.Serve(outer, w.data) })
+		part(&data, func() error { return w.server.Serve(outer, w.data) })
+	}
+	if w.cfg.Role.Decodes() {
+		defer w.client.Close()
+		part(&data, func() error { return w.keepWarm(outer) })
 	}
 	err := w.cfg.Conn.Serve(outer, cluster.Worker{Record: w.record, Handle: w.handler(), Drain: w.cfg.Drain})
 	leave()
@@ -120,6 +131,45 @@ func (w *Worker) Run(ctx context.Context) error {
 		return fmt.Errorf("worker %s stopped: %w", w.cfg.ID, cause)
 	}
 	return nil
+}
+
+// keepWarm keeps connections to all prefill workers that are there, so that no
+// prompt waits for a handshake.
+func (w *Worker) keepWarm(ctx context.Context) error {
+	view, err := w.cfg.Conn.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	var known []string
+	for ctx.Err() == nil {
+		var now []string
+		again, cancel := context.WithTimeout(ctx, rewarm)
+		_ = view.Wait(again, func(members []cluster.Member) bool { // an error is the time to look again
+			now = w.sources(members)
+			return !slices.Equal(now, known)
+		})
+		cancel()
+		known = now
+		w.client.Warm(ctx, known)
+	}
+	return nil
+}
+
+// rewarm is how long connections that broke may be missing.
+const rewarm = 2 * time.Second
+
+// sources are the data addresses of other workers that prefill for this one.
+func (w *Worker) sources(members []cluster.Member) []string {
+	var addrs []string
+	self := candidate(w.record())
+	for _, m := range members {
+		if m.ID != w.cfg.ID && m.Role.Prefills() && m.DataAddr != "" && route.Difference(candidate(m), self) == "" {
+			addrs = append(addrs, m.DataAddr)
+		}
+	}
+	slices.Sort(addrs)
+	return slices.Compact(addrs)
 }
 
 // fitsIn refuses to join workers that could not share KV with this one: a

@@ -34,11 +34,10 @@ func (f *apiFlags) bind() (net.Listener, error) {
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--request-timeout is %v: it cannot be negative", f.timeout)
 	}
-	host, _, err := net.SplitHostPort(f.listen)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(f.listen); err != nil {
 		return nil, fmt.Errorf("--listen %q: write it as host:port: %w", f.listen, err)
 	}
-	if ip := net.ParseIP(host); f.key == "" && !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if f.key == "" && !f.insecure && !loopback(f.listen) {
 		return nil, fmt.Errorf("--listen %s is open to the network: give --api-key KEY, or --insecure to let everyone in", f.listen)
 	}
 	l, err := net.Listen("tcp", f.listen)

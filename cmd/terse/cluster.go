@@ -10,6 +10,7 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/worker"
 )
 
 // newWorker is terse worker: one role of a cluster, as a process.
@@ -17,13 +18,16 @@ func newWorker() *cobra.Command {
 	var n nodeFlags
 	var nats natsFlags
 	var logs logFlags
-	var role, id, listen, advertise string
+	var secure secureFlags
+	var role string
+	var w worker.Config
 	c := &cobra.Command{
 		Use:   "worker --role prefill|decode|both --nats URL",
 		Short: "Run one worker of a cluster",
 		Long: `Runs one worker. Prefill workers compute prompts and serve their coded KV on a
 data port; decode workers fetch it from there and generate. All workers of a
-cluster need the same --model, --kv and calibration.`,
+cluster need the same --model, --kv and calibration, and the same
+--cluster-key-file where the data ports face a network.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := n.engine.check(c); err != nil {
@@ -40,35 +44,41 @@ cluster need the same --model, --kv and calibration.`,
 			if nats.url == "" {
 				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
 			}
-			return runWorker(c.Context(), &n, nats, log, r, orElse(id, workerID(r)), listen, advertise)
+			if w.Key, w.TLS, err = secure.load(w.DataListen); err != nil {
+				return err
+			}
+			w.Role, w.ID = r, orElse(w.ID, workerID(r))
+			return runWorker(c.Context(), &n, nats, log, w)
 		},
 	}
 	n.register(c)
 	nats.register(c, "URL of the cluster's NATS server")
 	logs.register(c)
 	c.Flags().StringVar(&role, "role", "both", "prefill, decode or both")
-	c.Flags().StringVar(&id, "id", "", "name of this worker in the cluster (default: made up)")
-	c.Flags().StringVar(&listen, "data-listen", "127.0.0.1:0", "address of the KV data port (roles that prefill)")
-	c.Flags().StringVar(&advertise, "data-advertise", "", "address by which other workers reach the data port (default: the listen address, or the one towards NATS)")
+	secure.register(c)
+	c.Flags().StringVar(&w.ID, "id", "", "name of this worker in the cluster (default: made up)")
+	c.Flags().StringVar(&w.DataListen, "data-listen", "127.0.0.1:0", "address of the KV data port (roles that prefill)")
+	c.Flags().StringVar(&w.DataAdvertise, "data-advertise", "", "address by which other workers reach the data port (default: the listen address, or the one towards NATS)")
 	return c
 }
 
-func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logger, role terse.Role, id, listen, advertise string) error {
+func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logger, c worker.Config) error {
 	n, err := f.load(log)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	conn, err := cluster.Connect(ctx, cluster.Options{URL: nats.url, Cluster: nats.cluster, Name: id, Logger: log})
+	conn, err := cluster.Connect(ctx, cluster.Options{URL: nats.url, Cluster: nats.cluster, Name: c.ID, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	w, err := n.newWorker(conn, role, id, listen, orElse(advertise, advertised(listen, nats.url)))
+	c.Conn, c.DataAdvertise = conn, orElse(c.DataAdvertise, advertised(c.DataListen, nats.url))
+	w, err := n.newWorker(c)
 	if err != nil {
 		return err
 	}
-	log.Info("worker ready", "id", id, "role", role, "model", n.files.name, "kv", n.cfg.Geometry.Format.Name,
+	log.Info("worker ready", "id", c.ID, "role", c.Role, "model", n.files.name, "kv", n.cfg.Geometry.Format.Name,
 		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.model.Ops().Name(), "threads", n.model.Ops().Threads())
 	return w.Run(ctx)
 }

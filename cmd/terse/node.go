@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
@@ -149,17 +148,18 @@ func (f *nodeFlags) kvMemory(exactPage, codedPage, maxContext int) int64 {
 	return min(machineMemory()/4, perSeq*int64(f.engine.seqs))
 }
 
-// newWorker makes an engine and the worker around it.
-func (n *node) newWorker(conn *cluster.Conn, role terse.Role, id, listen, advertise string) (*worker.Worker, error) {
+// newWorker makes an engine and the worker around it. Of c, the caller says what
+// is the worker's own: who it is, and how it is reached.
+func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 	e, err := engine.New(n.cfg)
 	if err != nil {
 		return nil, err
 	}
-	return worker.New(worker.Config{
-		ID: id, Role: role, Conn: conn, Engine: e, Geometry: n.cfg.Geometry, Calibration: n.cfg.Calibration,
-		Model: n.files.name, ModelHash: n.files.identity(), VocabSize: n.files.config.VocabSize,
-		Logger: n.log.With("worker", id), DataListen: listen, DataAdvertise: advertise, Drain: drain,
-	})
+	c.Engine, c.Geometry, c.Calibration = e, n.cfg.Geometry, n.cfg.Calibration
+	c.Model, c.ModelHash, c.VocabSize = n.files.name, n.files.identity(), n.files.config.VocabSize
+	c.Numerics = n.model.Ops().Name()
+	c.Logger, c.Drain = n.log.With("worker", c.ID), drain
+	return worker.New(c)
 }
 
 // drain is how long a stopping process lets running answers go on.

@@ -11,6 +11,7 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/worker"
 )
 
 // newServe is terse serve: everything in one process.
@@ -146,7 +147,7 @@ func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Option
 	if err != nil {
 		return err
 	}
-	w, err := s.node.newWorker(conn, role, id, "127.0.0.1:0", "")
+	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,29 @@ type faults struct {
 	script Script
 	conns  int
 	fired  []string
+	open   map[net.Conn]bool
+}
+
+// Sever ends the connections that are there.
+func (f *faults) Sever() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.open {
+		c.Close()
+	}
+}
+
+func (f *faults) track(c net.Conn, open bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = map[net.Conn]bool{}
+	}
+	if open {
+		f.open[c] = true
+	} else {
+		delete(f.open, c)
+	}
 }
 
 // Set replaces the script for the connections that are dialed from now on,
@@ -72,6 +95,8 @@ func (f *faults) join(dialer, target net.Conn) {
 	up, down := f.rules()
 	upEnded, downEnded := make(chan struct{}), make(chan struct{})
 	both := func() { dialer.Close(); target.Close() }
+	f.track(dialer, true)
+	f.track(target, true)
 	run := func(p *pump, ended chan struct{}) {
 		defer f.running.Done()
 		defer close(ended)
@@ -86,6 +111,8 @@ func (f *faults) join(dialer, target net.Conn) {
 	go run(&pump{faults: f, rules: down, dst: dialer, src: target, other: upEnded}, downEnded)
 	go func() {
 		defer f.running.Done()
+		defer f.track(dialer, false)
+		defer f.track(target, false)
 		defer both()
 		for _, c := range []chan struct{}{upEnded, downEnded} {
 			select {

@@ -1,0 +1,95 @@
+package transfer
+
+import (
+	"github.com/terse-llm/terse/quant"
+)
+
+// plan numbers what a prompt's hand-over consists of. Part i of layer l, in the
+// order of quant.Format.Handover, has the number l·len(parts)+i.
+type plan struct {
+	g     *quant.Geometry
+	n     int // tokens
+	parts []quant.Part
+	spans [][]quant.Span // of each part, in one layer
+	size  []int          // bytes of each part in one layer
+}
+
+func newPlan(g *quant.Geometry, n int) *plan {
+	p := &plan{g: g, n: n, parts: g.Format.Handover(n)}
+	for _, part := range p.parts {
+		spans, size := g.PartSpans(part), 0
+		for _, s := range spans {
+			size += s.Len
+		}
+		p.spans, p.size = append(p.spans, spans), append(p.size, size)
+	}
+	return p
+}
+
+// count is the number of parts over all layers.
+func (p *plan) count() int { return len(p.parts) * p.g.Layers }
+
+func (p *plan) at(number int) (layer, part int) {
+	return number / len(p.parts), number % len(p.parts)
+}
+
+func (p *plan) bytesOf(number int) int { return p.size[number%len(p.parts)] }
+
+// bytes of spans of parts.
+func (p *plan) bytes(spans []span) int64 {
+	var n int64
+	for _, s := range spans {
+		for i := s.first; i < s.first+s.count; i++ {
+			n += int64(p.bytesOf(int(i)))
+		}
+	}
+	return n
+}
+
+// whole reports whether a part can be sent when the first t tokens of its layer
+// are written.
+func (p *plan) whole(part, t int) bool {
+	q := &p.parts[part]
+	return t >= p.n || q.Page*p.g.Format.PageTokens+q.Hi <= t
+}
+
+// page is the bytes that a part lies in: one layer of a page in its form, nil
+// where the view has no such page.
+func (p *plan) page(v *quant.View, number int) []byte {
+	layer, i := p.at(number)
+	if part := p.parts[i]; part.Coded {
+		return v.CodedLayer(part.Page, layer)
+	} else {
+		return v.ExactLayer(part.Page, layer)
+	}
+}
+
+// maxPart is the largest part that a geometry can have.
+func maxPart(g *quant.Geometry) int { return max(g.ExactBytes(), g.CodedBytes()) }
+
+// maxFrame bounds the payload of a KV frame.
+func maxFrame(g *quant.Geometry) int { return 2*frameTarget + maxPart(g) }
+
+// HandoverBytes is the KV payload of a prompt of n tokens, over all layers.
+func HandoverBytes(g *quant.Geometry, n int) int64 {
+	var total int64
+	for _, size := range newPlan(g, n).size {
+		total += int64(size)
+	}
+	return total * int64(g.Layers)
+}
+
+// F16Bytes is what the KV of n tokens is in float16, over all layers: the
+// yardstick that every format is compared with.
+func F16Bytes(g *quant.Geometry, n int) int64 {
+	return int64(n) * int64(g.Layers) * int64(g.KVHeads) * int64(g.HeadDim) * 2 * 2
+}
+
+// addSpan appends part number to spans, growing the last one where it follows.
+func addSpan(spans []span, number int) []span {
+	if n := len(spans); n > 0 && spans[n-1].first+spans[n-1].count == uint32(number) {
+		spans[n-1].count++
+		return spans
+	}
+	return append(spans, span{uint32(number), 1})
+}
