@@ -3,9 +3,9 @@ GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/...
 
-.PHONY: check fmt vet staticcheck test purego race generate house fuzz e2e bench bench-cpu build calibration
+.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration
 
-check: fmt vet staticcheck test purego race generate house
+check: fmt vet staticcheck test purego noavx512 race generate house
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/terse ./cmd/terse
@@ -23,12 +23,18 @@ staticcheck:
 test:
 	$(GO) test ./...
 
-# The portable paths alone, as a machine without our assembly would run them.
+# The whole suite as machines with less than this one would run it: in portable
+# Go alone, and on amd64 without AVX-512.
 purego:
-	$(GO) test -short -tags purego ./kernels/... ./quant/... ./attention/... ./model/...
+	$(GO) vet -tags purego ./...
+	$(GO) test -short -tags purego ./...
+
+noavx512:
+	$(GO) test -short -tags noavx512 ./...
 
 race:
 	CGO_ENABLED=1 $(GO) test -short -race $(RACE)
+	CGO_ENABLED=1 $(GO) test -short -race -run 'Pool|Spans' ./kernels/cpu
 
 # Generated files must be what their generators make.
 generate:
