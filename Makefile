@@ -3,7 +3,7 @@ GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/...
 
-.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration
+.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check
 
 check: fmt vet staticcheck test purego noavx512 race generate house
 
@@ -62,6 +62,13 @@ calibration:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./kernels/... ./quant/... ./tokenizer/... ./sched/...
 
+<<<<<<< HEAD
 # Every kernel beside the floor that this machine sets.
 bench-cpu: build
 	bin/terse bench kernels
+=======
+# On a machine with an NVIDIA GPU, nvcc and PyTorch: builds the CUDA kernels,
+# checks them, and prints the tables of docs/cuda.md.
+gpu-check:
+	kernels/cuda/check.sh
+>>>>>>> 82e7105 (kernels/cuda: reach the driver and cuBLASLt without cgo; decode and encode hq pages on the GPU)

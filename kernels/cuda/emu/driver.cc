@@ -1,0 +1,345 @@
+// NVIDIA's driver interface over the emulated GPU, as far as package cuda calls
+// it. Work is done when it is put into a stream. Every allocation ends at a page
+// that cannot be touched, so that a kernel that runs past one stops there.
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "emu.h"
+
+// switchTo saves the callee's registers and stack, and goes on where another
+// fiber did.
+extern "C" void emuSwitch(void** save, void* to);
+asm(R"(
+.text
+.globl emuSwitch
+.type emuSwitch,@function
+emuSwitch:
+  push %rbp
+  push %rbx
+  push %r12
+  push %r13
+  push %r14
+  push %r15
+  mov %rsp, (%rdi)
+  mov %rsi, %rsp
+  pop %r15
+  pop %r14
+  pop %r13
+  pop %r12
+  pop %rbx
+  pop %rbp
+  ret
+)");
+
+namespace emu {
+constexpr size_t kStack = 64 << 10;
+constexpr int kMaxShared = 227 << 10;
+
+struct Warp {
+  Operand slots[2][32];
+  int arrived = 0, generation = 0;
+};
+struct Fiber {
+  void* sp = nullptr;
+  u8* stack = nullptr;
+  u32 tid = 0;
+  Warp* warp = nullptr;
+  bool done = false;
+  bool waiting = false;
+};
+
+Fiber* current;
+Index theThread, theBlock, theGrid, theSize;
+static Kernel* kernels;
+static void* scheduler;
+static std::vector<Fiber> fibers;
+static std::vector<Warp> warps;
+static u8* sharedMemory;
+static int blockArrived;
+static void (*body)(const void*);
+static const void* bodyParams;
+
+Kernel::Kernel(const char* n, size_t size, int t, void (*r)(const void*)) : name(n), params(size), threads(t), run(r), next(kernels) { kernels = this; }
+u8* shared() { return sharedMemory; }
+int lane() { return current->tid % 32; }
+
+static void pause() {
+  Fiber* f = current;
+  emuSwitch(&f->sp, scheduler);
+}
+
+const Operand* meet(const void* operand, size_t n) {
+  Fiber* f = current;
+  Warp* w = f->warp;
+  int generation = w->generation;
+  memcpy(w->slots[generation & 1][f->tid % 32].b, operand, n);
+  if (++w->arrived == 32) {
+    w->arrived = 0;
+    w->generation++;
+    Fiber* first = &fibers[f->tid / 32 * 32];
+    for (int i = 0; i < 32; i++) first[i].waiting = false;
+  } else {
+    f->waiting = true;
+    pause();
+  }
+  return w->slots[generation & 1];
+}
+
+void meetBlock() {
+  if (++blockArrived == (int)fibers.size()) {
+    blockArrived = 0;
+    for (auto& f : fibers) f.waiting = false;
+  } else {
+    current->waiting = true;
+    pause();
+  }
+}
+
+static void fiberMain() {
+  body(bodyParams);
+  current->done = true;
+  pause();
+  abort();
+}
+
+static bool runBlock(const Kernel* k, const void* params, int threads, int sharedBytes) {
+  memset(sharedMemory, 0xff, kMaxShared);  // NaN: nothing is there at the start
+  fibers.resize(threads);
+  warps.assign(threads / 32, Warp());
+  blockArrived = 0;
+  body = k->run;
+  bodyParams = params;
+  for (int t = 0; t < threads; t++) {
+    Fiber& f = fibers[t];
+    if (!f.stack) f.stack = (u8*)malloc(kStack);
+    f.tid = t;
+    f.warp = &warps[t / 32];
+    f.done = f.waiting = false;
+    void** sp = (void**)(((uintptr_t)f.stack + kStack) & ~(uintptr_t)15);
+    *--sp = nullptr;
+    *--sp = (void*)fiberMain;
+    for (int i = 0; i < 6; i++) *--sp = nullptr;
+    f.sp = sp;
+  }
+  for (int left = threads; left > 0;) {
+    bool moved = false;
+    for (auto& f : fibers) {
+      if (f.done || f.waiting) continue;
+      moved = true;
+      current = &f;
+      theThread = {f.tid, 0, 0};
+      emuSwitch(&scheduler, f.sp);
+      if (f.done) left--;
+    }
+    if (!moved) return false;  // a deadlock: some lanes miss a meeting
+  }
+  (void)sharedBytes;
+  return true;
+}
+
+struct Work {
+  const Kernel* kernel;
+  u32 grid[3];
+  int threads, shared;
+  std::vector<u8> params;
+  std::function<void()> other;
+};
+static std::vector<Work>* capture;
+
+static int run(const Work& w) {
+  if (w.other) {
+    w.other();
+    return 0;
+  }
+  if (!sharedMemory) sharedMemory = (u8*)aligned_alloc(128, kMaxShared);
+  theGrid = {w.grid[0], w.grid[1], w.grid[2]};
+  theSize = {(u32)w.threads, 1, 1};
+  std::vector<u64> params((w.params.size() + 7) / 8);
+  memcpy(params.data(), w.params.data(), w.params.size());
+  for (u32 z = 0; z < w.grid[2]; z++)
+    for (u32 y = 0; y < w.grid[1]; y++)
+      for (u32 x = 0; x < w.grid[0]; x++) {
+        theBlock = {x, y, z};
+        if (!runBlock(w.kernel, params.data(), w.threads, w.shared)) return 719;
+      }
+  return 0;
+}
+static int put(Work w) {
+  if (capture) {
+    capture->push_back(std::move(w));
+    return 0;
+  }
+  return run(w);
+}
+}  // namespace emu
+
+using namespace emu;
+#define API extern "C" __attribute__((visibility("default"))) int
+static std::map<void*, std::pair<void*, size_t>> allocations;
+
+API cuInit(unsigned) { return 0; }
+API cuDriverGetVersion(int* v) {
+  *v = 13000;
+  return 0;
+}
+API cuGetErrorName(int code, const char** s) {
+  *s = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : code == 500 ? "CUDA_ERROR_NOT_FOUND" : "CUDA_ERROR_INVALID_VALUE";
+  return 0;
+}
+API cuGetErrorString(int code, const char** s) {
+  *s = code == 719 ? "lanes of a warp missed a meeting" : "of the emulated driver";
+  return 0;
+}
+API cuDeviceGetCount(int* n) {
+  *n = 1;
+  return 0;
+}
+API cuDeviceGet(int* d, int) {
+  *d = 0;
+  return 0;
+}
+API cuDeviceGetName(char* s, int n, int) {
+  snprintf(s, n, "emulated GPU");
+  return 0;
+}
+API cuDeviceGetAttribute(int* v, int a, int) {
+  *v = a == 16 ? 4 : a == 75 ? 8 : a == 76 ? 0 : a == 97 ? kMaxShared : 1 << 20;
+  return 0;
+}
+API cuDeviceTotalMem_v2(size_t* n, int) {
+  *n = 1ull << 30;
+  return 0;
+}
+API cuDevicePrimaryCtxRetain(void** c, int) {
+  *c = (void*)1;
+  return 0;
+}
+API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+API cuCtxSetCurrent(void*) { return 0; }
+API cuMemGetInfo_v2(size_t* free, size_t* total) {
+  *free = *total = 1ull << 30;
+  return 0;
+}
+API cuMemAlloc_v2(void** p, size_t n) {
+  if (n > 1ull << 30) return 2;
+  size_t whole = (n + 4095) / 4096 * 4096, end = (n + 255) / 256 * 256;
+  if (n % 16 == 0) end = n;
+  u8* base = (u8*)mmap(nullptr, whole + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return 2;
+  mprotect(base + whole, 4096, PROT_NONE);
+  memset(base, 0xff, whole);  // NaN: nothing is there at the start
+  if (end > whole) end = whole;
+  *p = base + whole - end;
+  allocations[*p] = {base, whole + 4096};
+  return 0;
+}
+API cuMemFree_v2(void* p) {
+  auto it = allocations.find(p);
+  if (it == allocations.end()) return 1;
+  munmap(it->second.first, it->second.second);
+  allocations.erase(it);
+  return 0;
+}
+API cuMemAllocAsync(void** p, size_t n, void*) { return cuMemAlloc_v2(p, n); }
+API cuMemFreeAsync(void* p, void*) { return cuMemFree_v2(p); }
+API cuDeviceGetDefaultMemPool(void** p, int) {
+  *p = (void*)1;
+  return 0;
+}
+API cuMemPoolSetAttribute(void*, int, void*) { return 0; }
+API cuMemHostAlloc(void** p, size_t n, unsigned) {
+  *p = malloc(n);
+  return 0;
+}
+API cuMemFreeHost(void* p) {
+  free(p);
+  return 0;
+}
+static int copyWork(void* d, const void* s, size_t n) {
+  Work w{};
+  w.other = [=] { memcpy(d, s, n); };
+  return put(std::move(w));
+}
+API cuMemcpyHtoDAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
+API cuMemcpyDtoHAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
+API cuMemcpyDtoDAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
+API cuMemsetD8Async(void* d, u8 v, size_t n, void*) {
+  Work w{};
+  w.other = [=] { memset(d, v, n); };
+  return put(std::move(w));
+}
+API cuStreamCreate(void** s, unsigned) {
+  *s = (void*)2;
+  return 0;
+}
+API cuStreamDestroy_v2(void*) { return 0; }
+API cuStreamSynchronize(void*) { return 0; }
+API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
+API cuStreamBeginCapture_v2(void*, int) {
+  capture = new std::vector<Work>;
+  return 0;
+}
+API cuStreamEndCapture(void*, void** g) {
+  *g = capture;
+  capture = nullptr;
+  return 0;
+}
+API cuGraphInstantiateWithFlags(void** e, void* g, u64) {
+  *e = new std::vector<Work>(*(std::vector<Work>*)g);
+  return 0;
+}
+API cuGraphLaunch(void* e, void*) {
+  for (auto& w : *(std::vector<Work>*)e)
+    if (int code = run(w)) return code;
+  return 0;
+}
+API cuGraphExecDestroy(void* e) {
+  delete (std::vector<Work>*)e;
+  return 0;
+}
+API cuGraphDestroy(void* g) {
+  delete (std::vector<Work>*)g;
+  return 0;
+}
+API cuEventCreate(void** e, unsigned) {
+  *e = (void*)3;
+  return 0;
+}
+API cuEventRecord(void*, void*) { return 0; }
+API cuEventSynchronize(void*) { return 0; }
+API cuEventElapsedTime(float* ms, void*, void*) {
+  *ms = 0;
+  return 0;
+}
+API cuEventDestroy_v2(void*) { return 0; }
+API cuModuleLoadDataEx(void** m, const void*, unsigned, void*, void*) {
+  *m = (void*)4;
+  return 0;
+}
+API cuModuleUnload(void*) { return 0; }
+API cuModuleGetFunction(const Kernel** f, void*, const char* name) {
+  for (Kernel* k = emu::kernels; k; k = k->next)
+    if (!strcmp(k->name, name)) {
+      *f = k;
+      return 0;
+    }
+  return 500;
+}
+API cuFuncSetAttribute(void*, int, int v) { return v > kMaxShared ? 1 : 0; }
+API cuFuncGetAttribute(int* v, int, void*) {
+  *v = 0;
+  return 0;
+}
+API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 sharedBytes, void*, void** params, void**) {
+  if (by * bz != 1 || bx % 32 || (int)bx > k->threads || !gx || !gy || !gz) return 1;
+  Work w{k, {gx, gy, gz}, (int)bx, (int)sharedBytes, {}, {}};
+  w.params.assign((u8*)params[0], (u8*)params[0] + k->params);
+  return put(std::move(w));
+}
+
+#include "../src/kernels.cu"

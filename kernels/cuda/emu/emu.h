@@ -1,0 +1,177 @@
+// The GPU's instructions on the CPU: each thread of a block is a fiber, and each
+// warp-wide instruction a meeting of 32 of them. Slow and exact enough for tests.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define DEV static inline
+#define KERNEL(name, Params, threads, blocks)                                                          \
+  static void name(const Params& p);                                                                   \
+  static emu::Kernel name##Kernel{#name, sizeof(Params), threads, [](const void* a) { name(*(const Params*)a); }}; \
+  static void name(const Params& p)
+#define SHARED(name) u8* name = emu::shared()
+#define __restrict__
+
+namespace emu {
+struct Kernel {
+  Kernel(const char* name, size_t params, int threads, void (*run)(const void*));
+  const char* name;
+  size_t params;
+  int threads;
+  void (*run)(const void*);
+  Kernel* next;
+};
+struct Index {
+  u32 x, y, z;
+};
+struct Fiber;
+extern Fiber* current;
+extern Index theThread, theBlock, theGrid, theSize;
+u8* shared();
+// meet deposits n bytes of a lane's operand, waits for the other 31, and gives
+// their operands.
+struct alignas(16) Operand {
+  u8 b[48];
+};
+const Operand* meet(const void* operand, size_t n);
+void meetBlock();
+int lane();
+}  // namespace emu
+
+#define threadIdx emu::theThread
+#define blockIdx emu::theBlock
+#define gridDim emu::theGrid
+#define blockDim emu::theSize
+
+DEV void copy16(void* dst, const void* src) { memcpy(dst, src, 16); }
+DEV void copyCommit() {}
+template <int N>
+DEV void copyWait() {}
+
+template <class T>
+DEV T laneShuffle(T x, int from) {
+  T y;
+  memcpy(&y, emu::meet(&x, sizeof x)[from & 31].b, sizeof y);
+  return y;
+}
+template <class T>
+DEV T laneXor(T x, int mask) {
+  return laneShuffle(x, emu::lane() ^ mask);
+}
+DEV bool laneAny(bool x) {
+  const emu::Operand* o = emu::meet(&x, sizeof x);
+  for (int i = 0; i < 32; i++)
+    if (o[i].b[0]) return true;
+  return false;
+}
+DEV void warpSync() {
+  int x = 0;
+  emu::meet(&x, sizeof x);
+}
+DEV void blockSync() { emu::meetBlock(); }
+DEV void fence() {}
+DEV u32 atomicInc1(u32* p) { return (*p)++; }
+
+template <class B>
+DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {
+  const emu::Operand* o = emu::meet(ops, sizeof ops);
+  int l = emu::lane(), g = l / 4, q = l % 4;
+  for (int e = 0; e < 4; e++) {
+    int row = g + 8 * (e / 2), col = 2 * q + e % 2, sum = 0;
+    for (int k = 0; k < 32; k++) {
+      const u8* a = o[row % 8 * 4 + k % 16 / 4].b + 4 * (row / 8 + 2 * (k / 16));
+      const u8* b = o[col * 4 + k % 16 / 4].b + 16 + 4 * (k / 16);
+      sum += (int)a[k % 4] * (int)(B)b[k % 4];
+    }
+    c[e] += sum;
+  }
+}
+DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  mmaBytes<signed char>(c, {a0, a1, a2, a3, b0, b1});
+}
+DEV void mmaWeight(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  mmaBytes<u8>(c, {a0, a1, a2, a3, b0, b1});
+}
+DEV float asFloat(u32 x) {
+  float f;
+  memcpy(&f, &x, 4);
+  return f;
+}
+DEV u32 asBits(float f) {
+  u32 x;
+  memcpy(&x, &f, 4);
+  return x;
+}
+DEV float widen(u16 h) {
+  _Float16 f;
+  memcpy(&f, &h, 2);
+  return (float)f;
+}
+DEV u16 narrow(float x) {
+  _Float16 f = (_Float16)x;
+  u16 h;
+  memcpy(&h, &f, 2);
+  return h;
+}
+DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
+DEV void mmaHalf(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  u32 ops[6] = {a0, a1, a2, a3, b0, b1};
+  const emu::Operand* o = emu::meet(ops, sizeof ops);
+  int l = emu::lane(), g = l / 4, q = l % 4;
+  for (int e = 0; e < 4; e++) {
+    int row = g + 8 * (e / 2), col = 2 * q + e % 2;
+    float sum = 0;
+    for (int k = 0; k < 16; k++) {
+      u16 a, b;
+      memcpy(&a, o[row % 8 * 4 + k % 8 / 2].b + 4 * (row / 8 + 2 * (k / 8)) + 2 * (k % 2), 2);
+      memcpy(&b, o[col * 4 + k % 8 / 2].b + 16 + 4 * (k / 8) + 2 * (k % 2), 2);
+      sum += widen(a) * widen(b);
+    }
+    c[e] += sum;
+  }
+}
+DEV u32 transpose8(u32 x) {
+  const emu::Operand* o = emu::meet(&x, sizeof x);
+  int l = emu::lane(), row = l / 4, q = l % 4;
+  u16 e[2];
+  for (int i = 0; i < 2; i++) memcpy(&e[i], o[(2 * q + i) * 4 + row / 2].b + 2 * (row % 2), 2);
+  return (u32)e[0] | (u32)e[1] << 16;
+}
+template <u32 SELECT>
+DEV u32 permute(u32 a, u32 b) {
+  u64 both = (u64)b << 32 | a;
+  u32 y = 0;
+  for (int i = 0; i < 4; i++) y |= (u32)(both >> 8 * (SELECT >> 4 * i & 7) & 255) << 8 * i;
+  return y;
+}
+DEV int dot4(u32 a, u32 b, int c) {
+  for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> 8 * i) * (int)(signed char)(b >> 8 * i);
+  return c;
+}
+DEV u32 sum4(u32 a) { return (a & 255) + (a >> 8 & 255) + (a >> 16 & 255) + (a >> 24); }
+DEV float exp2Fast(float x) { return exp2f(x); }
+DEV float reciprocal(float x) { return 1 / x; }
+DEV float mulRound(float a, float b) { return a * b; }
+DEV float addRound(float a, float b) { return a + b; }
+DEV float subRound(float a, float b) { return a - b; }
+DEV float divRound(float a, float b) { return a / b; }
+DEV float sqrtRound(float a) { return sqrtf(a); }
+DEV float fusedMulAdd(float a, float b, float c) { return fmaf(a, b, c); }
+DEV int __float2int_rn(float x) { return (int)lrintf(x); }
+DEV float __int2float_rn(int x) { return (float)x; }
+DEV int __popcll(u64 x) { return __builtin_popcountll(x); }
+template <class T>
+DEV T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+DEV T max(T a, T b) {
+  return a < b ? b : a;
+}

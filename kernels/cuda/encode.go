@@ -1,0 +1,173 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"github.com/terse-llm/terse/quant"
+)
+
+// encodeSegment, encodeHalf and encodeParams are the encoding kernel's parameter
+// (src/encode.cuh).
+type encodeSegment struct {
+	Lo, Hi, Width         int32
+	Scale, Zero, Top, Low int32
+}
+
+type encodeHalf struct {
+	X, Shift, Signs Ptr
+	Segments        int32
+	_               int32
+	Segment         [2]encodeSegment
+}
+
+type encodeParams struct {
+	Half                   [2]encodeHalf
+	Exact, Coded           Ptr
+	ExactLayer, CodedLayer uint64
+	Position, Rows         int32
+	Heads, HeadBytes       int32
+	Norm                   float32
+	Clips                  int32
+}
+
+// encodeThreads and the shared memory of Encode<D> are the kernel's.
+const encodeThreads = 320
+
+func encodeShared(dim int) int { return 64*(dim+2)*2 + 5*64*4 + 3*64*4 }
+
+// Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
+// codes of pages that become full, in one launch. The bytes are those of
+// quant.Transform, PutExact and Encode.
+type Encoder struct {
+	g      *quant.Geometry
+	f      Function
+	base   encodeParams
+	shifts [2]Ptr // [layer][head][dim]; 0: none
+	owned  []Ptr
+}
+
+// NewEncoder puts a geometry's basis on the device.
+func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (*Encoder, error) {
+	e := &Encoder{g: g}
+	if err := e.layout(); err != nil {
+		return nil, err
+	}
+	var err error
+	if e.f, err = c.Function(m, fmt.Sprintf("encode_%d", g.HeadDim), encodeShared(g.HeadDim)); err != nil {
+		return nil, err
+	}
+	for half := range 2 {
+		var shifts []float32
+		var signs []float32
+		for layer := range g.Layers {
+			b := basisOf(tf, g, layer, half)
+			shifts, signs = append(shifts, b.shift...), b.signs
+		}
+		if e.shifts[half], err = e.put(c, shifts); err != nil {
+			return nil, err
+		}
+		if e.base.Half[half].Signs, err = e.put(c, signs); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *Encoder) put(c *Context, x []float32) (Ptr, error) {
+	if len(x) == 0 {
+		return 0, nil
+	}
+	p, err := c.Alloc(4 * len(x))
+	if err != nil {
+		return 0, err
+	}
+	e.owned = append(e.owned, p)
+	return p, c.Upload(p, bytesOf(x))
+}
+
+// layout refuses what the kernel cannot code.
+func (e *Encoder) layout() error {
+	g, p := e.g, &e.base
+	f := g.Format
+	switch {
+	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
+		f.Coded() && f.Family != quant.FamilyHQ,
+		f.K.Second == quant.SecondTokens || f.V.Second == quant.SecondTokens:
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without tokens:N and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+	}
+	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
+	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
+	if f.Clip {
+		p.Clips = 5
+	}
+	for half := range 2 {
+		l := &g.HQ[half]
+		p.Half[half].Segments = int32(l.NSegments)
+		for i, s := range l.Segments[:l.NSegments] {
+			p.Half[half].Segment[i] = encodeSegment{int32(s.Lo), int32(s.Hi), int32(s.Width), int32(s.Scale), int32(s.Zero), int32(s.Top), int32(s.Low)}
+		}
+	}
+	return nil
+}
+
+// CloseEncoder gives an encoder's memory back.
+func (c *Context) CloseEncoder(e *Encoder) error {
+	for _, p := range e.owned {
+		if err := c.Free(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append puts rows tokens from position on of one layer into a sequence's pages:
+// k and v are [row][KV head][dim] float32 after RoPE; exact and coded are the
+// sequence's tables of page addresses (an entry of coded may be 0: no codes of
+// that page).
+func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, coded Ptr, s Stream) error {
+	if rows < 1 {
+		return nil
+	}
+	g, p := e.g, e.base
+	for half, x := range []Ptr{k, v} {
+		p.Half[half].X = x
+		if e.shifts[half] != 0 {
+			p.Half[half].Shift = e.shifts[half] + Ptr(4*layer*g.KVHeads*g.HeadDim)
+		}
+	}
+	p.Exact, p.Coded, p.Position, p.Rows = exact, coded, int32(position), int32(rows)
+	p.ExactLayer, p.CodedLayer = uint64(layer*g.ExactBytes()), uint64(layer*g.CodedBytes())
+	pages := (position+rows-1)/64 - position/64 + 1
+	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim)}, s, paramBytes(&p))
+}
+
+// basis is what a transform does to one half of one layer: it adds shift, then
+// flips signs and multiplies with the Hadamard matrix.
+type basis struct {
+	shift, signs []float32
+}
+
+// basisOf watches a transform at work.
+func basisOf(tf *quant.Transform, g *quant.Geometry, layer, half int) *basis {
+	b := new(basis)
+	x := make([]float32, g.KVHeads*g.HeadDim)
+	if half == quant.HalfK {
+		tf.Keys(b, layer, x)
+	} else {
+		tf.Values(b, layer, x)
+	}
+	return b
+}
+
+// Add is quant.Rotator's.
+func (b *basis) Add(_, y []float32) { b.shift = y }
+
+// Rotate is quant.Rotator's.
+func (b *basis) Rotate(_ []float32, r *quant.Rotation, _ bool) {
+	if len(r.Blocks) != 1 || bits.OnesCount(uint(r.Blocks[0])) != 1 {
+		panic("BUG: a head_dim of 64 or 128 rotates as one block")
+	}
+	b.signs = r.Signs
+}

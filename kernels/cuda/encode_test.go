@@ -1,0 +1,164 @@
+package cuda
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/terse-llm/terse/quant"
+)
+
+// hardRows is K or V of n tokens: Gaussian, with large and small ones, zeros of
+// both signs, constants, and what no model should give.
+func hardRows(r *rand.Rand, n, width int) []float32 {
+	x := make([]float32, n*width)
+	for t := range n {
+		row := x[t*width : (t+1)*width]
+		gain, kind := math.Exp(2*r.NormFloat64()), r.IntN(12)
+		for i := range row {
+			row[i] = float32(gain * (r.NormFloat64() + 0.3))
+			switch kind {
+			case 0:
+				row[i] = 0
+			case 1:
+				row[i] = float32(math.Copysign(0, float64(r.IntN(2))-0.5))
+			case 2:
+				row[i] = float32(gain)
+			case 3:
+				row[i] *= 1e5 // beyond float16
+			case 4:
+				row[i] *= 1e-7 // subnormal there
+			}
+		}
+		if kind == 5 {
+			row[r.IntN(width)] = float32(math.Inf(1))
+		}
+	}
+	return x
+}
+
+// Pages written and coded on the device are byte for byte what quant makes.
+func TestEncode(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		for _, f := range []struct {
+			name       string
+			calibrated bool
+		}{
+			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false},
+			{"hq2,clip=off", true}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
+		} {
+			for _, dim := range []int{64, 128} {
+				checkEncode(t, c, m, f.name, f.calibrated, dim)
+			}
+		}
+	})
+}
+
+func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int) {
+	t.Helper()
+	const layers, heads, n = 2, 2, 200
+	f, err := quant.ParseFormat(name, calibrated)
+	ok(t, err)
+	g, err := quant.NewGeometry(f, layers, heads, dim)
+	ok(t, err)
+	r := rand.New(rand.NewPCG(uint64(dim), 9))
+	var cal *quant.Calibration
+	if calibrated {
+		cal = &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: dim, KMean: hardRows(r, 1, layers*heads*dim), VMean: make([]float32, layers*heads*dim)}
+		for i := range cal.KMean {
+			cal.KMean[i], cal.VMean[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
+		}
+	}
+	tf, err := quant.NewTransform(g, cal)
+	ok(t, err)
+	e, err := c.NewEncoder(m, g, tf)
+	ok(t, err)
+
+	const pages = (n + 63) / 64
+	size := [2]int{layers * g.ExactBytes(), layers * g.CodedBytes()}
+	var mem [2][pages]Ptr
+	var tables [2]Ptr
+	var addresses [2][pages]uint64
+	for form := range 2 {
+		for page := range pages {
+			mem[form][page], err = c.Alloc(size[form])
+			ok(t, err)
+			addresses[form][page] = uint64(mem[form][page])
+		}
+		if size[form] == 0 {
+			addresses[form] = [pages]uint64{}
+		}
+		tables[form], err = c.Alloc(8 * pages)
+		ok(t, err)
+		ok(t, c.Upload(tables[form], bytesOf(addresses[form][:])))
+	}
+	width := heads * dim
+	for layer := range layers {
+		k, v := hardRows(r, n, width), hardRows(r, n, width)
+		var in [2]Ptr
+		for half, x := range [][]float32{k, v} {
+			in[half], err = c.Alloc(4 * len(x))
+			ok(t, err)
+			ok(t, c.Upload(in[half], bytesOf(x)))
+		}
+		for at := 0; at < n; { // chunks of any size
+			rows := min(n-at, 1+r.IntN(90))
+			off := Ptr(4 * at * width)
+			ok(t, c.Append(e, layer, at, rows, in[0]+off, in[1]+off, tables[0], tables[1], 0))
+			at += rows
+		}
+		ok(t, c.Synchronize(0))
+		tf.Keys(quant.Plain{}, layer, k)
+		tf.Values(quant.Plain{}, layer, v)
+		for page := range pages {
+			exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
+			tokens := min(64, n-page*64)
+			for at := range tokens {
+				row := (page*64 + at) * width
+				g.PutExact(exact, at, k[row:row+width], v[row:row+width])
+			}
+			g.Encode(quant.EncodeArgs{Exact: exact, Coded: coded, Layer: layer, First: page * 64, Hi: tokens})
+			got := make([]byte, len(exact))
+			ok(t, c.Download(got, mem[0][page]+Ptr(layer*g.ExactBytes())))
+			compareTokens(t, fmt.Sprintf("%s dim %d layer %d page %d", f.Name, dim, layer, page), g, got, exact, tokens)
+			if tokens < 64 || !f.Coded() {
+				continue
+			}
+			got = make([]byte, len(coded))
+			ok(t, c.Download(got, mem[1][page]+Ptr(layer*g.CodedBytes())))
+			if !bytes.Equal(got, coded) {
+				i := 0
+				for got[i] == coded[i] {
+					i++
+				}
+				t.Errorf("%s dim %d layer %d page %d: coded byte %d of %d (of a head: %d) is %#x, want %#x", f.Name, dim, layer, page, i, len(got), i%g.HeadBytes, got[i], coded[i])
+				return
+			}
+		}
+		ok(t, c.Free(in[0]))
+		ok(t, c.Free(in[1]))
+	}
+	for form := range 2 {
+		for page := range pages {
+			ok(t, c.Free(mem[form][page]))
+		}
+		ok(t, c.Free(tables[form]))
+	}
+	ok(t, c.CloseEncoder(e))
+}
+
+// compareTokens compares the first tokens of every head's halves.
+func compareTokens(t *testing.T, name string, g *quant.Geometry, got, want []byte, tokens int) {
+	t.Helper()
+	for head := range g.KVHeads {
+		for half, of := range []func([]byte, int) []byte{g.ExactK, g.ExactV} {
+			n := 2 * tokens * g.HeadDim
+			if !bytes.Equal(of(got, head)[:n], of(want, head)[:n]) {
+				t.Errorf("%s: exact head %d half %d differs", name, head, half)
+				return
+			}
+		}
+	}
+}

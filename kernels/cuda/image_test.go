@@ -1,0 +1,66 @@
+package cuda
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// The embedded kernels were built from the sources in the tree, by the build
+// script in the tree.
+func TestImageIsOfSources(t *testing.T) {
+	sources, err := filepath.Glob("src/*")
+	ok(t, err)
+	slices.Sort(sources)
+	h := sha256.New()
+	for _, path := range append([]string{"build.sh"}, sources...) {
+		b, err := os.ReadFile(path)
+		ok(t, err)
+		h.Write(b)
+	}
+	want := []byte(hex.EncodeToString(h.Sum(nil)))
+	files := images(t)
+	for _, name := range []string{"kernels.ptx.gz", "kernels.cubin.gz"} {
+		code, err := kernelImage(files, name)
+		ok(t, err)
+		if !bytes.Contains(code, want) {
+			t.Errorf("%s was not built from these sources (%s): run build.sh on a machine with nvcc", name, want)
+		}
+		if m := regexp.MustCompile(`(?m)^\.version (.*)$`).FindSubmatch(code); m != nil && string(m[1]) != "7.8" {
+			t.Errorf("%s is PTX %s; drivers from 520 on read 7.8", name, m[1])
+		}
+	}
+}
+
+// Kernels that Go names are in the image.
+func TestImageHasKernels(t *testing.T) {
+	files := images(t)
+	code, err := kernelImage(files, "kernels.ptx.gz")
+	ok(t, err)
+	for _, f := range decodeFormats {
+		for _, group := range []int{4, 8} {
+			d := &Decoder{g: geometry(t, f.name, f.calibrated, 1), group: group, queries: group}
+			name, _, err := d.kernel()
+			ok(t, err)
+			if !bytes.Contains(code, []byte(".entry "+name+"(")) {
+				t.Errorf("the image has no kernel %s", name)
+			}
+		}
+	}
+}
+
+// images is the kernels that the other tests run.
+func images(t *testing.T) fs.FS {
+	if *fileFlag != "" {
+		return os.DirFS(*fileFlag)
+	}
+	files, err := fs.Sub(image, "image")
+	ok(t, err)
+	return files
+}

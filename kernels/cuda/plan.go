@@ -1,0 +1,222 @@
+package cuda
+
+import "github.com/terse-llm/terse/quant"
+
+// item is what a block of a decode kernel works on (src/page.cuh, Item).
+type item struct {
+	Sequence, Head, FirstQuery int32
+	Lo, Hi                     int32 // coded pages
+	ExactLo, ExactHi           int32 // exact tokens, the sinks and then the recent ones
+	Sinks, Skip                int32 // exact token i is token i, or i + Skip from Sinks on
+	ExactWarps                 int32
+	Slot, First, Parts         int32
+	Next                       int32 // of the same block, -1 at its end
+	_                          [2]int32
+}
+
+// Plan spreads one decode step's attention over a device: which block reads
+// which tokens. It depends on lengths alone, and serves all layers.
+type Plan struct {
+	items  []item // block b begins with item b
+	blocks int
+	slots  int // of partial states
+}
+
+// PlanOptions says how tokens are cut.
+type PlanOptions struct {
+	Blocks int // that run at once on the device
+	Warps  int // of a block
+	// Run, if positive, cuts every sequence into runs of so many pages whatever
+	// else is in the batch: then a sequence's result does not depend on its
+	// company, bit for bit, at some cost.
+	Run int
+}
+
+// work is what one group of queries of one KV head of one sequence reads.
+type work struct {
+	item
+	pages, units int // coded pages, units of 16 exact tokens
+}
+
+// planner collects a plan's items in the order of the blocks.
+type planner struct {
+	items []item
+	ends  []int // where each block's items end
+	slots int
+}
+
+// end ends a block.
+func (p *planner) end() {
+	if n := len(p.items); len(p.ends) == 0 && n > 0 || len(p.ends) > 0 && n > p.ends[len(p.ends)-1] {
+		p.ends = append(p.ends, n)
+	}
+}
+
+// link puts every block's first item at the block's own index.
+func (p *planner) link() *Plan {
+	plan := &Plan{items: make([]item, len(p.ends), len(p.items)), blocks: len(p.ends), slots: p.slots}
+	lo := 0
+	for b, hi := range p.ends {
+		at := b
+		for i := lo; i < hi; i++ {
+			it := p.items[i]
+			it.Next = -1
+			if i > lo {
+				plan.items[at].Next = int32(len(plan.items))
+				at = len(plan.items)
+				plan.items = append(plan.items, it)
+				continue
+			}
+			plan.items[at] = it
+		}
+		lo = hi
+	}
+	return plan
+}
+
+// exactUnit is the number of exact tokens that a warp takes at a time, and
+// unitCost what they cost in coded pages: 8 KiB against 4.3.
+const (
+	exactUnit = 16
+	unitCost  = 2
+)
+
+func (w *work) cost() int { return w.pages + unitCost*w.units }
+
+// NewPlan plans queries at the ends of sequences of the given lengths (each
+// counts the query's own token). Every KV head has group query heads, handled
+// queries at a time.
+func NewPlan(f quant.Format, lengths []int, heads, group, queries int, o PlanOptions) *Plan {
+	var all []work
+	total := 0
+	for seq, n := range lengths {
+		for head := range heads {
+			for first := 0; first < group; first += queries {
+				w := newWork(f, n)
+				w.Sequence, w.Head, w.FirstQuery = int32(seq), int32(head), int32(first)
+				all = append(all, w)
+				total += w.cost()
+			}
+		}
+	}
+	p := new(planner)
+	switch {
+	case o.Run > 0:
+		for i := range all {
+			p.even(&all[i], max(1, (all[i].cost()+o.Run-1)/o.Run), o.Warps)
+		}
+	case len(all) <= o.Blocks:
+		p.spread(all, total, o)
+	default:
+		p.stream(all, total, o)
+	}
+	return p.link()
+}
+
+// newWork is what a query with n tokens reads, as quant.Format says.
+func newWork(f quant.Format, n int) work {
+	var w work
+	from := 0
+	if f.Coded() {
+		from, _ = f.ExactFrom(n)
+	}
+	sinks := min(f.Sinks, n)
+	if from <= sinks { // all of it is exact
+		w.Sinks, w.ExactHi = int32(n), int32(n)
+	} else {
+		w.Lo, w.Hi = int32(sinks/f.PageTokens), int32(from/f.PageTokens)
+		w.Sinks, w.Skip = int32(sinks), int32(from-sinks)
+		w.ExactHi = int32(sinks + n - from)
+	}
+	w.pages = int(w.Hi - w.Lo)
+	w.units = (int(w.ExactHi) + exactUnit - 1) / exactUnit
+	return w
+}
+
+// spread gives each of few pieces of work a number of blocks in proportion.
+func (p *planner) spread(all []work, total int, o PlanOptions) {
+	for i := range all {
+		cost := all[i].cost()
+		parts := max(1, cost*o.Blocks/max(total, 1))
+		parts = min(parts, (cost+o.Warps-1)/o.Warps) // no less than a page for each warp
+		p.even(&all[i], max(1, parts), o.Warps)
+	}
+}
+
+// even cuts work into equal parts, a block each.
+func (p *planner) even(w *work, parts, warps int) {
+	first := p.slots
+	for k := range parts {
+		p.add(w, k, k+1, parts, k, parts, first, warps)
+		p.end()
+	}
+	p.slots += parts
+}
+
+// stream gives every block an equal run of all the work, cutting a piece of it
+// wherever a block ends: no block waits for another that has a piece more.
+func (p *planner) stream(all []work, total int, o PlanOptions) {
+	share := (total + o.Blocks - 1) / o.Blocks
+	room := share
+	for i := range all {
+		w := &all[i]
+		cost := w.cost()
+		var cuts []int
+		for at := 0; at < cost; {
+			n := min(room, cost-at)
+			if left := cost - at - n; left < share/16 { // no crumbs: their merge costs more
+				n += left
+			}
+			at += n
+			cuts = append(cuts, at)
+			room -= n
+			if room <= share/16 {
+				room = share
+			}
+		}
+		if len(cuts) == 0 {
+			cuts = []int{cost}
+		}
+		lo := 0
+		for k, hi := range cuts {
+			p.add(w, lo, hi, max(cost, 1), k, len(cuts), p.slots, o.Warps)
+			if k < len(cuts)-1 || room == share {
+				p.end()
+			}
+			lo = hi
+		}
+		p.slots += len(cuts)
+	}
+	p.end()
+}
+
+// add makes part k of parts: the share [lo, hi)/of of the pages and of the exact
+// tokens.
+func (p *planner) add(w *work, lo, hi, of, k, parts, first, warps int) {
+	it := w.item
+	it.Lo, it.Hi = w.Lo+int32(w.pages*lo/of), w.Lo+int32(w.pages*hi/of)
+	it.ExactLo = int32(w.units * lo / of * exactUnit)
+	it.ExactHi = min(w.ExactHi, int32(w.units*hi/of*exactUnit))
+	it.ExactWarps = exactWarps(int(it.Hi-it.Lo), w.units*hi/of-w.units*lo/of, warps)
+	it.First, it.Slot, it.Parts = int32(first), int32(first+k), int32(parts)
+	p.items = append(p.items, it)
+}
+
+// exactWarps splits a block's warps between pages and units of exact tokens so
+// that the longer of the two is shortest.
+func exactWarps(pages, units, warps int) int32 {
+	if units == 0 {
+		return 0
+	}
+	if pages == 0 {
+		return int32(warps)
+	}
+	best, least := 1, 1<<62
+	for e := 1; e < warps; e++ {
+		t := max(unitCost*((units+e-1)/e), (pages+warps-e-1)/(warps-e))
+		if t < least {
+			best, least = e, t
+		}
+	}
+	return int32(best)
+}

@@ -1,0 +1,138 @@
+// The decode kernel: items of coded and of exact tokens, merged by whichever
+// block comes last.
+#pragma once
+#include "attend.cuh"
+#include "exact.cuh"
+
+// Merging is little work done once, with its code fetched from memory for it: it
+// is written to be short.
+template <int WARPS, int NQ>
+struct Merge {
+  static constexpr int kValues = NQ * kDim;
+  static_assert(WARPS <= 16, "half a warp weighs the warps of one query");
+
+  // Shared memory beyond the warps' rings.
+  struct Shared {
+    State states[WARPS * NQ];  // [warp][query]
+    float weights[WARPS * NQ];
+    State total[NQ];
+    u32 order;
+  };
+
+  // block merges the warps' states, whose values lie at the start of their rings,
+  // into one and sends it on.
+  DEV void block(const AttendParams& p, const Item& it, Shared* s, u8* rings, int stride) {
+    blockSync();
+    if (threadIdx.x < 16 * NQ) {
+      int query = threadIdx.x / 16, w = threadIdx.x % 16;
+      State x = w < WARPS ? s->states[w * NQ + query] : State{kMinusInf, 0};
+      float m = x.m;
+#pragma unroll
+      for (int mask = 8; mask > 0; mask /= 2) m = larger(m, laneXor(m, mask));
+      float weight = x.sum > 0 ? exp2Fast(x.m - m) : 0, sum = weight * x.sum;
+#pragma unroll
+      for (int mask = 8; mask > 0; mask /= 2) sum += laneXor(sum, mask);
+      if (w < WARPS) s->weights[w * NQ + query] = weight;
+      if (w == 0) {
+        s->total[query] = State{m, sum};
+        if (it.parts > 1) ((State*)p.states)[it.slot * NQ + query] = State{m, sum};
+      }
+    }
+    blockSync();
+    for (int i = threadIdx.x; i < kValues; i += 32 * WARPS) {
+      int query = i / kDim;
+      float value = 0;
+#pragma unroll 8
+      for (int w = 0; w < WARPS; w++) value += s->weights[w * NQ + query] * ((const float*)(rings + w * stride))[i];
+      if (it.parts > 1) {
+        p.values[(u64)it.slot * kValues + i] = value;
+      } else {
+        put(p, it, query, i % kDim, value, s->total[query].sum);
+      }
+    }
+    if (it.parts > 1) last(p, it, s, (float*)rings);
+    blockSync();
+  }
+
+  DEV void put(const AttendParams& p, const Item& it, int query, int channel, float value, float sum) {
+    int row = it.firstQuery + query;
+    if (row < p.group) p.out[((u64)(it.sequence * p.heads + it.head) * p.group + row) * kDim + channel] = sum > 0 ? value / sum : 0;
+  }
+
+  // last merges the parts' states in the block that comes last of them.
+  DEV void last(const AttendParams& p, const Item& it, Shared* s, float* weights) {
+    fence();
+    blockSync();
+    if (threadIdx.x == 0) s->order = atomicInc1(&p.arrived[it.first]);
+    blockSync();
+    if (s->order != (u32)it.parts - 1) return;
+    fence();
+    if (threadIdx.x == 0) p.arrived[it.first] = 0;  // ready for the next launch
+    int query = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (query < NQ) {
+      const State* states = (const State*)p.states + (u64)it.first * NQ + query;
+      float m = kMinusInf, sum = 0;
+#pragma unroll 1
+      for (int k = lane; k < it.parts; k += 32) m = larger(m, states[k * NQ].m);
+#pragma unroll
+      for (int mask = 16; mask > 0; mask /= 2) m = larger(m, laneXor(m, mask));
+#pragma unroll 1
+      for (int k = lane; k < it.parts; k += 32) {
+        State x = states[k * NQ];
+        float weight = x.sum > 0 ? exp2Fast(x.m - m) : 0;
+        weights[k * NQ + query] = weight;
+        sum += weight * x.sum;
+      }
+#pragma unroll
+      for (int mask = 16; mask > 0; mask /= 2) sum += laneXor(sum, mask);
+      if (lane == 0) s->total[query] = State{m, sum};
+    }
+    blockSync();
+    for (int i = threadIdx.x; i < kValues; i += 32 * WARPS) {
+      const float* values = p.values + (u64)it.first * kValues + i;
+      float value = 0;
+#pragma unroll 8
+      for (int k = 0; k < it.parts; k++) value += weights[k * NQ + i / kDim] * values[(u64)k * kValues];
+      put(p, it, i / kDim, i % kDim, value, s->total[i / kDim].sum);
+    }
+  }
+};
+
+template <int K, int V, bool ASYM, int NQ, int WARPS, int STAGES>
+DEV void decode(const AttendParams& p) {
+  using Coded = Decode<K, V, ASYM, NQ>;
+  SHARED(memory);
+  constexpr int kStage = Coded::P::bytes * STAGES;
+  constexpr int kRing = kStage > NQ * kDim * 4 ? kStage : NQ * kDim * 4;
+  using M = Merge<WARPS, NQ>;
+  typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kRing);
+  int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  u8* ring = memory + warp * kRing;
+  for (int i = blockIdx.x; i >= 0;) {
+    const Item it = p.items[i];
+    State* states = shared->states + warp * NQ;
+    if (warp < it.exactWarps) {
+      Exact::run(p, it, NQ, states, (float*)ring, warp, it.exactWarps, lane);
+    } else {
+      Coded::template run<STAGES>(p, it, ring, states, (float*)ring, warp - it.exactWarps, WARPS - it.exactWarps, lane);
+    }
+    M::block(p, it, shared, memory, kRing);
+    i = it.next;
+  }
+}
+
+// The same for exact tokens alone: f16.
+template <int NQ, int WARPS>
+DEV void decodeExact(const AttendParams& p) {
+  SHARED(memory);
+  constexpr int kShare = NQ * kDim * 4;
+  using M = Merge<WARPS, NQ>;
+  typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kShare);
+  int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  for (int i = blockIdx.x; i >= 0;) {
+    const Item it = p.items[i];
+    Exact::run(p, it, NQ, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
+    M::block(p, it, shared, memory, kShare);
+    i = it.next;
+  }
+}

@@ -1,0 +1,193 @@
+// New tokens of K and V: into the cache's basis, stored as float16, and, with the
+// last token of a page, the page's codes. The bits are those of package quant:
+// every float32 step is rounded once, and sums run in channel order.
+#pragma once
+#include "prim.cuh"
+
+// A run of channels of a half with scales of its own (quant.Segment).
+struct EncodeSegment {
+  int lo, hi, width;
+  int scale, zero, top, low;  // offsets from the head; zero and low -1 where there is none
+};
+
+struct EncodeHalf {
+  const float* x;      // [row][head][dim], after RoPE
+  const float* shift;  // [head][dim], added first; null: none
+  const float* signs;  // [dim] of the rotation; null: none
+  int segments;
+  int pad;
+  EncodeSegment segment[2];
+};
+
+struct EncodeParams {
+  EncodeHalf half[2];  // K, V
+  const u64* exact;    // [page] of the sequence
+  const u64* coded;    // [page]; 0 where a page has no codes
+  u64 exactLayer, codedLayer;
+  int position;   // of row 0
+  int rows;
+  int heads;
+  int headBytes;  // of a coded page
+  float norm;     // of the Hadamard matrix
+  int clips;      // candidates for the scale: 5, or 1
+};
+
+static constexpr int kEncodeThreads = 320;  // a candidate of a token's scale each
+
+DEV float tame(float x) {  // as quant.saturate
+  if (x != x) return 0;
+  return x > 65504 ? 65504 : x < -65504 ? -65504 : x;
+}
+
+template <int D>
+struct Encode {
+  static constexpr int kPage = 64;
+  static constexpr int kRow = D + 2;  // 16-bit elements: tokens of a warp lie in different banks
+  static constexpr int kEach = D / 32;
+
+  struct Shared {
+    u16 x[kPage * kRow];
+    float error[5][kPage];
+    float scale[kPage], zero[kPage], inv[kPage];
+  };
+
+  // enter takes a token into the basis: a lane has channels lane + 32j.
+  DEV void enter(const EncodeParams& p, const EncodeHalf& h, int row, int head, u16* to, u16* page, int lane) {
+    const float* x = h.x + ((u64)row * p.heads + head) * D;
+    float v[kEach];
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      v[j] = x[lane + 32 * j];
+      if (h.shift) v[j] = addRound(v[j], h.shift[head * D + lane + 32 * j]);
+    }
+    if (h.signs) {
+#pragma unroll
+      for (int j = 0; j < kEach; j++) v[j] *= h.signs[lane + 32 * j];
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2)
+#pragma unroll
+        for (int j = 0; j < kEach; j++) {
+          float other = laneXor(v[j], step);
+          v[j] = lane & step ? subRound(other, v[j]) : addRound(v[j], other);
+        }
+#pragma unroll
+      for (int step = 1; step < kEach; step *= 2)
+#pragma unroll
+        for (int j = 0; j < kEach; j++)
+          if (!(j & step)) {
+            float a = v[j], b = v[j + step];
+            v[j] = addRound(a, b), v[j + step] = subRound(a, b);
+          }
+#pragma unroll
+      for (int j = 0; j < kEach; j++) v[j] = mulRound(v[j], p.norm);
+    }
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      u16 stored = narrow(tame(v[j]));
+      to[lane + 32 * j] = stored;
+      page[lane + 32 * j] = stored;
+    }
+  }
+
+  // candidate is the scale and zero of one clip of a token's segment.
+  DEV void candidate(float& scale, float& zero, float centre, float reach, int clip, bool four, bool symmetric) {
+    const float two[5] = {1, 0.8f, 0.67f, 0.57f, 0.47f}, both[5] = {1, 0.9f, 0.8f, 0.7f, 0.6f};
+    float part = 1;
+#pragma unroll
+    for (int i = 0; i < 5; i++)
+      if (i == clip) part = four ? both[i] : two[i];
+    float middle = four ? 7.5f : 1.5f;
+    scale = widen(narrow(tame(divRound(mulRound(reach, part), middle))));
+    zero = -mulRound(middle, scale);
+    if (!symmetric) zero = widen(narrow(tame(addRound(centre, zero))));
+  }
+
+  DEV float inverse(float scale) { return scale == 0 ? 0 : divRound(1, scale); }
+
+  DEV int level(float x, float zero, float inv, float last) {
+    float y = addRound(mulRound(subRound(x, zero), inv), 0.5f);
+    return (int)(y < 0 ? 0 : y > last ? last : y);
+  }
+
+  // extremes orders -0 before 0, as Go's min and max do.
+  DEV void extremes(const u16* x, int n, float& lo, float& hi) {
+    lo = hi = tame(widen(x[0]));
+    for (int c = 1; c < n; c++) {
+      float v = tame(widen(x[c]));
+      bool minus = (asBits(v) >> 31) != 0;
+      if (v < lo || (v == lo && minus)) lo = v;
+      if (v > hi || (v == hi && !minus)) hi = v;
+    }
+  }
+
+  DEV void segment(const EncodeParams& p, const EncodeHalf& h, const EncodeSegment& s, Shared* m, u8* head, bool values) {
+    int t = threadIdx.x % kPage, clip = threadIdx.x / kPage, n = s.hi - s.lo;
+    bool four = s.low >= 0, symmetric = s.zero < 0;
+    const u16* x = m->x + t * kRow + s.lo;
+    float lo, hi, scale, zero;
+    extremes(x, n, lo, hi);
+    float centre = symmetric ? 0 : addRound(lo * 0.5f, hi * 0.5f);
+    float reach = symmetric ? larger(hi, -lo) : subRound(hi * 0.5f, lo * 0.5f);
+    if (symmetric && reach == 0) reach = 0;  // not -0
+    float last = four ? 15 : 3;
+    if (clip < p.clips) {
+      candidate(scale, zero, centre, reach, clip, four, symmetric);
+      float inv = inverse(scale), sum = 0;
+      for (int c = 0; c < n; c++) {
+        float v = tame(widen(x[c]));
+        float e = subRound(addRound(mulRound((float)level(v, zero, inv, last), scale), zero), v);
+        sum = addRound(sum, mulRound(e, e));
+      }
+      m->error[clip][t] = sum;
+    }
+    blockSync();
+    if (clip == 0) {
+      int best = 0;
+      for (int i = 1; i < p.clips; i++)
+        if (m->error[i][t] < m->error[best][t]) best = i;
+      candidate(scale, zero, centre, reach, best, four, symmetric);
+      m->scale[t] = scale, m->zero[t] = zero, m->inv[t] = inverse(scale);
+      ((u16*)(head + s.scale))[t] = narrow(scale);
+      if (!symmetric) ((u16*)(head + s.zero))[t] = narrow(zero);
+    }
+    blockSync();
+    for (int w = threadIdx.x; w < kPage * s.width / 16; w += kEncodeThreads) {
+      u32 top = 0, low = 0;
+#pragma unroll
+      for (int k = 0; k < 16; k++) {
+        int b = k % 4, i = k / 4, token, c;
+        if (values) {  // four tokens of four channels
+          token = w / (s.width / 4) * 4 + b;
+          c = w / 8 % (s.width / 32) * 32 + 8 * i + w % 8;
+        } else {  // one token; eight tokens' words side by side
+          token = w / (s.width / 2) * 8 + w % 8;
+          c = w / 8 % (s.width / 16) * 16 + 4 * i + b;
+        }
+        if (c >= n) continue;
+        u32 code = level(tame(widen(m->x[token * kRow + s.lo + c])), m->zero[token], m->inv[token], last);
+        top |= (four ? code >> 2 : code) << (8 * b + 2 * i);
+        low |= (code & 3) << (8 * b + 2 * i);
+      }
+      ((u32*)(head + s.top))[w] = top;
+      if (four) ((u32*)(head + s.low))[w] = low;
+    }
+    blockSync();
+  }
+
+  // run does one half of one head of one page: block (page, head, half).
+  DEV void run(const EncodeParams& p) {
+    SHARED(memory);
+    Shared* m = (Shared*)memory;
+    const EncodeHalf& h = p.half[blockIdx.z];
+    int head = blockIdx.y, page = p.position / kPage + blockIdx.x, first = page * kPage;
+    int lo = max(p.position, first) - first, hi = min(p.position + p.rows, first + kPage) - first;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u16* exact = (u16*)(p.exact[page] + p.exactLayer) + (2 * head + blockIdx.z) * (kPage * D);
+    for (int t = lo + warp; t < hi; t += kEncodeThreads / 32) enter(p, h, first + t - p.position, head, m->x + t * kRow, exact + t * D, lane);
+    if (hi < kPage || !p.coded || !p.coded[page]) return;
+    for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = exact[i];
+    blockSync();
+    u8* out = (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes;
+    for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, blockIdx.z == 1);
+  }
+};

@@ -1,0 +1,217 @@
+package cuda
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/terse-llm/terse/quant"
+)
+
+var (
+	tableFlag = flag.Bool("table", false, "time the kernels on the GPU and print a table")
+	onlyFlag  = flag.String("only", "", "formats to time, as a regular expression")
+)
+
+// bench times launches on a GPU with nothing of theirs in its cache.
+type bench struct {
+	c        *Context
+	from, to Event
+	flush    Ptr
+	reader   Function
+}
+
+const flushBytes = 512 << 20
+
+func newBench(t testing.TB, c *Context, m Module) *bench {
+	b := &bench{c: c}
+	var err error
+	b.reader, err = c.Function(m, "read_all", 0)
+	ok(t, err)
+	b.from, err = c.NewEvent(true)
+	ok(t, err)
+	b.to, err = c.NewEvent(true)
+	ok(t, err)
+	b.flush, err = c.Alloc(flushBytes)
+	ok(t, err)
+	ok(t, c.FillAsync(b.flush, 7, flushBytes, 0))
+	return b
+}
+
+// read reads n bytes of device memory.
+func (b *bench) read(p Ptr, n int) error {
+	params := struct {
+		data, out Ptr
+		n         uint64
+	}{p, p, uint64(n / 16)}
+	return b.c.Launch(b.reader, Shape{Grid: [3]int{2 * b.c.info.SMs, 1, 1}, Block: 512}, 0, paramBytes(&params))
+}
+
+// median is the median time in µs of f's work, cold: between two events, behind
+// a kernel that reads more memory than the cache holds (so that the host is ahead,
+// and what f evicts from the cache need not be written back first).
+func (b *bench) median(t testing.TB, runs int, f func() error) float64 {
+	var all []float64
+	for i := range runs + 3 {
+		ok(t, b.read(b.flush, flushBytes))
+		ok(t, b.c.Record(b.from, 0))
+		ok(t, f())
+		ok(t, b.c.Record(b.to, 0))
+		us, err := b.c.Elapsed(b.from, b.to)
+		ok(t, err)
+		if i >= 3 {
+			all = append(all, us)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// bandwidth is the speed of reading device memory in bytes per µs.
+func (b *bench) bandwidth(t testing.TB) float64 {
+	const n = 4 << 30
+	p, err := b.c.Alloc(n)
+	ok(t, err)
+	ok(t, b.c.FillAsync(p, 7, n, 0))
+	us := b.median(t, 7, func() error { return b.read(p, n) })
+	ok(t, b.c.Free(p))
+	return n / us
+}
+
+// randomCache makes a batch of caches of random pages on the device.
+func randomCache(t testing.TB, c *Context, g *quant.Geometry, batch, n int) *onDevice {
+	d := new(onDevice)
+	pages := (n + g.Format.PageTokens - 1) / g.Format.PageTokens
+	d.tables.Pages = pages
+	fill := func(pageBytes int, make1 func(b []byte, r *rand.Rand)) Ptr {
+		const distinct = 64
+		r := rand.New(rand.NewPCG(1, 2))
+		b := make([]byte, min(distinct, batch*pages)*pageBytes)
+		for at := 0; at < len(b); at += pageBytes {
+			make1(b[at:at+pageBytes], r)
+		}
+		total := batch * pages * pageBytes
+		mem, err := c.Alloc(total)
+		ok(t, err)
+		d.owned = append(d.owned, mem)
+		ok(t, c.Upload(mem, b))
+		for at := len(b); at < total; {
+			n := min(at, total-at)
+			ok(t, c.CopyAsync(mem+Ptr(at), mem, n, 0))
+			at += n
+		}
+		table := make([]uint64, batch*pages)
+		for i := range table {
+			table[i] = uint64(mem) + uint64(i*pageBytes)
+		}
+		r.Shuffle(len(table), func(i, j int) { table[i], table[j] = table[j], table[i] })
+		tab, err := c.Alloc(8 * len(table))
+		ok(t, err)
+		d.owned = append(d.owned, tab)
+		ok(t, c.Upload(tab, bytesOf(table)))
+		return tab
+	}
+	if g.Format.Coded() {
+		d.tables.Coded = fill(g.CodedBytes(), func(b []byte, r *rand.Rand) { randomCodes(g, b, r) })
+	}
+	if lo, hi := 0, n; lo < hi {
+		d.tables.Exact = fill(g.ExactBytes(), func(b []byte, r *rand.Rand) {
+			for i := 0; i < len(b); i += 2 {
+				b[i], b[i+1] = byte(r.Uint32()), byte(0x30+r.IntN(8)|r.IntN(2)<<7) // 0.125 … 1
+			}
+		})
+	}
+	return d
+}
+
+// randomCodes fills a coded page with random codes and likely scales.
+func randomCodes(g *quant.Geometry, b []byte, r *rand.Rand) {
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	for head := range g.KVHeads {
+		page := g.CodedHead(b, head)
+		for half := range 2 {
+			l := &g.HQ[half]
+			for _, s := range l.Segments[:l.NSegments] {
+				for t := range g.Format.PageTokens {
+					page[s.Scale+2*t+1] = 0x34 + byte(r.IntN(4)) // 0.25 … 0.5
+					if s.Zero >= 0 {
+						page[s.Zero+2*t+1] = 0xb8 + byte(r.IntN(2)) // about -0.6
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestTable prints the decode table of docs/cuda.md.
+func TestTable(t *testing.T) {
+	if !*tableFlag || !*gpuFlag {
+		t.Skip("timings are for a GPU: -gpu -table")
+	}
+	on(t, func(c *Context, m Module) {
+		b := newBench(t, c, m)
+		rate := b.bandwidth(t)
+		fmt.Printf("nothing takes %.1f µs, an empty kernel %.1f\n", b.median(t, 31, func() error { return nil }), b.median(t, 31, func() error { return b.read(b.flush, 0) }))
+		fmt.Printf("%s, %d SMs, L2 %d MiB, reads %.2f TB/s\n", c.info.Name, c.info.SMs, c.info.L2>>20, rate/1e6)
+		fmt.Printf("%-26s %-14s %9s %9s %9s %9s\n", "format", "shape", "µs", "GB/s", "floor µs", "×floor")
+		for _, s := range []struct{ heads, group, batch, n int }{
+			{8, 4, 1, 4 << 10}, {8, 4, 1, 16 << 10}, {8, 4, 1, 32 << 10}, {8, 4, 1, 128 << 10}, {8, 4, 8, 32 << 10}, {8, 4, 24, 32 << 10}, {8, 4, 32, 32 << 10},
+			{8, 8, 1, 16 << 10}, {8, 8, 1, 32 << 10}, {8, 8, 1, 128 << 10},
+		} {
+			for _, f := range []struct {
+				name       string
+				calibrated bool
+			}{
+				{"hq2,sinks=0,recent=0", true}, {"hq2,sinks=0,recent=0", false}, {"hq2", true}, {"hq2,k2=lead:32,sinks=0,recent=0", true},
+				{"hq3,sinks=0,recent=0", true}, {"hq3", true}, {"hq4,sinks=0,recent=0", true}, {"f16", true},
+			} {
+				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " ", s.heads*s.group, "/", s.heads)); err != nil || !match {
+					continue
+				}
+				b.row(t, m, f.name, f.calibrated, s.heads, s.group, s.batch, s.n, rate)
+			}
+		}
+	})
+}
+
+func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads, group, batch, n int, rate float64) {
+	c, g := b.c, geometry(t, name, calibrated, heads)
+	bytes := 0
+	w := newWork(g.Format, n)
+	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*fastDim)
+	if 4*bytes > int(c.info.Memory)/2 {
+		return
+	}
+	d, err := c.NewDecoder(m, g, group)
+	ok(t, err)
+	lengths := slices.Repeat([]int{n}, batch)
+	step, err := c.Prepare(d, d.Plan(c.info, lengths))
+	ok(t, err)
+	mem := randomCache(t, c, g, batch, n)
+	r := rand.New(rand.NewPCG(1, 3))
+	q := make([]float32, batch*heads*group*fastDim)
+	for i := range q {
+		q[i] = float32(r.NormFloat64())
+	}
+	qMem, err := c.Alloc(4 * len(q))
+	ok(t, err)
+	outMem, err := c.Alloc(4 * len(q))
+	ok(t, err)
+	ok(t, c.Upload(qMem, bytesOf(q)))
+	us := b.median(t, 61, func() error { return c.Attend(step, mem.tables, 0, qMem, outMem, 0.088, 0) })
+	floor := float64(bytes) / rate
+	symmetry := "asym"
+	if g.Format.Symmetric || !g.Format.Coded() {
+		symmetry = "sym"
+	}
+	fmt.Printf("%-26s %-14s %9.1f %9.0f %9.1f %9.2f\n", name+" "+symmetry, fmt.Sprintf("%d/%d B%d %dK", heads*group, heads, batch, n>>10), us, float64(bytes)/us/1e3, floor, us/floor)
+	ok(t, c.CloseStep(step))
+	ok(t, c.Free(qMem))
+	ok(t, c.Free(outMem))
+	mem.free(t, c)
+}
