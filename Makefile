@@ -62,13 +62,11 @@ calibration:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./kernels/... ./quant/... ./tokenizer/... ./sched/...
 
-<<<<<<< HEAD
 # Every kernel beside the floor that this machine sets.
 bench-cpu: build
 	bin/terse bench kernels
-=======
+
 # On a machine with an NVIDIA GPU, nvcc and PyTorch: builds the CUDA kernels,
 # checks them, and prints the tables of docs/cuda.md.
 gpu-check:
 	kernels/cuda/check.sh
->>>>>>> 82e7105 (kernels/cuda: reach the driver and cuBLASLt without cgo; decode and encode hq pages on the GPU)
