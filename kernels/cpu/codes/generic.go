@@ -7,9 +7,11 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-// The portable kernels do four products with one multiplication: a 64-bit word
-// holds a 16-bit lane for each of four vectors, and is multiplied by a 2-bit code.
-// A lane holds 80 terms: 80·127·3 < 2^15 signed (Q), 80·255·3 < 2^16 unsigned (P).
+// The portable kernels work on four vectors at once: a 64-bit word holds a 16-bit
+// lane for each. A lane holds 80 products with a code: 80·127·3 < 2^15 signed (Q),
+// 80·255·3 < 2^16 unsigned (P). Products with K are looked up, two codes at a time,
+// in tables of the queries' 16 sums for two channels; those with V, where every
+// quad of tokens would need tables anew, are multiplications of the word by a code.
 
 // lanes gathers element i of the vectors into one word, for n elements.
 func lanes[T int8 | uint8](words []uint64, x []T, nq, stride int) {
@@ -28,52 +30,67 @@ const maxChunk = 64
 func genericProducts(dots *int32, q *int8, nq int, p *Planes, low bool) {
 	n := len(p.Pages) * p.Rows
 	d := unsafe.Slice(dots, (nq-1)*Tokens+n)
-	for i, page := range p.Pages {
-		planeProducts(d[i*p.Rows:], unsafe.Slice(q, nq*p.Width), page[p.Off:], nq, p.Width, p.Rows, low)
-	}
-}
-
-func planeProducts(d []int32, codes []int8, words []byte, nq, width, rows int, low bool) {
-	words = words[:rows*width/4]
 	for v := range nq {
-		for t := range rows {
-			if low {
-				d[v*Tokens+t] *= 4
-			} else {
-				d[v*Tokens+t] = 0
-			}
+		row := d[v*Tokens : v*Tokens+n]
+		if !low {
+			clear(row)
+		}
+		for t := range row {
+			row[t] *= 4
 		}
 	}
-	var x [maxChunk]uint64
-	for lo := 0; lo < width; lo += maxChunk {
-		chunk := x[:min(maxChunk, width-lo)]
-		lanes(chunk, codes[lo:], nq, width)
-		for row := range rows {
-			at := 4 * ((row/8*(width/16)+lo/16)*8 + row%8)
-			a := keyProduct(chunk, words[at:])
+	codes := unsafe.Slice(q, nq*p.Width)
+	var tables [maxChunk / 2][16]uint64
+	for lo := 0; lo < p.Width; lo += maxChunk {
+		chunk := min(maxChunk, p.Width-lo)
+		for c := 0; c < chunk; c += 16 {
+			var x [16]uint64
+			lanes(x[:], codes[lo+c:], nq, p.Width)
+			tabulate((*[8][16]uint64)(tables[c/2:]), &x)
+		}
+		for i, page := range p.Pages {
+			planeProducts(d[i*p.Rows:], tables[:chunk/2], page[p.Off:p.Off+p.Rows*p.Width/4], nq, p.Width, lo, p.Rows)
+		}
+	}
+}
+
+func planeProducts(d []int32, tables [][16]uint64, words []byte, nq, width, lo, rows int) {
+	for row := 0; row < rows; row += 8 {
+		var a [8]uint64
+		at := 4 * (row/8*(width/16) + lo/16) * 8
+		for t := tables; len(t) >= 8; t = t[8:] {
+			addWords(&a, (*[8][16]uint64)(t), words[at:at+32])
+			at += 32
+		}
+		for t, sum := range a {
 			for v := range nq {
-				low := int64(int16(a))
-				d[v*Tokens+row] += int32(low)
-				a = uint64((int64(a) - low) >> 16) // a negative lane has borrowed from the one above
+				low := int64(int16(sum))
+				d[v*Tokens+row+t] += int32(low)
+				sum = uint64((int64(sum) - low) >> 16) // a negative lane has borrowed from the one above
 			}
 		}
 	}
 }
 
-// keyProduct multiplies the lanes of a run of channels with one row, whose words
-// lie 32 bytes apart.
-func keyProduct(x []uint64, words []byte) uint64 {
-	var a, b uint64
-	for ; len(x) >= 16; x = x[16:] {
-		w := binary.LittleEndian.Uint32(words)
-		for i := 0; i < 16; i += 4 {
-			a += x[i]*uint64(w&3) + x[i+1]*uint64(w>>8&3)
-			b += x[i+2]*uint64(w>>16&3) + x[i+3]*uint64(w>>24&3)
-			w >>= 2
-		}
-		words = words[min(32, len(words)):]
+// addWords adds the products of 16 channels of 8 tokens, whose words lie side by
+// side. Nibble 2b+h of a word is channels 8h+b and 8h+4+b.
+func addWords(a *[8]uint64, t *[8][16]uint64, words []byte) {
+	words = words[:32]
+	for i := range a {
+		w := binary.LittleEndian.Uint32(words[4*i:])
+		a[i] += t[0][w&15] + t[1][w>>4&15] + t[2][w>>8&15] + t[3][w>>12&15] +
+			t[4][w>>16&15] + t[5][w>>20&15] + t[6][w>>24&15] + t[7][w>>28]
 	}
-	return a + b
+}
+
+// tabulate fills the tables of 16 channels.
+func tabulate(t *[8][16]uint64, x *[16]uint64) {
+	for n := range t {
+		c := n%2*8 + n/2
+		for codes := range t[n] {
+			t[n][codes] = x[c]*uint64(codes&3) + x[c+4]*uint64(codes>>2)
+		}
+	}
 }
 
 func genericSums(sums *int32, weights *uint8, nq int, p *Planes, add bool) {

@@ -311,3 +311,25 @@ func BenchmarkSteps(b *testing.B) {
 		run("quantise", func() { k.Quantise(&tile, 4, Tokens) })
 	}
 }
+
+// The kernels agree with the portable ones on any scores, and with themselves
+// however vectors are grouped.
+func FuzzLevels(f *testing.F) {
+	f.Add(uint64(1), uint8(0), float32(1))
+	f.Add(uint64(2), uint8(7), float32(100))
+	f.Fuzz(func(t *testing.T, seed uint64, shape uint8, spread float32) {
+		if !(spread > 1e-3 && spread < 1e3) {
+			return
+		}
+		r := rand.New(rand.NewPCG(seed, 7))
+		nq, n := 1+int(shape%4), 16*(1+int(shape/4%16))
+		for _, level := range cpu.Levels() {
+			in := random(r, spread)
+			for v := range in.first.End {
+				in.first.End[v] = r.IntN(n + 1)
+			}
+			checkSteps(t, For(level), For(cpu.Generic), in, nq, n, shape%2 == 0, shape%3 == 0)
+			checkAlone(t, For(level), in, nq, n)
+		}
+	})
+}
