@@ -17,7 +17,8 @@ const (
 	Q6_K
 )
 
-var dtypes = map[DType]struct {
+// dtypes is by DType; the kernels ask for sizes often.
+var dtypes = [...]struct {
 	name         string
 	elems, bytes int
 }{
@@ -26,18 +27,26 @@ var dtypes = map[DType]struct {
 	Q4_K: {"Q4_K", 256, 144}, Q5_K: {"Q5_K", 256, 176}, Q6_K: {"Q6_K", 256, 210},
 }
 
+func (d DType) known() bool { return d > 0 && int(d) < len(dtypes) }
+
 func (d DType) String() string {
-	if t, ok := dtypes[d]; ok {
-		return t.name
+	if d.known() {
+		return dtypes[d].name
 	}
 	return fmt.Sprintf("DType(%d)", uint8(d))
 }
 
-// Block is the smallest addressable run of d: elements and bytes.
-func (d DType) Block() (elems, bytes int) { t := dtypes[d]; return t.elems, t.bytes }
+// Block is the smallest addressable run of d, elements and bytes: none of a type
+// that is not known.
+func (d DType) Block() (elems, bytes int) {
+	if !d.known() {
+		return 0, 0
+	}
+	return dtypes[d].elems, dtypes[d].bytes
+}
 
 // RowBytes is the size of n elements of d; n must be a whole number of blocks.
-func (d DType) RowBytes(n int) int { t := dtypes[d]; return n / t.elems * t.bytes }
+func (d DType) RowBytes(n int) int { t := &dtypes[d]; return n / t.elems * t.bytes }
 
 // Tensor is a named array over bytes it does not own (often a memory map).
 // Row-major: the last dimension is contiguous. Little endian.
