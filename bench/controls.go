@@ -120,16 +120,21 @@ func (d *fusedDecode) Do(i int) {
 	}
 	for at := first; at < first+controlSpan/fusedPage; at += controlTile {
 		for p := range controlTile {
-			page := pages[at+p]
-			d.kernels.QK(s.w[p*fusedPage:], softmax.Tokens, &d.queries[head], d.layout, page, page[d.layout.V.Scales:])
+			next := pages[at][d.layout.V.Scales:] // what is read next is fetched meanwhile
+			if p+1 < controlTile {
+				next = pages[at+p+1]
+			}
+			d.kernels.QK(s.w[p*fusedPage:], softmax.Tokens, &d.queries[head], d.layout, pages[at+p], next)
 		}
 		for v := 0; v < d.a.Group; v += softmax.Vectors {
 			d.weigh(s, v, min(softmax.Vectors, d.a.Group-v))
 		}
 		for p := range controlTile {
 			var next []byte
-			if at+p+1 < perHead {
-				next = pages[at+p+1]
+			if p+1 < controlTile {
+				next = pages[at+p+1][d.layout.V.Scales:]
+			} else if at+controlTile < perHead {
+				next = pages[at+controlTile]
 			}
 			d.kernels.PV(s.acc, d.a.Group, s.w[p*fusedPage:], softmax.Tokens, d.layout, pages[at+p], next)
 		}
