@@ -104,12 +104,12 @@ func tileF16x6AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func pairF16AVX2(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
-// widenBF16AVX2 widens n elements, a multiple of 32.
+// widenBF16AVX2 widens n steps of k, an even number.
 //
 //go:noescape
 func widenBF16AVX2(dst *float32, src *byte, n int)
 
-// widenF16AVX2 widens n elements, a multiple of 32.
+// widenF16AVX2 widens n steps of k, an even number.
 //
 //go:noescape
 func widenF16AVX2(dst *float32, src *byte, n int)

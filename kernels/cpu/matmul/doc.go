@@ -5,8 +5,8 @@
 // are outputs and no sum is ever taken across lanes. Each dtype keeps its own
 // width (a packed matrix is at most 3 % larger than the file's).
 //
-//   - F32, F16, BF16: [k][32], multiplied as float32. An output is one chain of
-//     fused multiply-adds over k from zero.
+//   - F32, F16, BF16 are multiplied as float32. An output is one chain of fused
+//     multiply-adds over k from zero.
 //   - Q8_0, Q4_0, Q4_K, Q5_K, Q6_K: the activations become int8 codes with a
 //     float32 scale max|x|/127 per 32, the products within a block are exact
 //     integers, and an output is one chain over the blocks:
@@ -18,6 +18,9 @@
 // and the same row among many have the same bits at one level.
 //
 // # Layouts
+//
+// F32 and F16 lie as [k][32], BF16 as [k/2][32][2], which widens by one shift or
+// mask. Halves of an odd inner dimension have one k of zeros more.
 //
 // A block of 32 k in a panel is 8 quads of four k. Codes of a quad lie as
 // [32 outputs][4 bytes]:

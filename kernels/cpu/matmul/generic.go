@@ -7,7 +7,6 @@ import (
 
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/tensor"
-	"github.com/terse-llm/terse/tensor/blocks"
 )
 
 // genericRows is the largest group of the portable tiles.
@@ -55,9 +54,17 @@ func genericTiles(d tensor.DType, f func(d tensor.DType, m int, y []float32, ldy
 // floatTile adds n steps of k.
 func floatTile(d tensor.DType, m int, y []float32, ldy int, x, w []byte, n int) {
 	var wide [panel]float32
-	size := d.RowBytes(panel)
 	for k := range n {
-		blocks.Dequantize(wide[:], d, w[k*size:][:size])
+		for o := range wide {
+			switch d {
+			case tensor.F32:
+				wide[o] = math.Float32frombits(binary.LittleEndian.Uint32(w[4*(k*panel+o):]))
+			case tensor.F16:
+				wide[o] = tensor.GetF16(w, k*panel+o)
+			case tensor.BF16:
+				wide[o] = tensor.BF16ToF32(binary.LittleEndian.Uint16(w[4*(k/2*panel+o)+k%2*2:]))
+			}
+		}
 		for r := range m {
 			v := math.Float32frombits(binary.LittleEndian.Uint32(x[4*(k*m+r):]))
 			out := y[r*ldy:][:panel]

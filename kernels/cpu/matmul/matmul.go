@@ -17,7 +17,7 @@ const panel = 32
 //
 //	y    first of the outputs, row r at y[r·ldy]
 //	x    the group's activations from some k on, w the panel's weights from there
-//	n    steps of k (plain weights), blocks of 32 (Q8_0, Q4_0) or of 256 (K-quants); > 0
+//	n    steps of k (plain weights; even unless the last), blocks of 32 (Q8_0, Q4_0) or of 256 (K-quants); > 0
 //	load whether sums start from y; from zero otherwise
 //
 // It reads and writes exactly these, whatever the values.
@@ -34,7 +34,7 @@ type Kernels struct {
 	// bytes apart (in the place of ldy): two streams of weights keep the memory
 	// busier than one. Nil, or nil for a dtype, where there is no such kernel.
 	pair map[tensor.DType]tile
-	// widen turns n elements (a multiple of 32) of a half type into float32.
+	// widen turns n steps of k (an even number) of a half type into float32.
 	widen map[tensor.DType]func(dst *float32, src *byte, n int)
 	// interleave and encode write one row of a group of m from n inputs, in whole
 	// blocks for encode; dst is the row's first dword.

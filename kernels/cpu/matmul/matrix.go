@@ -122,8 +122,8 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 func (m *Matrix) pass(y []float32, ldy int, a *Activations, p, k, n int, s *Scratch) {
 	w, tiles, units := &m.data[p*m.stride+m.offset(k)], m.tiles, m.units(n)
 	if m.widen != nil && a.groups >= widenGroups {
-		wide := s.wide[:n*panel]
-		m.widen(&wide[0], w, len(wide))
+		wide := s.wide[:even(n)*panel]
+		m.widen(&wide[0], w, even(n))
 		w, tiles = floatBytes(wide), m.k.float[tensor.F32]
 	}
 	for g := range a.groups {

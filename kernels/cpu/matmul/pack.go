@@ -40,12 +40,18 @@ func unitOf(d tensor.DType) unit {
 
 // panelBytes is the size of k elements of all outputs of a panel.
 func panelBytes(d tensor.DType, k int) int {
-	if kindOf(d) == Float {
-		return panel * d.RowBytes(k)
+	switch d {
+	case tensor.F32:
+		return panel * 4 * k
+	case tensor.F16, tensor.BF16:
+		return panel * 2 * even(k)
 	}
 	u := unitOf(d)
 	return k / (32 * u.blocks) * (u.header + u.blocks*u.block)
 }
+
+// even is k rounded up: halves lie in pairs of k.
+func even(k int) int { return (k + 1) &^ 1 }
 
 // Pack fills panels [lo, hi) from the tensor. Calls on other panels may run at
 // the same time.
@@ -65,24 +71,33 @@ func (m *Matrix) Pack(lo, hi int) {
 	}
 }
 
-// packFloats transposes the rows of a panel, some k of all of them at a time so
-// that the lines written stay in the cache.
+// packFloats transposes the rows of a panel, some k (an even number) of all of
+// them at a time so that the lines written stay in the cache.
 func (m *Matrix) packFloats(dst []byte, p int) {
 	const some = 64
 	size := m.w.DType.RowBytes(1)
 	for k := 0; k < m.in; k += some {
 		n := min(some, m.in-k)
-		part := dst[k*panel*size:][:n*panel*size]
+		part := dst[panelBytes(m.w.DType, k):]
 		for o := range min(panel, m.out-p*panel) {
 			row := m.w.Row(p*panel + o)[k*size:][:n*size]
-			if size == 4 {
+			switch m.w.DType {
+			case tensor.F32:
 				for i, to := 0, 4*o; i < len(row); i, to = i+4, to+4*panel {
 					binary.LittleEndian.PutUint32(part[to:], binary.LittleEndian.Uint32(row[i:]))
 				}
-				continue
-			}
-			for i, to := 0, 2*o; i < len(row); i, to = i+2, to+2*panel {
-				binary.LittleEndian.PutUint16(part[to:], binary.LittleEndian.Uint16(row[i:]))
+			case tensor.F16:
+				for i, to := 0, 2*o; i < len(row); i, to = i+2, to+2*panel {
+					binary.LittleEndian.PutUint16(part[to:], binary.LittleEndian.Uint16(row[i:]))
+				}
+			case tensor.BF16:
+				to := 4 * o
+				for ; len(row) >= 4; row, to = row[4:], to+4*panel {
+					binary.LittleEndian.PutUint32(part[to:], binary.LittleEndian.Uint32(row))
+				}
+				if len(row) > 0 {
+					copy(part[to:], row)
+				}
 			}
 		}
 	}

@@ -1,29 +1,59 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
-func elemBytes(dtype string) int {
-	if dtype == "F32" {
-		return 4
-	}
-	return 2
-}
+// bf16Upper is the register of AVX-512 that selects the upper half of a dword.
+var bf16Upper = reg.Z31
 
-// load widens a register's worth of weights.
-func (i isa) load(dtype string, m Mem, to reg.VecPhysical) {
+// load widens a register's worth of weights of step k of some that begin at base:
+// vector v of the panel (or pair).
+func (t *tile) load(dtype string, base reg.Register, k, v int, to reg.VecPhysical) {
 	switch dtype {
 	case "F32":
-		VMOVUPS(m, to)
-	case "BF16":
-		VPMOVZXWD(m, to)
-		VPSLLD(Imm(16), to, to)
+		VMOVUPS(t.at(base, k*panel*4, v, 4), to)
 	case "F16":
-		VCVTPH2PS(m, to)
+		VCVTPH2PS(t.at(base, k*panel*2, v, 2), to)
+	case "BF16": // dwords of an even step and the odd one after it
+		t.loadBF16(t.at(base, k/2*panel*4, v, 4), k%2 == 1, to)
 	}
+}
+
+func (t *tile) loadBF16(m Mem, odd bool, to reg.VecPhysical) {
+	switch {
+	case t.bytes == 64 && odd:
+		VPANDD(m, bf16Upper, to)
+	case t.bytes == 64:
+		VPSLLD(Imm(16), m, to)
+	case odd:
+		VMOVDQU(m, to)
+		VPAND(t.constant("upper", 0xffff0000ffff0000), to, to)
+	default:
+		VMOVDQU(m, to)
+		VPSLLD(Imm(16), to, to)
+	}
+}
+
+// startBF16 sets bf16Upper.
+func (t *tile) startBF16() {
+	if t.bytes == 64 {
+		g := GP32()
+		MOVL(U32(0xffff0000), g)
+		VPBROADCASTD(g, bf16Upper)
+	}
+}
+
+// weightBytes is the size of n steps of k of a panel.
+func weightBytes(dtype string, n int) int {
+	if dtype == "F32" {
+		return n * panel * 4
+	}
+	return n * panel * 2
 }
 
 // floatTile multiplies m rows by a panel of plain weights: one chain of fused
@@ -35,32 +65,35 @@ func floatTile(i isa, dtype string, m int, pair bool) {
 	}
 	t := i.start(dtype, m, parts, pair, "n steps of k of "+dtype+" weights")
 	t.loadSums()
-	unroll := max(1, 8/m)
-	if unroll > 1 {
-		SUBQ(Imm(uint64(unroll)), t.n)
-		JLT(LabelRef("tail"))
-		Label("loop")
-		t.floatSteps(dtype, unroll)
-		SUBQ(Imm(uint64(unroll)), t.n)
-		JGE(LabelRef("loop"))
-		Label("tail")
-		ADDQ(Imm(uint64(unroll)), t.n)
-		JE(LabelRef("done"))
+	runs := []int{max(1, 8/m), 1}
+	if dtype == "BF16" { // a single step can only be the last
+		t.startBF16()
+		runs = []int{max(2, 8/m/2*2), 2, 1}
 	}
-	Label("one")
-	t.floatSteps(dtype, 1)
-	DECQ(t.n)
-	JNE(LabelRef("one"))
-	Label("done")
+	for at, run := range runs {
+		if at > 0 && run == runs[at-1] {
+			continue
+		}
+		next := fmt.Sprintf("fewer%d", run)
+		SUBQ(Imm(uint64(run)), t.n)
+		JLT(LabelRef(next))
+		Label(fmt.Sprintf("steps%d", run))
+		t.floatSteps(dtype, run)
+		SUBQ(Imm(uint64(run)), t.n)
+		JGE(LabelRef(fmt.Sprintf("steps%d", run)))
+		Label(next)
+		ADDQ(Imm(uint64(run)), t.n)
+	}
 	t.finish()
 }
 
 // floatSteps is n steps of k.
 func (t *tile) floatSteps(dtype string, n int) {
-	size := elemBytes(dtype)
 	free := t.vec[t.m*t.v:]
+	if dtype == "BF16" && t.bytes == 64 {
+		free = free[:len(free)-1]
+	}
 	for k := range n {
-		w := func(v int) Mem { return t.at(t.w, k*panel*size, v, size) }
 		x := func(r int) Mem { return Mem{Base: t.x, Disp: 4 * (k*t.m + r)} }
 		if t.v > 2 { // few rows: keep them, stream the weights
 			for r := range t.m {
@@ -68,7 +101,7 @@ func (t *tile) floatSteps(dtype string, n int) {
 			}
 			for v := range t.v {
 				b := free[t.m+v%(len(free)-t.m)]
-				t.load(dtype, w(v), b)
+				t.load(dtype, t.w, k, v, b)
 				for r := range t.m {
 					VFMADD231PS(b, free[r], t.sum(r, v))
 				}
@@ -76,7 +109,7 @@ func (t *tile) floatSteps(dtype string, n int) {
 			continue
 		}
 		for v := range t.v {
-			t.load(dtype, w(v), free[v])
+			t.load(dtype, t.w, k, v, free[v])
 		}
 		rows := free[t.v:]
 		for r := range t.m {
@@ -86,27 +119,34 @@ func (t *tile) floatSteps(dtype string, n int) {
 			}
 		}
 	}
-	advance(t.w, n*panel*size)
+	advance(t.w, weightBytes(dtype, n))
 	advance(t.x, n*4*t.m)
 }
 
-// widen turns n elements (a multiple of 32) into float32, for tiles that pass
+// widen turns n steps of k (an even number) into float32, for tiles that pass
 // over the same weights many times.
 func widen(i isa, dtype string) {
 	TEXT("widen"+dtype+i.name, NOSPLIT, "func(dst *float32, src *byte, n int)")
 	Pragma("noescape")
-	Doc("widen" + dtype + i.name + " widens n elements, a multiple of 32.")
+	Doc("widen" + dtype + i.name + " widens n steps of k, an even number.")
+	t := &tile{isa: i}
 	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
+	if dtype == "BF16" {
+		t.startBF16()
+	}
 	Label("loop")
-	for v := range panel / i.lanes() {
-		i.load(dtype, Mem{Base: src, Disp: 2 * v * i.lanes()}, i.vec[v])
+	vectors := panel / i.lanes()
+	for k := range 2 {
+		for v := range vectors {
+			t.load(dtype, src, k, v, i.vec[k*vectors+v])
+		}
 	}
-	for v := range panel / i.lanes() {
-		VMOVUPS(i.vec[v], Mem{Base: dst, Disp: 4 * v * i.lanes()})
+	for v := range 2 * vectors {
+		VMOVUPS(i.vec[v], Mem{Base: dst, Disp: v * i.bytes})
 	}
-	advance(src, 2*panel)
-	advance(dst, 4*panel)
-	SUBQ(Imm(panel), n)
+	advance(src, weightBytes(dtype, 2))
+	advance(dst, 2*panel*4)
+	SUBQ(Imm(2), n)
 	JG(LabelRef("loop"))
 	VZEROUPPER()
 	RET()

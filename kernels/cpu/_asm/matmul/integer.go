@@ -405,7 +405,7 @@ func (t *intT) move(m Mem, to reg.VecPhysical) {
 var constants = map[string]Mem{}
 
 // constant is 32 bytes of a repeated pattern.
-func (t *intT) constant(name string, bits uint64) Mem {
+func (t *tile) constant(name string, bits uint64) Mem {
 	m, ok := constants[name]
 	if !ok {
 		m = GLOBL(name+t.isa.name, RODATA|NOPTR)
