@@ -277,7 +277,7 @@ func (e *Engine) settle(plan sched.Plan) {
 	}
 	for _, r := range plan.Reserved {
 		s := e.seqs[r.ID]
-		s.timing.Queue = r.Waited
+		s.timing.Queue = now.Sub(s.arrived)
 		e.store.View(r.Table, len(s.req.Prompt), s.nextView())
 		s.reserved <- s.view
 	}

@@ -44,17 +44,24 @@ type Prefilled struct {
 }
 
 // Prefill computes req's prompt, samples its first token and then calls
-// handover; the pages stay until that has returned and sink has stopped.
-func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, handover func(Prefilled) error) error {
+// handover; the pages stay until that has returned and sink has stopped. After a
+// hand-over it returns at once: the next prompt's step, which may be running by
+// then, must not hold up the first token.
+func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, handover func(Prefilled) error) (err error) {
 	s := e.newSequence(req, sched.ModePrefill)
 	s.sink = sink
 	if err := e.add(ctx, s); err != nil {
 		return err
 	}
-	defer e.forget(s)
-	defer sink.Stop()
+	defer func() {
+		sink.Stop()
+		gone := e.release(s)
+		if err != nil { // it may be in the middle of a step
+			e.await(gone)
+		}
+	}()
 	var p Prefilled
-	err := s.out.drain(ctx, func(o terse.Output) error {
+	err = s.out.drain(ctx, func(o terse.Output) error {
 		if len(o.Tokens) > 0 {
 			p.First = o.Tokens[0]
 		}
@@ -181,10 +188,13 @@ func invalid(format string, args ...any) *terse.Error {
 // forget lets go of a request whose caller has left, whatever its state, and
 // waits until the loop has done so: the caller may then reuse what the sink or
 // the pages referred to.
-func (e *Engine) forget(s *sequence) {
-	done := make(chan struct{})
+func (e *Engine) forget(s *sequence) { e.await(e.release(s)) }
+
+// release has the loop let go of a request; the channel closes when it has.
+func (e *Engine) release(s *sequence) (gone chan struct{}) {
+	gone = make(chan struct{})
 	release := func(e *Engine) {
-		defer close(done)
+		defer close(gone)
 		if e.seqs[s.id] != s {
 			return
 		}
@@ -198,8 +208,12 @@ func (e *Engine) forget(s *sequence) {
 	select {
 	case e.inbox <- release:
 	case <-e.closed:
-		return
 	}
+	return gone
+}
+
+// await waits for the loop, or for its end.
+func (e *Engine) await(done chan struct{}) {
 	select {
 	case <-done:
 	case <-e.closed:

@@ -54,7 +54,11 @@ func (s *sequence) nextView() *quant.View {
 func (s *sequence) admit(now time.Time, a sched.Admission) {
 	if s.admitted.IsZero() {
 		s.admitted = now
-		s.timing.Queue += a.Waited
+		if s.mode == sched.ModeRemote { // recomputed here after it lost its pages
+			s.timing.Queue += a.Waited
+		} else { // the step that was running when it came included
+			s.timing.Queue = now.Sub(s.arrived)
+		}
 		s.cached = a.CachedTokens
 	}
 }
