@@ -8,4 +8,7 @@
 // stand beside them. The floor of a kernel is the larger of its operations over
 // the fastest rate seen and its bytes over the fastest reading seen. No kernel can
 // be faster, and none that unpacks codes or takes exponentials can reach it.
+//
+// The KV transfer is timed between two processes, formats in turns, beside what
+// iperf3 reaches over the same link: that is its floor.
 package bench

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/terse-llm/terse/bench"
 )
 
 // nsPrefix begins the names of all network namespaces that these tests make,
@@ -166,4 +168,53 @@ func wantBytes(t *testing.T, g api, prefill host, most float64) {
 		t.Errorf("the prefill worker sent %d bytes, %.3f times the %d that the timing reports", wire, ratio, a.timing.KVBytes)
 	}
 	t.Logf("%d KV bytes, %.1f %% of f16's; %d on the wire", a.timing.KVBytes, 100*a.timing.share(), wire)
+}
+
+// Over links of 1 and 10 Gb/s the transfer moves what iperf3 moves, with one
+// connection and with four, each side by less than a core.
+func TestTransferRates(t *testing.T) {
+	needFull(t)
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("no iperf3 installed")
+	}
+	for _, link := range []struct {
+		rate   string
+		tokens int
+	}{{"1gbit", 512}, {"10gbit", 4096}} {
+		t.Run(link.rate, func(t *testing.T) {
+			hosts := newNetwork(t, 2, link.rate)
+			shape := []string{"--kv", "f16,hq3", "--layers", "16"}
+			from := hosts[0].start(t, "sender", append([]string{program, "bench", "transfer", "--insecure", "--listen", hosts[0].ip + ":7400"}, shape...)...)
+			from.awaitLog(`sending from`)
+			for _, conns := range []string{"1", "4"} {
+				p := hosts[1].start(t, "receiver", append([]string{program, "bench", "transfer", "--connect", hosts[0].ip + ":7400", "--quiet",
+					"--format", "json", "--time", "9s", "--conns", conns, "--tokens", fmt.Sprint(link.tokens)}, shape...)...)
+				if status := p.exit(); status != 0 {
+					t.Fatalf("exit status %d: %s", status, p.log.tail(2000))
+				}
+				checkRates(t, p.log.String())
+			}
+		})
+	}
+}
+
+func checkRates(t *testing.T, report string) {
+	t.Helper()
+	var r bench.TransferReport
+	if err := json.Unmarshal([]byte(report), &r); err != nil {
+		t.Fatalf("%v: %s", err, report)
+	}
+	if len(r.Rows) != 2 || len(r.Iperf) != 1 {
+		t.Fatalf("the report lacks rows: %s", report)
+	}
+	for _, row := range r.Rows {
+		t.Logf("%d connections, %s: %.2f Gb/s, %.0f %% of iperf3's %.2f, as f16 %.2f; cores %.2f and %.2f; first transfer %v warm", r.Iperf[0].Conns,
+			row.Format, row.Gbps, 100*row.OfIperf, r.Iperf[0].Gbps, row.F16Gbps, row.SendCores, row.RecvCores, r.Warm)
+		if row.OfIperf < 0.9 {
+			t.Errorf("%s: %.0f %% of iperf3", row.Format, 100*row.OfIperf)
+		}
+		if row.SendCores > 1.05 || row.RecvCores > 1.05 {
+			t.Errorf("%s: %.2f cores sending, %.2f receiving", row.Format, row.SendCores, row.RecvCores)
+		}
+	}
 }

@@ -22,12 +22,13 @@ func newBench() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure speed on this machine",
-		Long: `Times kernels beside the floor that the machine sets, or a whole model's prefill and
-decode at any depth of the KV cache. What is compared is timed in turns.`,
+		Long: `Times kernels beside the floor that the machine sets, a whole model's prefill and
+decode at any depth of the KV cache, or the KV transfer between two processes. What is
+compared is timed in turns.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newBenchKernels(), newBenchModel())
+	c.AddCommand(newBenchKernels(), newBenchModel(), newBenchTransfer())
 	return c
 }
 
