@@ -104,16 +104,6 @@ func tileF16x6AVX2(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func pairF16AVX2(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
-// widenBF16AVX2 widens n steps of k, an even number.
-//
-//go:noescape
-func widenBF16AVX2(dst *float32, src *byte, n int)
-
-// widenF16AVX2 widens n steps of k, an even number.
-//
-//go:noescape
-func widenF16AVX2(dst *float32, src *byte, n int)
-
 // tileQ80x1AVX2 computes 1×32 outputs from n units of 1·32 codes of Q8_0.
 //
 //go:noescape

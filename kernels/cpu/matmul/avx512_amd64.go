@@ -194,16 +194,6 @@ func tileF16x12AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 //go:noescape
 func pairF16AVX512(y *float32, stride int, x *byte, w *byte, n int, load bool)
 
-// widenBF16AVX512 widens n steps of k, an even number.
-//
-//go:noescape
-func widenBF16AVX512(dst *float32, src *byte, n int)
-
-// widenF16AVX512 widens n steps of k, an even number.
-//
-//go:noescape
-func widenF16AVX512(dst *float32, src *byte, n int)
-
 // tileQ80x1AVX512 computes 1×32 outputs from n units of 1·32 codes of Q8_0.
 //
 //go:noescape

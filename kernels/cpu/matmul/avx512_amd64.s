@@ -5015,54 +5015,6 @@ fewer1:
 	VZEROUPPER
 	RET
 
-// func widenBF16AVX512(dst *float32, src *byte, n int)
-// Requires: AVX, AVX512F
-TEXT ·widenBF16AVX512(SB), NOSPLIT, $0-24
-	MOVQ         dst+0(FP), AX
-	MOVQ         src+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVL         $0xffff0000, BX
-	VPBROADCASTD BX, Z31
-
-loop:
-	VPSLLD  $0x10, (CX), Z0
-	VPSLLD  $0x10, 64(CX), Z1
-	VPANDD  (CX), Z31, Z2
-	VPANDD  64(CX), Z31, Z3
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	VMOVUPS Z2, 128(AX)
-	VMOVUPS Z3, 192(AX)
-	ADDQ    $0x00000080, CX
-	ADDQ    $0x00000100, AX
-	SUBQ    $0x02, DX
-	JG      loop
-	VZEROUPPER
-	RET
-
-// func widenF16AVX512(dst *float32, src *byte, n int)
-// Requires: AVX, AVX512F
-TEXT ·widenF16AVX512(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ src+8(FP), CX
-	MOVQ n+16(FP), DX
-
-loop:
-	VCVTPH2PS (CX), Z0
-	VCVTPH2PS 32(CX), Z1
-	VCVTPH2PS 64(CX), Z2
-	VCVTPH2PS 96(CX), Z3
-	VMOVUPS   Z0, (AX)
-	VMOVUPS   Z1, 64(AX)
-	VMOVUPS   Z2, 128(AX)
-	VMOVUPS   Z3, 192(AX)
-	ADDQ      $0x00000080, CX
-	ADDQ      $0x00000100, AX
-	SUBQ      $0x02, DX
-	JG        loop
-	VZEROUPPER
-	RET
-
 // func tileQ80x1AVX512(y *float32, ldy int, x *byte, w *byte, n int, load bool)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·tileQ80x1AVX512(SB), NOSPLIT, $0-41

@@ -20,7 +20,7 @@
 // # Layouts
 //
 // F32 and F16 lie as [k][32], BF16 as [k/2][32][2], which widens by one shift or
-// mask. Halves of an odd inner dimension have one k of zeros more.
+// mask; with an odd inner dimension one k of zeros is added.
 //
 // A block of 32 k in a panel is 8 quads of four k. Codes of a quad lie as
 // [32 outputs][4 bytes]:

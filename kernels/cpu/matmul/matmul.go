@@ -1,8 +1,6 @@
 package matmul
 
 import (
-	"unsafe"
-
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/tensor"
 )
@@ -17,7 +15,7 @@ const panel = 32
 //
 //	y    first of the outputs, row r at y[r·ldy]
 //	x    the group's activations from some k on, w the panel's weights from there
-//	n    steps of k (plain weights; even unless the last), blocks of 32 (Q8_0, Q4_0) or of 256 (K-quants); > 0
+//	n    steps of k (plain weights; only the last of BF16 may be odd), blocks of 32 (Q8_0, Q4_0) or of 256 (K-quants); > 0
 //	load whether sums start from y; from zero otherwise
 //
 // It reads and writes exactly these, whatever the values.
@@ -34,8 +32,6 @@ type Kernels struct {
 	// bytes apart (in the place of ldy): two streams of weights keep the memory
 	// busier than one. Nil, or nil for a dtype, where there is no such kernel.
 	pair map[tensor.DType]tile
-	// widen turns n steps of k (an even number) of a half type into float32.
-	widen map[tensor.DType]func(dst *float32, src *byte, n int)
 	// interleave and encode write one row of a group of m from n inputs, in whole
 	// blocks for encode; dst is the row's first dword.
 	interleave, encode func(dst *byte, m int, src *float32, n int)
@@ -98,6 +94,3 @@ func (k *Kernels) once(kind Kind) int {
 	}
 	return k.intOnce
 }
-
-// floatBytes is the address of f's first byte.
-func floatBytes(f []float32) *byte { return (*byte)(unsafe.Pointer(&f[0])) }

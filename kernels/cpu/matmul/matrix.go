@@ -14,9 +14,8 @@ type Matrix struct {
 	w       tensor.Tensor
 	out, in int
 	tiles   []tile
-	pair    tile                                 // may be nil
-	widen   func(dst *float32, src *byte, n int) // nil where tiles are as fast
-	stride  int                                  // bytes of a panel
+	pair    tile // may be nil
+	stride  int  // bytes of a panel
 	data    []byte
 }
 
@@ -28,7 +27,7 @@ func (k *Kernels) NewMatrix(w tensor.Tensor) *Matrix {
 		panic(fmt.Sprintf("BUG: matrix %s of %v %v in %d bytes", w.Name, w.DType, w.Shape, len(w.Data)))
 	}
 	m := &Matrix{k: k, kind: kindOf(w.DType), w: w, out: w.Shape[0], in: w.Shape[1]}
-	m.tiles, m.widen = k.float[w.DType], k.widen[w.DType]
+	m.tiles = k.float[w.DType]
 	if m.kind == Int8 {
 		m.tiles = k.integer[w.DType]
 	}
@@ -55,19 +54,14 @@ func (m *Matrix) In() int { return m.in }
 
 // Scratch is what one call of Multiply writes beside its outputs.
 type Scratch struct {
-	wide [maxFloatStep * panel]float32 // a widened part of a panel
-	edge [maxRows * panel]float32      // the outputs of the last panel, if it is not full
+	edge [maxRows * panel]float32 // the outputs of the last panel, if it is not full
 }
 
 const (
-	maxFloatStep = 512
-	maxRows      = 16 // the largest group of any level
+	maxRows = 16 // the largest group of any level
 	// cached is how many bytes of activations stay in the L2 cache while one
 	// panel after the other passes by.
 	cached = 384 << 10
-	// widenGroups is from how many groups on a panel of halves is widened once
-	// rather than by every tile.
-	widenGroups = 2
 )
 
 // Multiply computes the outputs of panels [lo, hi) for all rows of a:
@@ -93,13 +87,13 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 	if a.rows*a.bytes(m.in) <= cached {
 		for ; p < full; p++ {
 			for k := 0; k < m.in; k += step {
-				m.pass(y[p*panel:], ldy, a, p, k, min(step, m.in-k), s)
+				m.pass(y[p*panel:], ldy, a, p, k, min(step, m.in-k))
 			}
 		}
 	} else {
 		for k := 0; k < m.in; k += step {
-			for p := lo; p < full; p++ {
-				m.pass(y[p*panel:], ldy, a, p, k, min(step, m.in-k), s)
+			for p := p; p < full; p++ {
+				m.pass(y[p*panel:], ldy, a, p, k, min(step, m.in-k))
 			}
 		}
 	}
@@ -119,16 +113,11 @@ func (m *Matrix) Multiply(y []float32, ldy int, a *Activations, lo, hi int, bias
 
 // pass adds the products of n of k, from k on, to the outputs of panel p for all
 // rows.
-func (m *Matrix) pass(y []float32, ldy int, a *Activations, p, k, n int, s *Scratch) {
-	w, tiles, units := &m.data[p*m.stride+m.offset(k)], m.tiles, m.units(n)
-	if m.widen != nil && a.groups >= widenGroups {
-		wide := s.wide[:even(n)*panel]
-		m.widen(&wide[0], w, even(n))
-		w, tiles = floatBytes(wide), m.k.float[tensor.F32]
-	}
+func (m *Matrix) pass(y []float32, ldy int, a *Activations, p, k, n int) {
+	w, units := &m.data[p*m.stride+m.offset(k)], m.units(n)
 	for g := range a.groups {
 		row, rows := a.group(g)
-		tiles[rows](&y[row*ldy], ldy, &a.data[a.part(k, row, rows)], w, units, k > 0)
+		m.tiles[rows](&y[row*ldy], ldy, &a.data[a.part(k, row, rows)], w, units, k > 0)
 	}
 }
 

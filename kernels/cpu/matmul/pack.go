@@ -43,15 +43,14 @@ func panelBytes(d tensor.DType, k int) int {
 	switch d {
 	case tensor.F32:
 		return panel * 4 * k
-	case tensor.F16, tensor.BF16:
-		return panel * 2 * even(k)
+	case tensor.F16:
+		return panel * 2 * k
+	case tensor.BF16: // in pairs
+		return panel * 2 * ((k + 1) &^ 1)
 	}
 	u := unitOf(d)
 	return k / (32 * u.blocks) * (u.header + u.blocks*u.block)
 }
-
-// even is k rounded up: halves lie in pairs of k.
-func even(k int) int { return (k + 1) &^ 1 }
 
 // Pack fills panels [lo, hi) from the tensor. Calls on other panels may run at
 // the same time.

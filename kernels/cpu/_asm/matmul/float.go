@@ -11,16 +11,15 @@ import (
 // bf16Upper is the register of AVX-512 that selects the upper half of a dword.
 var bf16Upper = reg.Z31
 
-// load widens a register's worth of weights of step k of some that begin at base:
-// vector v of the panel (or pair).
-func (t *tile) load(dtype string, base reg.Register, k, v int, to reg.VecPhysical) {
+// load widens vector v of step k of the weights at w.
+func (t *tile) load(dtype string, k, v int, to reg.VecPhysical) {
 	switch dtype {
 	case "F32":
-		VMOVUPS(t.at(base, k*panel*4, v, 4), to)
+		VMOVUPS(t.at(t.w, k*panel*4, v, 4), to)
 	case "F16":
-		VCVTPH2PS(t.at(base, k*panel*2, v, 2), to)
+		VCVTPH2PS(t.at(t.w, k*panel*2, v, 2), to)
 	case "BF16": // dwords of an even step and the odd one after it
-		t.loadBF16(t.at(base, k/2*panel*4, v, 4), k%2 == 1, to)
+		t.loadBF16(t.at(t.w, k/2*panel*4, v, 4), k%2 == 1, to)
 	}
 }
 
@@ -36,15 +35,6 @@ func (t *tile) loadBF16(m Mem, odd bool, to reg.VecPhysical) {
 	default:
 		VMOVDQU(m, to)
 		VPSLLD(Imm(16), to, to)
-	}
-}
-
-// startBF16 sets bf16Upper.
-func (t *tile) startBF16() {
-	if t.bytes == 64 {
-		g := GP32()
-		MOVL(U32(0xffff0000), g)
-		VPBROADCASTD(g, bf16Upper)
 	}
 }
 
@@ -67,7 +57,9 @@ func floatTile(i isa, dtype string, m int, pair bool) {
 	t.loadSums()
 	runs := []int{max(1, 8/m), 1}
 	if dtype == "BF16" { // a single step can only be the last
-		t.startBF16()
+		if i.bytes == 64 {
+			broadcast(0xffff0000, bf16Upper)
+		}
 		runs = []int{max(2, 8/m/2*2), 2, 1}
 	}
 	for at, run := range runs {
@@ -101,7 +93,7 @@ func (t *tile) floatSteps(dtype string, n int) {
 			}
 			for v := range t.v {
 				b := free[t.m+v%(len(free)-t.m)]
-				t.load(dtype, t.w, k, v, b)
+				t.load(dtype, k, v, b)
 				for r := range t.m {
 					VFMADD231PS(b, free[r], t.sum(r, v))
 				}
@@ -109,7 +101,7 @@ func (t *tile) floatSteps(dtype string, n int) {
 			continue
 		}
 		for v := range t.v {
-			t.load(dtype, t.w, k, v, free[v])
+			t.load(dtype, k, v, free[v])
 		}
 		rows := free[t.v:]
 		for r := range t.m {
@@ -121,33 +113,4 @@ func (t *tile) floatSteps(dtype string, n int) {
 	}
 	advance(t.w, weightBytes(dtype, n))
 	advance(t.x, n*4*t.m)
-}
-
-// widen turns n steps of k (an even number) into float32, for tiles that pass
-// over the same weights many times.
-func widen(i isa, dtype string) {
-	TEXT("widen"+dtype+i.name, NOSPLIT, "func(dst *float32, src *byte, n int)")
-	Pragma("noescape")
-	Doc("widen" + dtype + i.name + " widens n steps of k, an even number.")
-	t := &tile{isa: i}
-	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
-	if dtype == "BF16" {
-		t.startBF16()
-	}
-	Label("loop")
-	vectors := panel / i.lanes()
-	for k := range 2 {
-		for v := range vectors {
-			t.load(dtype, src, k, v, i.vec[k*vectors+v])
-		}
-	}
-	for v := range 2 * vectors {
-		VMOVUPS(i.vec[v], Mem{Base: dst, Disp: v * i.bytes})
-	}
-	advance(src, weightBytes(dtype, 2))
-	advance(dst, 2*panel*4)
-	SUBQ(Imm(2), n)
-	JG(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
 }

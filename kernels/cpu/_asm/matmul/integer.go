@@ -280,16 +280,11 @@ func (t *intT) nibbles(high bool, m Mem, to reg.VecPhysical) {
 var maskLow, maskPlane = reg.Z31, reg.Z30
 
 func (t *intT) masks512() {
-	set := func(bits uint32, to reg.VecPhysical) {
-		g := GP32()
-		MOVL(U32(bits), g)
-		VPBROADCASTD(g, to)
-	}
 	if t.name != "Q8_0" {
-		set(0x0f0f0f0f, maskLow)
+		broadcast(0x0f0f0f0f, maskLow)
 	}
 	if bits := uint32(t.planeMask()); bits != 0 {
-		set(bits, maskPlane)
+		broadcast(bits, maskPlane)
 	}
 }
 

@@ -53,8 +53,6 @@ func main() {
 			floatTile(i, d, 1, true)
 		}
 	}
-	widen(i, "BF16")
-	widen(i, "F16")
 	for _, k := range kinds {
 		for m := 1; m <= i.intRows; m++ {
 			intTile(i, k, m, false)
@@ -184,3 +182,10 @@ func zero(r reg.VecPhysical) {
 
 // advance moves a pointer on by n bytes.
 func advance(r reg.Register, n int) { ADDQ(U32(n), r) }
+
+// broadcast sets all dwords of a register of AVX-512.
+func broadcast(bits uint32, to reg.VecPhysical) {
+	g := GP32()
+	MOVL(U32(bits), g)
+	VPBROADCASTD(g, to)
+}
