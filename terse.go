@@ -107,9 +107,9 @@ type Timing struct {
 	TTFT     time.Duration // arrival to first token
 
 	TransferTotal time.Duration // first to last KV byte, hidden part included
-	TransferBusy  time.Duration // during which KV bytes were arriving
 	KVFormat      string
 	KVBytes       int64  // KV bytes that crossed between workers
+	KVExposed     int64  // of KVBytes, what had not arrived when the prompt was computed
 	KVBytesF16    int64  // what the same tokens would have been in f16
 	PrefillWorker string `json:",omitempty"`
 	DecodeWorker  string `json:",omitempty"`

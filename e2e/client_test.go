@@ -86,6 +86,10 @@ type timing struct {
 	Prefill    string `json:"prefill_worker"`
 	Decode     string `json:"decode_worker"`
 	Retries    int    `json:"retries"`
+
+	Prefilling float64 `json:"prefill_ms"`
+	Transfer   float64 `json:"transfer_ms"` // not hidden behind prefill
+	KVExposed  int64   `json:"kv_bytes_exposed"`
 }
 
 func (t timing) share() float64 { return float64(t.KVBytes) / float64(t.KVBytesF16) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -216,5 +217,33 @@ func checkRates(t *testing.T, report string) {
 		if row.SendCores > 1.05 || row.RecvCores > 1.05 {
 			t.Errorf("%s: %.2f cores sending, %.2f receiving", row.Format, row.SendCores, row.RecvCores)
 		}
+	}
+}
+
+// Layers cross while later ones are computed: of a long prompt's transfer, where
+// the link is faster than prefill, little is left when prefill is done.
+func TestOverlap(t *testing.T) {
+	needFull(t)
+	hosts := newNetwork(t, 3, "1gbit")
+	nats := hosts[0].nats(t)
+	hosts[1].worker(t, nats, "prefill", "prefill-a")
+	hosts[2].worker(t, nats, "decode", "decode-a")
+	g := hosts[0].gateway(t, nats, nil, "prefill-a", "decode-a")
+	const bytesPerMs = 125000
+	var times, bytes []float64
+	for i := range 5 {
+		a := g.ask(greedy(passage(t, i, 4500), 2))
+		wantSplit(t, a)
+		link := float64(a.timing.KVBytes) / bytesPerMs
+		if a.timing.Prefilling < link {
+			t.Errorf("prefill took %.0f ms, less than the link's %.0f: nothing can be hidden", a.timing.Prefilling, link)
+		}
+		times, bytes = append(times, a.timing.Transfer/link), append(bytes, float64(a.timing.KVExposed)/float64(a.timing.KVBytes))
+		t.Logf("%.0f ms of prefill, %.1f ms of transfer at the link's rate; after prefill %.1f %% of the bytes and %.2f ms were left", a.timing.Prefilling, link, 100*bytes[i], a.timing.Transfer)
+	}
+	slices.Sort(times)
+	slices.Sort(bytes)
+	if times[2] > 0.15 || bytes[2] > 0.15 {
+		t.Errorf("after prefill %.0f %% of the transfer's time and %.0f %% of its bytes are left", 100*times[2], 100*bytes[2])
 	}
 }

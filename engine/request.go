@@ -133,7 +133,7 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	s.sampler.Observe(p.First)
 	s.timing.Prefill, s.timing.Quantise = p.Timing.Prefill, p.Timing.Quantise
 	s.timing.Queue += p.Timing.Queue
-	s.timing.Transfer, s.timing.TransferTotal, s.timing.TransferBusy = p.Timing.Transfer, p.Timing.TransferTotal, p.Timing.TransferBusy
+	s.timing.Transfer, s.timing.TransferTotal, s.timing.KVExposed = p.Timing.Transfer, p.Timing.TransferTotal, p.Timing.KVExposed
 	s.timing.KVBytes, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVBytesF16
 	s.timing.PrefillWorker, s.timing.Retries = p.Timing.PrefillWorker, p.Timing.Retries
 	s.cached = p.Cached

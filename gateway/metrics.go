@@ -25,6 +25,7 @@ type metrics struct {
 
 	kvBytes, kvBytesF16, retries prometheus.Counter
 	transfer, transferTotal      prometheus.Histogram
+	exposed                      prometheus.Histogram
 	routes                       *prometheus.CounterVec // reason
 }
 
@@ -111,6 +112,7 @@ func newMetrics(opts *Options) (*metrics, error) {
 		retries:       r.counter("terse_request_retries_total", "Prompts computed again after a lost worker or a broken transfer."),
 		transfer:      r.histogram("terse_kv_transfer_seconds", "KV transfer that was not hidden behind prefill.", ttftBuckets()),
 		transferTotal: r.histogram("terse_kv_transfer_total_seconds", "KV transfer from its first byte to its last, the hidden part included.", ttftBuckets()),
+		exposed:       r.histogram("terse_kv_transfer_exposed_ratio", "Part of a transfer's KV bytes that had not arrived when the prompt was computed: what prefill did not hide.", []float64{0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1}),
 		routes:        r.counters("terse_route_decisions_total", "Requests by why they were split or stayed.", "reason"),
 	}
 	r.add(newMemberCollector(opts.Dispatcher))
@@ -152,6 +154,7 @@ func (m *metrics) choice(r choiceResult, err error) {
 		m.kvBytesF16.Add(float64(t.KVBytesF16))
 		m.transfer.Observe(t.Transfer.Seconds())
 		m.transferTotal.Observe(t.TransferTotal.Seconds())
+		m.exposed.Observe(float64(t.KVExposed) / float64(t.KVBytes))
 	}
 }
 

@@ -74,6 +74,7 @@ func TestMetrics(t *testing.T) {
 	f("terse_kv_transfer_f16_bytes_total", "", "12000")
 	f("terse_kv_transfer_seconds_sum", "", "0.009000000000000001")
 	f("terse_kv_transfer_total_seconds_sum", "", "0.03")
+	f("terse_kv_transfer_exposed_ratio_sum", "", "0.30000000000000004")
 	f("terse_request_retries_total", "", "3")
 	f("terse_route_decisions_total", `MODEL,reason="split"`, "3")
 }

@@ -38,8 +38,6 @@ type Fetch struct {
 	event    chan struct{} // holds one token when something below changed
 	refusal  error
 	res      Result
-	inFrame  int       // connections that are in mid frame
-	since    time.Time // when inFrame left 0
 }
 
 type landing uint8
@@ -52,13 +50,13 @@ const (
 
 // Result is what a fetch brought.
 type Result struct {
-	Done        []byte        // the prefill side's answer
-	Bytes       int64         // KV payload that landed
-	Again       int64         // KV payload that came although it was there
-	First, Last time.Time     // of the first and the last KV byte's frame
-	Busy        time.Duration // during which KV frames were arriving
-	Resumed     int           // times that a broken transfer was gone on with
-	Conns       int           // connections that took part, at most
+	Done        []byte    // the prefill side's answer
+	Bytes       int64     // KV payload that landed
+	Again       int64     // KV payload that came although it was there
+	First, Last time.Time // when the first and the last KV frame had arrived
+	Exposed     int64     // KV payload that had not arrived when the prompt was computed
+	Resumed     int       // times that a broken transfer was gone on with
+	Conns       int       // connections that took part, at most
 }
 
 // Begin prepares to fill view's pages with the KV of a prompt of n tokens. End
@@ -357,22 +355,6 @@ func (f *Fetch) refused(l *link, epoch uint32, err error) {
 	}
 }
 
-// arriving counts connections that are in the middle of a KV frame.
-func (f *Fetch) arriving(d int) {
-	now := time.Now()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.inFrame == 0 {
-		f.since = now
-	}
-	if f.inFrame += d; f.inFrame == 0 {
-		f.res.Busy += now.Sub(f.since)
-	}
-	if f.res.First.IsZero() {
-		f.res.First = now
-	}
-}
-
 // take handles a frame of this transfer that came over l.
 func (f *Fetch) take(l *link, h *header, payload []byte) error {
 	if h.kind == frameKV {
@@ -391,7 +373,11 @@ func (f *Fetch) take(l *link, h *header, payload []byte) error {
 		}
 		f.accepted = true
 	case frameDone:
-		f.done = append([]byte{}, payload...)
+		if len(payload) < doneHead {
+			return fmt.Errorf("an answer of %d bytes", len(payload))
+		}
+		f.res.Exposed = int64(binary.LittleEndian.Uint64(payload))
+		f.done = append([]byte{}, payload[doneHead:]...)
 	}
 	f.signal()
 	return nil
@@ -475,6 +461,9 @@ func (f *Fetch) landed(spans []span) *link {
 	f.freshLen += size
 	f.res.Bytes += size
 	f.res.Last = time.Now()
+	if f.res.First.IsZero() {
+		f.res.First = f.res.Last
+	}
 	if f.left == 0 {
 		f.signal()
 	}

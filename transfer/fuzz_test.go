@@ -59,7 +59,7 @@ func FuzzFetch(f *testing.F) {
 		}
 		writer.send(header{kind: frameKV, lease: 7, epoch: 1, ranges: 1}, bufs...)
 	}
-	writer.send(header{kind: frameDone, lease: 7, epoch: 1}, []byte("x"))
+	writer.send(header{kind: frameDone, lease: 7, epoch: 1}, make([]byte, doneHead+1))
 	f.Add(good.out.Bytes())
 	f.Add(good.out.Bytes()[:100])
 	f.Add([]byte("TKVW\x02\x09\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00"))

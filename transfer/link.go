@@ -161,10 +161,6 @@ func (l *link) read() (header, []byte, error) {
 	if l.rseal != nil && !h.sealed && h.kind != frameError {
 		return h, nil, errSeal
 	}
-	if u := l.user.Load(); u != nil && h.kind == frameKV {
-		u.arriving(1)
-		defer u.arriving(-1)
-	}
 	payload, err := l.payload(&h)
 	l.rseq++
 	l.heard.Store(time.Now().UnixNano())

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -295,12 +296,31 @@ func (s *Sender) release(l *link) {
 	s.changed.Broadcast()
 }
 
+// doneHead is the size of what Done says before the answer: how many bytes of
+// parts had not arrived when the answer was known, u64.
+const doneHead = 8
+
+// exposed is what has not arrived yet: not sent, or in a socket's queue. s.mu is
+// held.
+func (s *Sender) exposed() int64 {
+	var n int64
+	for _, l := range s.lanes {
+		n += int64(l.queued())
+	}
+	for i, st := range s.state {
+		if st == partReady || st == partSent && s.writing[s.lane[i]] > 0 {
+			n += int64(s.plan.bytesOf(i))
+		}
+	}
+	return min(n, s.plan.bytes([]span{{0, uint32(len(s.state))}}))
+}
+
 // Finish sends the answer and waits until the decoder has everything, or the
 // transfer has failed.
 func (s *Sender) Finish(done []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.done = append([]byte{}, done...)
+	s.done = append(binary.LittleEndian.AppendUint64(nil, uint64(s.exposed())), done...)
 	if len(s.lanes) > 0 && s.err == nil {
 		control, epoch := s.lanes[0], s.epoch
 		s.writing[control]++

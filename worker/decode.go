@@ -91,7 +91,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	// Clocks of two machines do not compare, durations do: what the fetch took
 	// beyond the other side's own work is transfer that prefill did not hide.
 	t.Transfer = max(0, took-t.Queue-t.Prefill-t.Quantise)
-	t.TransferTotal, t.TransferBusy = res.Last.Sub(res.First), res.Busy
-	t.KVBytes, t.KVBytesF16 = res.Bytes, transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
+	t.TransferTotal = res.Last.Sub(res.First)
+	t.KVBytes, t.KVExposed, t.KVBytesF16 = res.Bytes, min(res.Exposed, res.Bytes), transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }
