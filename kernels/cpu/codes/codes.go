@@ -172,28 +172,21 @@ func (k *Kernels) Quantise(codes []int8, x []float32, top float32) (sum int32) {
 // tiny is below what is worth a code: its reciprocal would overflow.
 const tiny = 1e-30
 
-// Prefetch asks for bytes that will be read soon.
-func (k *Kernels) Prefetch(b []byte) {
-	if len(b) > 0 {
-		k.prefetch(&b[0], len(b))
-	}
-}
-
-// Factors says what a token's scale s and zero z become:
+// factors says what a token's scale s and zero z become:
 //
-//	step = Step·s,  bias = z + Middle·s  (Middle·s without zeros)
+//	step = step·s,  bias = z + middle·s  (middle·s without zeros)
 //
 // Index 1 is for tokens with the second plane, 0 for the others.
-type Factors struct{ Step, Middle [2]float32 }
+type factors struct{ step, middle [2]float32 }
 
 // Key and value factors. A key's score is step·Σq'c + bias·Σq', so that symmetric
 // biases are minus the middle of the levels; a value's bias is its centre, and its
 // step that of the first plane.
 var (
-	symmetricKeys   = Factors{[2]float32{1, 1}, [2]float32{-1.5, -7.5}}
-	asymmetricKeys  = Factors{[2]float32{1, 1}, [2]float32{0, 0}}
-	symmetricValues = Factors{[2]float32{1, 4}, [2]float32{0, 0}}
-	centredValues   = Factors{[2]float32{1, 4}, [2]float32{1.5, 7.5}}
+	symmetricKeys   = factors{[2]float32{1, 1}, [2]float32{-1.5, -7.5}}
+	asymmetricKeys  = factors{[2]float32{1, 1}, [2]float32{0, 0}}
+	symmetricValues = factors{[2]float32{1, 4}, [2]float32{0, 0}}
+	centredValues   = factors{[2]float32{1, 4}, [2]float32{1.5, 7.5}}
 )
 
 // KeyScales reads a page's scales (float16, one per token of step) and zeros (nil
@@ -218,7 +211,7 @@ func (k *Kernels) ValueScales(step, centre []float32, scale, zero []byte, set ui
 	k.scales(step, centre, scale, zero, set, f)
 }
 
-func (k *Kernels) scales(step, bias []float32, scale, zero []byte, set uint64, f *Factors) {
+func (k *Kernels) scales(step, bias []float32, scale, zero []byte, set uint64, f *factors) {
 	n := len(step)
 	if n == 0 || n%8 != 0 || n > 64 || len(bias) < n || len(scale) < 2*n || zero != nil && len(zero) < 2*n {
 		panic(fmt.Sprintf("BUG: scales of %d tokens from %d and %d bytes into %d", n, len(scale), len(zero), len(bias)))

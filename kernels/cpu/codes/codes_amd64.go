@@ -88,8 +88,3 @@ func quantiseAVX2(codes *int8, x *float32, n int, inv float32) int32
 //
 //go:noescape
 func widenAVX2(step *float32, bias *float32, scale *byte, zero *byte, n int, set uint64, factors *float32)
-
-// prefetchLines is Kernels.Prefetch.
-//
-//go:noescape
-func prefetchLines(b *byte, n int)

@@ -3048,16 +3048,3 @@ DATA bits<>+20(SB)/4, $0x00000020
 DATA bits<>+24(SB)/4, $0x00000040
 DATA bits<>+28(SB)/4, $0x00000080
 GLOBL bits<>(SB), RODATA|NOPTR, $32
-
-// func prefetchLines(b *byte, n int)
-// Requires: MMX+
-TEXT ·prefetchLines(SB), NOSPLIT, $0-16
-	MOVQ b+0(FP), AX
-	MOVQ n+8(FP), CX
-
-loop:
-	PREFETCHT0 (AX)
-	ADDQ       $0x40, AX
-	SUBQ       $0x40, CX
-	JGT        loop
-	RET

@@ -338,8 +338,6 @@ func checkScales(t *testing.T, k *Kernels, n int, scale, zero []byte, set uint64
 func TestPanics(t *testing.T) {
 	k := For(cpu.Best())
 	i32, i8, b, f := make([]int32, 2048), make([]int8, 512), make([]byte, 4096), make([]float32, 128)
-	k.Prefetch(nil)
-	k.Prefetch(b)
 	for name, f := range map[string]func(){
 		"three vectors":    func() { k.Products(i32, i8, b, 3, 64, 64, false) },
 		"narrow":           func() { k.Products(i32, i8, b, 1, 8, 64, false) },

@@ -175,7 +175,7 @@ func genericQuantise(codes *int8, x *float32, n int, inv float32) (sum int32) {
 	return sum
 }
 
-func genericWiden(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
+func genericWiden(step, bias *float32, scale, zero *byte, n int, set uint64, f *factors) {
 	s, b := unsafe.Slice(step, n), unsafe.Slice(bias, n)
 	halves := unsafe.Slice(scale, 2*n)
 	var zeros []byte
@@ -185,10 +185,10 @@ func genericWiden(step, bias *float32, scale, zero *byte, n int, set uint64, f *
 	for t := range s {
 		x := tensor.GetF16(halves, t)
 		kind := set >> t & 1
-		y := float32(f.Middle[kind] * x)
+		y := float32(f.middle[kind] * x)
 		if zeros != nil {
 			y += tensor.GetF16(zeros, t)
 		}
-		s[t], b[t] = f.Step[kind]*x, y
+		s[t], b[t] = f.step[kind]*x, y
 	}
 }

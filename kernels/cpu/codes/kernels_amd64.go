@@ -92,16 +92,10 @@ func (k *Kernels) quantise(codes *int8, x *float32, n int, inv float32) int32 {
 	return quantiseAVX2(codes, x, n, inv)
 }
 
-func (k *Kernels) widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
+func (k *Kernels) widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *factors) {
 	if k.Level == cpu.Generic {
 		genericWiden(step, bias, scale, zero, n, set, f)
 		return
 	}
-	widenAVX2(step, bias, scale, zero, n, set, &f.Step[0])
-}
-
-func (k *Kernels) prefetch(b *byte, n int) {
-	if k.Level != cpu.Generic {
-		prefetchLines(b, n)
-	}
+	widenAVX2(step, bias, scale, zero, n, set, &f.step[0])
 }

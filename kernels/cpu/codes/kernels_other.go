@@ -24,8 +24,6 @@ func (k *Kernels) quantise(codes *int8, x *float32, n int, inv float32) int32 {
 	return genericQuantise(codes, x, n, inv)
 }
 
-func (k *Kernels) widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *Factors) {
+func (k *Kernels) widen(step, bias *float32, scale, zero *byte, n int, set uint64, f *factors) {
 	genericWiden(step, bias, scale, zero, n, set, f)
 }
-
-func (k *Kernels) prefetch(*byte, int) {}

@@ -176,13 +176,13 @@ func quantiseAVX2() {
 	SUBQ(Imm(8), n)
 	JNZ(LabelRef("loop"))
 	reduce(sum, VPADDD)
-	Store32(sum)
+	store32(sum)
 	VZEROUPPER()
 	RET()
 }
 
-// Store32 returns the lowest lane as an integer.
-func Store32(y reg.VecVirtual) {
+// store32 returns the lowest lane as an integer.
+func store32(y reg.VecVirtual) {
 	r := GP32()
 	VMOVD(y.AsX(), r)
 	Store(r, ReturnIndex(0))
@@ -266,19 +266,5 @@ func widenAVX2() {
 	SUBQ(Imm(8), n)
 	JNZ(LabelRef("loop"))
 	VZEROUPPER()
-	RET()
-}
-
-// prefetch asks for the lines of n bytes.
-func prefetch() {
-	TEXT("prefetchLines", NOSPLIT, "func(b *byte, n int)")
-	Pragma("noescape")
-	Doc("prefetchLines is Kernels.Prefetch.")
-	b, n := Load(Param("b"), GP64()), Load(Param("n"), GP64())
-	Label("loop")
-	PREFETCHT0(Mem{Base: b})
-	ADDQ(Imm(64), b)
-	SUBQ(Imm(64), n)
-	JGT(LabelRef("loop"))
 	RET()
 }

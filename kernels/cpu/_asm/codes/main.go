@@ -21,6 +21,5 @@ func main() {
 	merge(true)
 	quantiseAVX2()
 	widenAVX2()
-	prefetch()
 	Generate()
 }
