@@ -46,6 +46,7 @@ type Engine struct {
 	scratch    model.Scratch
 	batch      model.Batch
 	afterLayer func(layer int) // show
+	allLeft    func() bool     // nobodyWaits, made once
 	seqs       map[sched.ID]*sequence
 	events     []sched.Event
 	sampled    []sched.Sampled // what the events of this step point to
@@ -91,7 +92,7 @@ func New(c Config) (*Engine, error) {
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
 		}),
 	}
-	e.afterLayer = e.show
+	e.afterLayer, e.allLeft = e.show, e.nobodyWaits
 	e.publishLoad()
 	return e, nil
 }
@@ -117,6 +118,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		busy = len(plan.Rows) > 0
 		e.settle(plan)
 		logits, err := e.run(plan)
+		if errors.Is(err, model.ErrAbandoned) {
+			e.abandon(plan)
+			continue
+		}
 		if err != nil {
 			e.fail(plan, err)
 			continue
@@ -174,7 +179,7 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 			prefilled += len(w.Tokens)
 		}
 	}
-	e.plan, b.AfterLayer = plan, e.afterLayer
+	e.plan, b.AfterLayer, b.Abandon = plan, e.afterLayer, e.allLeft
 	start := time.Now()
 	logits, stats, err := e.cfg.Model.Forward(e.runner, b, &e.scratch)
 	if err != nil {
@@ -232,6 +237,25 @@ func (e *Engine) take(s *sequence, logits []float32) {
 	e.events = append(e.events, &e.sampled[len(e.sampled)-1])
 	if finished {
 		s.finish(s.reason, nil)
+	}
+}
+
+// nobodyWaits reports whether the callers of all rows of the running step have
+// gone: a long chunk of a prompt must not hold its pages until it is computed.
+func (e *Engine) nobodyWaits() bool {
+	for _, w := range e.plan.Rows {
+		if !e.seqs[w.ID].left.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// abandon cancels a plan that was given up. Its rows are not computed, so this
+// comes before anything else is said about their sequences.
+func (e *Engine) abandon(plan sched.Plan) {
+	for _, w := range plan.Rows {
+		e.drop(e.seqs[w.ID], &terse.Error{Code: terse.CodeCancelled, Message: "the request was cancelled"})
 	}
 }
 

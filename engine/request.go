@@ -54,6 +54,7 @@ func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, han
 		return err
 	}
 	defer func() {
+		s.left.Store(true)
 		sink.Stop()
 		gone := e.release(s)
 		if err != nil { // it may be in the middle of a step
@@ -193,6 +194,7 @@ func (e *Engine) forget(s *sequence) { e.await(e.release(s)) }
 // release has the loop let go of a request; the channel closes when it has.
 func (e *Engine) release(s *sequence) (gone chan struct{}) {
 	gone = make(chan struct{})
+	s.left.Store(true)
 	release := func(e *Engine) {
 		defer close(gone)
 		if e.seqs[s.id] != s {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -25,7 +26,8 @@ type sequence struct {
 	slab      []terse.Token // memory of the outputs' tokens
 	generated int           // tokens picked, here or by the prefill worker
 	reason    terse.FinishReason
-	over      bool // finish was called
+	over      bool        // finish was called
+	left      atomic.Bool // its caller has gone; set from outside the loop
 	cached    int
 
 	timing              terse.Timing

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,12 +22,20 @@ type Batch struct {
 	// in the pages and coded, before the layer attends: whoever streams them to
 	// another machine need not wait for the rest of the step.
 	AfterLayer func(layer int)
+	// Abandon, where set, is asked before each layer: a yes ends the step with
+	// ErrAbandoned, for nobody waits for it any more.
+	Abandon func() bool
 }
+
+// ErrAbandoned is the end of a step that was given up. What it has written to
+// the pages of its rows is worth nothing.
+var ErrAbandoned = errors.New("the step was abandoned")
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
 	clear(b.Segments) // lets go of the views
-	b.Tokens, b.Segments, b.Logits, b.AfterLayer = b.Tokens[:0], b.Segments[:0], b.Logits[:0], nil
+	b.Tokens, b.Segments, b.Logits = b.Tokens[:0], b.Segments[:0], b.Logits[:0]
+	b.AfterLayer, b.Abandon = nil, nil
 }
 
 // Append adds rows: tokens of the sequence of view at positions pos, pos+1, ….

@@ -19,6 +19,9 @@ func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32,
 	s.fit(&m.Config, b, &m.rope)
 	m.ops.Embed(s.x, m.embed, b.Tokens)
 	for i := range m.layers {
+		if b.Abandon != nil && b.Abandon() {
+			return nil, st, ErrAbandoned
+		}
 		l := &m.layers[i]
 		m.ops.RMSNorm(s.normed, s.x, l.attnNorm, m.Config.NormEps)
 		m.attend(att, b, s, i, &st)
