@@ -49,7 +49,12 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 		return nil, err
 	}
 	share := max(ring, d.queries*fastDim*4)
-	d.shared = d.warps*share + d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
+	sets := 2
+	if g.Format.K.Second == quant.SecondLeading {
+		sets = 3
+	}
+	d.shared = d.warps*share + d.queries*(64*sets+12) + // QueryCodes::Shared
+		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
 	if d.f, err = c.Function(m, name, d.shared); err != nil {
 		return nil, err
 	}
@@ -77,7 +82,7 @@ func (d *Decoder) kernel() (name string, ring int, err error) {
 	case f.Family != quant.FamilyHQ:
 	case k.Second == quant.SecondNone && v.Second == quant.SecondNone:
 		base, stages, d.warps = "hq2", 3, 16
-		if wide && !f.Symmetric {
+		if wide {
 			d.warps = 12
 		}
 	case k.Second == quant.SecondAll && v.Second == quant.SecondNone:

@@ -74,11 +74,13 @@ func (p *planner) link() *Plan {
 	return plan
 }
 
-// exactUnit is the number of exact tokens that a warp takes at a time, and
-// unitCost what they cost in coded pages: 8 KiB against 4.3.
+// exactUnit is the number of exact tokens that a warp takes at a time, unitCost
+// what they cost a block in coded pages (8 KiB against 4.3), and unitTime what
+// they cost a warp (two rounds to memory, nothing on its way before).
 const (
 	exactUnit = 16
 	unitCost  = 2
+	unitTime  = 4
 )
 
 func (w *work) cost() int { return w.pages + unitCost*w.units }
@@ -213,7 +215,7 @@ func exactWarps(pages, units, warps int) int32 {
 	}
 	best, least := 1, 1<<62
 	for e := 1; e < warps; e++ {
-		t := max(unitCost*((units+e-1)/e), (pages+warps-e-1)/(warps-e))
+		t := max(unitTime*((units+e-1)/e), (pages+warps-e-1)/(warps-e))
 		if t < least {
 			best, least = e, t
 		}

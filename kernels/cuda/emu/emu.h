@@ -76,8 +76,7 @@ DEV void warpSync() {
   emu::meet(&x, sizeof x);
 }
 DEV void blockSync() { emu::meetBlock(); }
-DEV void fence() {}
-DEV u32 atomicInc1(u32* p) { return (*p)++; }
+DEV u32 countIn(u32* p) { return (*p)++; }
 
 template <class B>
 DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {

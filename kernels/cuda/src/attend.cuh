@@ -27,75 +27,79 @@ static constexpr int kMagic = 0x4b400000;  // 12582912 = 1.5·2^23
 static constexpr float kMagicFloat = 12582912;
 
 // QueryCodes is a lane's share of the int8 queries: the operand's words, and of
-// the lane's two queries the scale and what the codes' middle takes off.
+// the lane's two queries the scale and what the codes' middle takes off. A set is
+// the words q of four words of 16 channels; with a leading segment, whose words
+// are 0 and 1 of the head, sets 0 and 1 are words 2..5 and 6, 7, and set 2 is 0, 1.
 template <int K, int NQ>
 struct QueryCodes {
-  static constexpr int kSets = K == kLeading ? 3 : 2;  // words q and 4+q; leading: words 2+q, 6+q and q of the whole head
+  static constexpr int kSets = K == kLeading ? 3 : 2;
   u32 word[kSets][4];
   float scale[2];  // of a score, times log2(e), over 64
   int sum[2][2];   // [segment][query] Σ q'
+
+  // Shared is what the block's first NQ warps make for all of them.
+  struct Shared {
+    u32 word[kSets][NQ][4][4];  // [set][query][q][bit pair]
+    float scale[NQ];
+    int sum[2][NQ];
+  };
+
+  // read gives channels 4·lane … of query warp of an item, early: the memory
+  // answers in order, and the pages come behind.
+  DEV Quad32 read(const AttendParams& p, const Item& it, int warp, int lane) {
+    int row = it.firstQuery + warp;
+    if (warp >= NQ || row >= p.group) return Quad32{0, 0, 0, 0};
+    return load<Quad32>(p.q + ((u64)(it.sequence * p.heads + it.head) * p.group + row) * kDim + 4 * lane);
+  }
+
+  // code quantises a query, a warp's.
+  DEV void code(Shared* m, const Quad32& x, float scale, int query, int lane) {
+    float top = 0;
+#pragma unroll
+    for (int b = 0; b < 4; b++) top = larger(top, fabsf(asFloat(wordOf(x, b))));
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) top = larger(top, laneXor(top, mask));
+    float inv = top > kTiny ? 127 / top : 0;
+    u32 b[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(asFloat(wordOf(x, k)), inv, kMagicFloat));  // its low byte is the code
+    u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
+    int at = lane / 4, set = at / 4, q = at % 4;
+    if (K == kLeading) {
+      set = at < 2 ? 2 : at < 6 ? 0 : 1;
+      q = at < 2 ? at : at < 6 ? at - 2 : at - 6;
+      if (lane < 16) m->word[1 + lane / 8][query][2 + lane / 4 % 2][lane % 4] = 0;  // of words that are not there
+    }
+    m->word[set][query][q][lane % 4] = w;
+    int sum = dot4(w, 0x01010101u, 0), lead = K == kLeading && lane < 8 ? sum : 0;
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) {
+      sum += laneXor(sum, mask);
+      if (K == kLeading) lead += laneXor(lead, mask);
+    }
+    if (lane == 0) {
+      m->scale[query] = top / 127 * scale * (1.0f / 64);
+      m->sum[0][query] = K == kLeading ? lead : sum;
+      m->sum[1][query] = sum - lead;
+    }
+  }
+
+  DEV void take(QueryCodes& c, const Shared* m, int lane) {
+    int r = lane >> 2, q = lane & 3;
+#pragma unroll
+    for (int s = 0; s < kSets; s++) {
+      Quad32 w = load<Quad32>(m->word[s][r % NQ][q]);
+#pragma unroll
+      for (int i = 0; i < 4; i++) c.word[s][i] = wordOf(w, i);
+    }
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      int query = (NQ == 4 ? 2 * (q & 1) : 2 * q) + e;
+      c.scale[e] = m->scale[query];
+      c.sum[0][e] = m->sum[0][query], c.sum[1][e] = m->sum[1][query];
+    }
+  }
 };
-
-template <int K>
-DEV int firstChannel(int set, int q) {
-  if (K != kLeading) return 16 * (4 * set + q);
-  // segment 1 is words 2..7 of the head: its words 0..3 and 4, 5; set 2 is segment 0
-  if (set == 2) return q < 2 ? 16 * q : -1;
-  if (set == 1) return q < 2 ? 16 * (6 + q) : -1;
-  return 16 * (2 + q);
-}
-
-template <int K, int NQ>
-DEV void loadQueries(QueryCodes<K, NQ>& c, const AttendParams& p, const Item& it, int lane) {
-  constexpr int kSets = QueryCodes<K, NQ>::kSets;
-  int r = lane >> 2, q = lane & 3, row = it.firstQuery + r % NQ;
-  const float* x = p.q + ((u64)(it.sequence * p.heads + it.head) * p.group + row) * kDim;
-  float v[kSets][16];
-  float top = 0;
-#pragma unroll
-  for (int s = 0; s < kSets; s++) {
-    int first = firstChannel<K>(s, q);
-    bool real = row < p.group && first >= 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      Quad32 w = real ? load<Quad32>(x + first + 4 * i) : Quad32{0, 0, 0, 0};
-#pragma unroll
-      for (int b = 0; b < 4; b++) {
-        v[s][4 * i + b] = asFloat(wordOf(w, b));
-        top = larger(top, fabsf(v[s][4 * i + b]));
-      }
-    }
-  }
-  top = larger(top, laneXor(top, 1));
-  top = larger(top, laneXor(top, 2));
-  float inv = top > kTiny ? 127 / top : 0;
-  int sum[2] = {0, 0};
-#pragma unroll
-  for (int s = 0; s < kSets; s++) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      u32 b[4];
-#pragma unroll
-      for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(v[s][4 * i + k], inv, kMagicFloat));  // its low byte is the code
-      u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
-      c.word[s][i] = w;
-      sum[K == kLeading && s < 2] = dot4(w, 0x01010101u, sum[K == kLeading && s < 2]);
-    }
-  }
-#pragma unroll
-  for (int g = 0; g < (K == kLeading ? 2 : 1); g++) {
-    sum[g] += laneXor(sum[g], 1);
-    sum[g] += laneXor(sum[g], 2);
-  }
-  float scale = top / 127 * p.scale * (1.0f / 64);
-#pragma unroll
-  for (int e = 0; e < 2; e++) {
-    int from = 4 * ((NQ == 4 ? 2 * (q & 1) : 2 * q) + e);
-    c.scale[e] = laneShuffle(scale, from);
-    c.sum[0][e] = laneShuffle(sum[0], from);
-    c.sum[1][e] = K == kLeading ? laneShuffle(sum[1], from) : 0;
-  }
-}
 
 // products adds, for one pair of tokens of a lane's quad, one set of words of a
 // plane to the sums by bit pair.
@@ -440,22 +444,41 @@ struct Decode {
     }
   }
 
-  // run does a warp's share of an item's pages: warp, warp + warps, …
+  // Pages is a warp's share of an item's pages: warp, warp + warps, …
   template <int STAGES>
-  DEV void run(const AttendParams& p, const Item& it, u8* ring, State* states, float* out, int warp, int warps, int lane) {
-    const u64* table = p.coded + (u64)it.sequence * p.pages;
-    u64 offset = p.codedLayer + (u64)it.head * P::bytes;
-    int n = it.hi - it.lo > warp ? (it.hi - it.lo - warp + warps - 1) / warps : 0;
-    u64 page = 0;  // a lane's: the addresses of the next 32 of the warp's pages
-    auto start = [&](int k) {
+  struct Pages {
+    const u64* table;
+    u64 offset, next;  // next: a lane's, the addresses of the next 32 pages
+    int n, warps;
+    u8* ring;
+
+    DEV Pages of(const AttendParams& p, const Item& it, u8* ring, int warp, int warps) {
+      Pages s;
+      s.table = p.coded + (u64)it.sequence * p.pages + it.lo + warp;
+      s.offset = p.codedLayer + (u64)it.head * P::bytes;
+      s.n = warp >= 0 && it.hi - it.lo > warp ? (it.hi - it.lo - warp + warps - 1) / warps : 0;  // warp < 0: an exact one
+      s.warps = warps;
+      s.ring = ring;
+      s.next = 0;
+      return s;
+    }
+
+    // start begins page k's copy, or an empty group behind the last.
+    DEV void start(Pages& s, int k, int lane) {
       if (k % 32 == 0) {
         int at = k + lane;
-        page = at < n ? table[it.lo + warp + at * warps] : 0;
+        s.next = at < s.n ? s.table[at * s.warps] : 0;
       }
-      if (k < n) fetch(ring + k % STAGES * P::bytes, (const u8*)(laneShuffle(page, k % 32) + offset), lane);
+      if (k < s.n) fetch(s.ring + k % STAGES * P::bytes, (const u8*)(laneShuffle(s.next, k % 32) + s.offset), lane);
       copyCommit();
-    };
+    }
+  };
+
+  // run goes through a warp's pages, of which the first STAGES - 1 are on their way.
+  template <int STAGES>
+  DEV void run(Pages<STAGES>& pages, const typename QueryCodes<K, NQ>::Shared* queries, State* states, float* out, int lane) {
     QueryCodes<K, NQ> c;
+    QueryCodes<K, NQ>::take(c, queries, lane);
     Running<NQ> s;
 #pragma unroll
     for (int e = 0; e < 2; e++) s.m[e] = kMinusInf, s.sum[e] = s.middle[e] = s.centre[e] = 0;
@@ -464,14 +487,12 @@ struct Decode {
 #pragma unroll
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
 #pragma unroll 1
-    for (int k = 1 - STAGES; k < n; k++) {
+    for (int k = 0; k < pages.n; k++) {
       warpSync();  // all lanes are done with the stage that comes next
-      start(k + STAGES - 1);
-      if (k == -1) loadQueries(c, p, it, lane);
-      if (k < 0) continue;
+      Pages<STAGES>::start(pages, k + STAGES - 1, lane);
       copyWait<STAGES - 1>();
       warpSync();
-      Decode::page(s, c, ring + k % STAGES * P::bytes, lane);
+      page(s, c, pages.ring + k % STAGES * P::bytes, lane);
     }
     copyWait<0>();
     store(s, states, out, lane);

@@ -61,24 +61,23 @@ struct Merge {
 
   // last merges the parts' states in the block that comes last of them.
   DEV void last(const AttendParams& p, const Item& it, Shared* s, float* weights) {
-    fence();
     blockSync();
-    if (threadIdx.x == 0) s->order = atomicInc1(&p.arrived[it.first]);
+    if (threadIdx.x == 0) s->order = countIn(&p.arrived[it.first]);
     blockSync();
     if (s->order != (u32)it.parts - 1) return;
-    fence();
     if (threadIdx.x == 0) p.arrived[it.first] = 0;  // ready for the next launch
     int query = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (query < NQ) {
       const State* states = (const State*)p.states + (u64)it.first * NQ + query;
-      float m = kMinusInf, sum = 0;
+      State x = lane < it.parts ? states[lane * NQ] : State{kMinusInf, 0};
+      float m = x.m, sum = 0;
 #pragma unroll 1
-      for (int k = lane; k < it.parts; k += 32) m = larger(m, states[k * NQ].m);
+      for (int k = lane + 32; k < it.parts; k += 32) m = larger(m, states[k * NQ].m);
 #pragma unroll
       for (int mask = 16; mask > 0; mask /= 2) m = larger(m, laneXor(m, mask));
 #pragma unroll 1
       for (int k = lane; k < it.parts; k += 32) {
-        State x = states[k * NQ];
+        if (k > lane) x = states[k * NQ];
         float weight = x.sum > 0 ? exp2Fast(x.m - m) : 0;
         weights[k * NQ + query] = weight;
         sum += weight * x.sum;
@@ -91,7 +90,7 @@ struct Merge {
     for (int i = threadIdx.x; i < kValues; i += 32 * WARPS) {
       const float* values = p.values + (u64)it.first * kValues + i;
       float value = 0;
-#pragma unroll 8
+#pragma unroll 16
       for (int k = 0; k < it.parts; k++) value += weights[k * NQ + i / kDim] * values[(u64)k * kValues];
       put(p, it, i / kDim, i % kDim, value, s->total[i / kDim].sum);
     }
@@ -105,16 +104,26 @@ DEV void decode(const AttendParams& p) {
   constexpr int kStage = Coded::P::bytes * STAGES;
   constexpr int kRing = kStage > NQ * kDim * 4 ? kStage : NQ * kDim * 4;
   using M = Merge<WARPS, NQ>;
-  typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kRing);
+  using Queries = QueryCodes<K, NQ>;
+  using Pages = typename Coded::template Pages<STAGES>;
+  typename Queries::Shared* queries = (typename Queries::Shared*)(memory + WARPS * kRing);
+  typename M::Shared* shared = (typename M::Shared*)(queries + 1);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   u8* ring = memory + warp * kRing;
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
     State* states = shared->states + warp * NQ;
+    Quad32 query = Queries::read(p, it, warp, lane);
+    Pages pages = Pages::of(p, it, ring, warp - it.exactWarps, WARPS - it.exactWarps);
+    if (warp >= it.exactWarps)
+#pragma unroll 1
+      for (int k = 0; k < STAGES - 1; k++) Pages::start(pages, k, lane);
+    if (warp < NQ) Queries::code(queries, query, p.scale, warp, lane);
+    blockSync();
     if (warp < it.exactWarps) {
       Exact::run(p, it, NQ, states, (float*)ring, warp, it.exactWarps, lane);
     } else {
-      Coded::template run<STAGES>(p, it, ring, states, (float*)ring, warp - it.exactWarps, WARPS - it.exactWarps, lane);
+      Coded::template run<STAGES>(pages, queries, states, (float*)ring, lane);
     }
     M::block(p, it, shared, memory, kRing);
     i = it.next;

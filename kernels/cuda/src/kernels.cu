@@ -11,7 +11,7 @@ extern "C" __device__ __constant__ const char terse_sources[] = TERSE_SOURCES;
   KERNEL(name, AttendParams, 32 * WARPS, 1) { decode<K, V, ASYM, NQ, WARPS, STAGES>(p); }
 
 DECODE(decode_hq2_sym_4, kTwoBits, kTwoBits, false, 4, 16, 3)
-DECODE(decode_hq2_sym_8, kTwoBits, kTwoBits, false, 8, 16, 3)
+DECODE(decode_hq2_sym_8, kTwoBits, kTwoBits, false, 8, 12, 3)
 DECODE(decode_hq2_asym_4, kTwoBits, kTwoBits, true, 4, 16, 3)
 DECODE(decode_hq2_asym_8, kTwoBits, kTwoBits, true, 8, 12, 3)
 DECODE(decode_hq3_sym_4, kFourBits, kTwoBits, false, 4, 16, 2)

@@ -39,8 +39,13 @@ DEV float laneXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, ma
 DEV bool laneAny(bool x) { return __any_sync(0xffffffffu, x); }
 DEV void warpSync() { __syncwarp(); }
 DEV void blockSync() { __syncthreads(); }
-DEV void fence() { __threadfence(); }
-DEV u32 atomicInc1(u32* p) { return atomicAdd(p, 1u); }
+// Adds 1 and gives what was there. What the block wrote before is seen by whoever
+// counts later, and what they wrote by this block (after a blockSync).
+DEV u32 countIn(u32* p) {
+  u32 old;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(old) : "l"(p) : "memory");
+  return old;
+}
 
 // c += A·B, A 16x32 unsigned codes by rows, B 32x8 by columns, signed queries or
 // unsigned weights.
