@@ -215,3 +215,42 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads,
 	ok(t, c.Free(outMem))
 	mem.free(t, c)
 }
+
+// TestTablePrefill prints the prompt's table: attention of a whole prompt, and
+// what coding it takes.
+func TestTablePrefill(t *testing.T) {
+	if !*tableFlag || !*gpuFlag {
+		t.Skip("timings are for a GPU: -gpu -table")
+	}
+	const heads, group = 8, 4
+	on(t, func(c *Context, m Module) {
+		b := newBench(t, c, m)
+		fmt.Printf("%-12s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
+		for _, n := range []int{16 << 10, 32 << 10} {
+			for _, f := range []struct {
+				name       string
+				calibrated bool
+			}{{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}} {
+				g := geometry(t, f.name, f.calibrated, heads)
+				p, err := c.NewPrefiller(m, g, group)
+				ok(t, err)
+				tf, err := quant.NewTransform(g, nil)
+				ok(t, err)
+				e, err := c.NewEncoder(m, g, tf)
+				ok(t, err)
+				mem := randomCache(t, c, g, 1, n)
+				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
+				q, _ := l.normal(n * heads * group * fastDim)
+				out := l.bytes(make([]byte, 4*n*heads*group*fastDim))
+				code := b.median(t, 7, func() error { return c.Append(e, 0, 0, n, q, out, mem.tables.Exact, mem.tables.Coded, 0) })
+				us := b.median(t, 5, func() error {
+					return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
+				})
+				fmt.Printf("%-12s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym", false: " asym"}[f.calibrated]), n, us, 2*float64(n)*float64(n)*fastDim*heads*group/us/1e6, code)
+				l.close()
+				mem.free(t, c)
+				ok(t, c.CloseEncoder(e))
+			}
+		}
+	})
+}

@@ -78,7 +78,7 @@ DEV void warpSync() {
 DEV void blockSync() { emu::meetBlock(); }
 DEV u32 countIn(u32* p) { return (*p)++; }
 
-template <class B>
+template <class A, class B>
 DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {
   const emu::Operand* o = emu::meet(ops, sizeof ops);
   int l = emu::lane(), g = l / 4, q = l % 4;
@@ -87,16 +87,19 @@ DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {
     for (int k = 0; k < 32; k++) {
       const u8* a = o[row % 8 * 4 + k % 16 / 4].b + 4 * (row / 8 + 2 * (k / 16));
       const u8* b = o[col * 4 + k % 16 / 4].b + 16 + 4 * (k / 16);
-      sum += (int)a[k % 4] * (int)(B)b[k % 4];
+      sum += (int)(A)a[k % 4] * (int)(B)b[k % 4];
     }
     c[e] += sum;
   }
 }
 DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  mmaBytes<signed char>(c, {a0, a1, a2, a3, b0, b1});
+  mmaBytes<u8, signed char>(c, {a0, a1, a2, a3, b0, b1});
+}
+DEV void mmaSigned(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  mmaBytes<signed char, u8>(c, {a0, a1, a2, a3, b0, b1});
 }
 DEV void mmaWeight(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  mmaBytes<u8>(c, {a0, a1, a2, a3, b0, b1});
+  mmaBytes<u8, u8>(c, {a0, a1, a2, a3, b0, b1});
 }
 DEV float asFloat(u32 x) {
   float f;

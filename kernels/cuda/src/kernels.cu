@@ -1,6 +1,8 @@
 // All kernels of package cuda, one translation unit (see ../build.sh).
 #include "decode.cuh"
 #include "encode.cuh"
+#include "layer.cuh"
+#include "prefill.cuh"
 
 #ifndef TERSE_EMU
 // What this was built from (build.sh).
@@ -53,3 +55,13 @@ KERNEL(read_all, ReadParams, 512, 2) {
 
 KERNEL(encode_64, EncodeParams, kEncodeThreads, 2) { Encode<64>::run(p); }
 KERNEL(encode_128, EncodeParams, kEncodeThreads, 2) { Encode<128>::run(p); }
+
+#define PREFILL(name, K, V, ASYM) \
+  KERNEL(name, PrefillParams, 128, 3) { Prefill<K, V, ASYM>::run(p); }
+
+PREFILL(prefill_hq2_sym, kTwoBits, kTwoBits, false)
+PREFILL(prefill_hq2_asym, kTwoBits, kTwoBits, true)
+PREFILL(prefill_hq3_sym, kFourBits, kTwoBits, false)
+PREFILL(prefill_hq3_asym, kFourBits, kTwoBits, true)
+PREFILL(prefill_hq4_sym, kFourBits, kFourBits, false)
+PREFILL(prefill_hq4_asym, kFourBits, kFourBits, true)

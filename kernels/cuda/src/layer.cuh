@@ -1,0 +1,132 @@
+// The rest of a layer. The residual stream, queries, keys and values are float32;
+// what matrix products read is float16 or bfloat16, as the weights are.
+#pragma once
+#include "prim.cuh"
+
+static constexpr int kLayerThreads = 256;
+
+DEV u16 narrowTo(float x, int brain) {
+  if (!brain) return narrow(x > 65504 ? 65504 : x < -65504 ? -65504 : x);
+  u32 b = asBits(x);
+  if (x != x) return (u16)(b >> 16 | 64);
+  return (u16)((b + 0x7fff + (b >> 16 & 1)) >> 16);
+}
+
+// blockSum adds x over the block; every thread gets the sum, in one fixed order.
+DEV float blockSum(float x, float* shared) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) x += laneXor(x, mask);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+  blockSync();
+  float sum = 0;
+  for (int w = 0; w < kLayerThreads / 32; w++) sum += shared[w];
+  blockSync();
+  return sum;
+}
+
+struct NormParams {
+  float* x;            // [row][dim], the residual stream
+  const float* add;    // [row][dim], added to it first; null: none
+  const float* weight; // [dim]
+  u16* out;            // [row][dim]
+  int dim, brain;
+  float eps;
+};
+
+// One block a row: x += add; out = x / sqrt(mean(x²) + eps) · weight.
+KERNEL(rms_norm, NormParams, kLayerThreads, 4) {
+  SHARED(memory);
+  float* x = p.x + (u64)blockIdx.x * p.dim;
+  const float* add = p.add ? p.add + (u64)blockIdx.x * p.dim : nullptr;
+  float sum = 0;
+  for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) {
+    float v = x[i];
+    if (add) x[i] = v += add[i];
+    sum += v * v;
+  }
+  float scale = 1 / sqrtRound(blockSum(sum, (float*)memory) / (float)p.dim + p.eps);
+  for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) p.out[(u64)blockIdx.x * p.dim + i] = narrowTo(x[i] * scale * p.weight[i], p.brain);
+}
+
+struct RopeParams {
+  float* x;  // [row][head][dim], in place
+  const float *cos, *sin;  // [row][pairs]
+  int heads, dim, pairs, interleaved;
+  int n;  // rows · heads · pairs
+};
+
+KERNEL(rope, RopeParams, kLayerThreads, 4) {
+  int i = blockIdx.x * kLayerThreads + threadIdx.x;
+  if (i >= p.n) return;
+  int pair = i % p.pairs, head = i / p.pairs, row = head / p.heads;
+  float* x = p.x + (u64)head * p.dim;
+  int a = p.interleaved ? 2 * pair : pair, b = p.interleaved ? a + 1 : pair + p.pairs;
+  float c = p.cos[row * p.pairs + pair], s = p.sin[row * p.pairs + pair], u = x[a], v = x[b];
+  x[a] = u * c - v * s;
+  x[b] = v * c + u * s;
+}
+
+struct GateParams {
+  const float *gate, *up;  // [row][dim] with strides
+  u16* out;                // [row][dim]
+  int dim, stride, brain, n;
+};
+
+// out = gate / (1 + e^-gate) · up
+KERNEL(swiglu, GateParams, kLayerThreads, 4) {
+  int i = blockIdx.x * kLayerThreads + threadIdx.x;
+  if (i >= p.n) return;
+  u64 at = (u64)(i / p.dim) * p.stride + i % p.dim;
+  float g = p.gate[at];
+  p.out[i] = narrowTo(g / (1 + exp2Fast(-1.44269504f * g)) * p.up[at], p.brain);
+}
+
+struct EmbedParams {
+  const void* table;  // [vocabulary][dim]
+  const int* ids;     // [row]
+  float* out;         // [row][dim]
+  int dim, kind;      // 0: float16, 1: bfloat16, 2: float32
+};
+
+KERNEL(embed, EmbedParams, kLayerThreads, 4) {
+  u64 from = (u64)p.ids[blockIdx.x] * p.dim, to = (u64)blockIdx.x * p.dim;
+  for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) {
+    float x;
+    if (p.kind == 2) {
+      x = ((const float*)p.table)[from + i];
+    } else {
+      u16 h = ((const u16*)p.table)[from + i];
+      x = p.kind == 1 ? asFloat((u32)h << 16) : widen(h);
+    }
+    p.out[to + i] = x;
+  }
+}
+
+struct ArgmaxParams {
+  const float* x;  // [row][n]
+  int* out;        // [row]
+  int n;
+};
+
+// The first of the largest; NaN never is.
+KERNEL(argmax, ArgmaxParams, kLayerThreads, 4) {
+  SHARED(memory);
+  const float* x = p.x + (u64)blockIdx.x * p.n;
+  float best = kMinusInf;
+  int at = p.n;
+  for (int i = threadIdx.x; i < p.n; i += kLayerThreads)
+    if (x[i] > best || (at == p.n && x[i] == best)) best = x[i], at = i;
+  float* values = (float*)memory;
+  int* places = (int*)(values + kLayerThreads);
+  values[threadIdx.x] = best, places[threadIdx.x] = at;
+  blockSync();
+  for (int half = kLayerThreads / 2; half > 0; half /= 2) {
+    if ((int)threadIdx.x < half) {
+      float other = values[threadIdx.x + half];
+      int place = places[threadIdx.x + half];
+      if (other > values[threadIdx.x] || (other == values[threadIdx.x] && place < places[threadIdx.x])) values[threadIdx.x] = other, places[threadIdx.x] = place;
+    }
+    blockSync();
+  }
+  if (threadIdx.x == 0) p.out[blockIdx.x] = places[0] < p.n ? places[0] : 0;
+}
