@@ -30,6 +30,10 @@ type Member struct {
 	KVTotal       int64   // bytes
 	PrefillRate   float64 // tokens/s, measured; 0 = not known yet
 
+	// Wedged says why no KV gets through to or from the worker although it is
+	// there; empty where all is well.
+	Wedged string `json:",omitempty"`
+
 	Started time.Time
 	Epoch   uint64 // tells two lives of the same ID apart; larger is later
 }
@@ -86,7 +90,7 @@ func (m Member) validate() error {
 	if !m.Role.Prefills() && !m.Role.Decodes() {
 		return fmt.Errorf("cannot use member %q: role %.32q is none of prefill, decode, both", m.ID, m.Role)
 	}
-	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Calibration, m.Format} {
+	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Calibration, m.Format, m.Wedged} {
 		if len(s) > maxFieldBytes {
 			return fmt.Errorf("cannot use member %q: a field of %d bytes, at most %d are taken", m.ID, len(s), maxFieldBytes)
 		}

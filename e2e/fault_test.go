@@ -124,3 +124,38 @@ func TestOpenDataPortIsRefused(t *testing.T) {
 	}
 	p.awaitLog(`terse: --data-listen 0.0.0.0:0 is open to the network: give --cluster-key-file`)
 }
+
+// A worker that answers and whose KV does not get through turns /healthz red,
+// while its requests are still answered.
+func TestWedgedTransfersTurnRed(t *testing.T) {
+	needFull(t)
+	g, relay := behindRelay(t)
+	wantSplit(t, g.ask(greedy(passage(t, 0, 330), 2)))
+	if status, body, err := g.get("/healthz"); err != nil || status != http.StatusOK {
+		t.Fatalf("/healthz says %d %s, %v", status, body, err)
+	}
+	setScript(t, relay, "down stall byte 0")
+	red := 0
+	for i := range 6 {
+		g.ask(greedy(passage(t, i+1, 330), 2))
+		time.Sleep(time.Second) // a beat
+		status, body, err := g.get("/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if red = status; red == http.StatusServiceUnavailable {
+			if !strings.Contains(string(body), "decoder") {
+				t.Errorf("/healthz says %s", body)
+			}
+			break
+		}
+	}
+	if red != http.StatusServiceUnavailable {
+		t.Error("/healthz stays green")
+	}
+	setScript(t, relay, "")
+	g.ask(greedy(passage(t, 9, 330), 2))
+	if !poll(func() bool { status, _, err := g.get("/healthz"); return err == nil && status == http.StatusOK }) {
+		t.Error("/healthz stays red after a transfer that worked")
+	}
+}

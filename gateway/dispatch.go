@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -71,6 +72,17 @@ func (c *Cluster) Ready() error {
 	}
 	_, err := route.Decide(c.asCandidates(c.members.Members()), route.Ask{PromptTokens: 1})
 	return err
+}
+
+// Health is nil, or says which worker's KV transfers are wedged: it answers, and
+// what it should move does not move.
+func (c *Cluster) Health() error {
+	for _, m := range c.members.Members() {
+		if m.Wedged != "" {
+			return &terse.Error{Code: terse.CodeTransfer, Message: fmt.Sprintf("worker %s is wedged: %s", m.ID, m.Wedged)}
+		}
+	}
+	return nil
 }
 
 // Generate runs one request; see [Dispatcher].

@@ -327,3 +327,11 @@ func TestDispatchHonoursDeadline(t *testing.T) {
 	require.Equal(t, terse.CodeDeadline, terse.CodeOf(err))
 	require.Equal(t, terse.CodeCancelled, terse.CodeOf(<-cause))
 }
+
+func TestHealthNamesTheWedgedWorker(t *testing.T) {
+	w := &workers{list: []cluster.Member{{ID: "d0"}, {ID: "d1"}}}
+	c := newCluster(nil, w, ClusterOptions{})
+	require.NoError(t, c.Health())
+	w.list[1].Wedged = "nothing moves"
+	require.ErrorContains(t, c.Health(), "worker d1 is wedged: nothing moves")
+}

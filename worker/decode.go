@@ -76,6 +76,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	}
 	start := time.Now()
 	res, err := f.From(ctx, target.DataAddr, payload)
+	w.trouble.note(err, time.Now())
 	if err != nil {
 		return p, err
 	}

@@ -46,12 +46,13 @@ type Config struct {
 
 // Worker is a node; New prepares it, Run is its life.
 type Worker struct {
-	cfg    Config
-	hello  transfer.Hello
-	data   net.Listener     // nil unless the role prefills
-	server *transfer.Server // likewise
-	client *transfer.Client
-	log    *slog.Logger
+	cfg     Config
+	hello   transfer.Hello
+	data    net.Listener     // nil unless the role prefills
+	server  *transfer.Server // likewise
+	client  *transfer.Client
+	trouble trouble
+	log     *slog.Logger
 }
 
 // New opens the data port where the role needs one.
@@ -216,6 +217,7 @@ func (w *Worker) record() cluster.Member {
 		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
 		Running: load.Running, Waiting: load.Waiting, WaitingTokens: load.WaitingTokens,
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
+		Wedged: w.wedged(),
 	}
 }
 

@@ -63,8 +63,12 @@ func (m *files) newServer(d gateway.Dispatcher, maxContext int, template string,
 	if maxContext == 0 {
 		maxContext = m.config.MaxContext
 	}
+	var health func() error
+	if h, ok := d.(interface{ Health() error }); ok {
+		health = h.Health
+	}
 	return gateway.New(gateway.Options{
-		Dispatcher: d, Tokenizer: tok, Template: t, Models: []string{m.name}, MaxContext: maxContext,
+		Dispatcher: d, Health: health, Tokenizer: tok, Template: t, Models: []string{m.name}, MaxContext: maxContext,
 		StopTokens: m.stopTokens(tok.StopTokens()), Created: time.Now(), APIKey: f.key, Timeout: f.timeout, Logger: log,
 	})
 }
