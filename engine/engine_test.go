@@ -311,3 +311,27 @@ func TestSamplingIsReproducible(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A prompt that another one began with is handed over whole: the pages that it
+// reuses may have no exact form, and its exact tail must not lie in them.
+func TestHandoverOfAReusedPrefix(t *testing.T) {
+	for _, format := range formats() {
+		t.Run(format, func(t *testing.T) {
+			p, d := newRig(t, format, nil).start(t), newRig(t, format, nil).start(t)
+			long := prompt(1, 640)
+			for i, n := range []int{640, 300, 192, 129, 450, 640} {
+				var last terse.Output
+				err := handover(t.Context(), p, d, request(fmt.Sprint("r", i), long[:n], 5), func(o terse.Output) error {
+					last = o
+					return nil
+				})
+				if err != nil {
+					t.Fatalf("prompt of %d: %v", n, err)
+				}
+				if i == 5 && last.Usage.CachedTokens == 0 {
+					t.Error("nothing was reused")
+				}
+			}
+		})
+	}
+}

@@ -81,11 +81,20 @@ func (s *Scheduler) enter(q *seq) bool {
 }
 
 // reusable is the part of q's tokens that may be looked up in the prefix index.
+// A prompt computed for another worker has to hand over its exact tail, which
+// pages reused as codes have not got.
 func (s *Scheduler) reusable(q *seq) []terse.Token {
-	if q.reuse == anyPrefix {
+	pages := q.reuse
+	if q.mode == ModePrefill && s.coded {
+		tail, _ := s.cache.Format().ExactPages(q.promptLen, q.promptLen)
+		if pages == anyPrefix || pages > tail {
+			pages = tail
+		}
+	}
+	if pages == anyPrefix {
 		return q.tokens
 	}
-	return q.tokens[:min(len(q.tokens), q.reuse*s.page+1)]
+	return q.tokens[:min(len(q.tokens), pages*s.page+1)]
 }
 
 // reserve gives the head of the queue the pages that its KV will be written to.
