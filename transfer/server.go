@@ -332,6 +332,13 @@ func (s *Server) join(l *link, h *header) error {
 	return t.join(l, h.epoch)
 }
 
+// Transfers is the number of transfers that hold pages now.
+func (s *Server) Transfers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.transfers)
+}
+
 // Wedged is nil, or says that a transfer has had bytes to move and moved none
 // for longer than its connection's silence would be borne.
 func (s *Server) Wedged() error {
