@@ -287,9 +287,9 @@ func checkDecode(t *testing.T, name string, g *quant.Geometry, seqs []*sequence,
 	t.Logf("%s: worst relative error %.2g", name, worst)
 }
 
-// pick is a test's size: on the emulated GPU, or on one and with -full.
+// pick is a test's size: on the emulated GPU and with -short, or on one and with -full.
 func pick[T any](short, full T) T {
-	if *fullFlag || *gpuFlag {
+	if *fullFlag || *gpuFlag && !testing.Short() {
 		return full
 	}
 	return short

@@ -20,7 +20,7 @@ type prefillParams struct {
 
 const (
 	prefillVectors = 64 // of a block
-	prefillStages  = 3
+	prefillStages  = 4
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 128.
@@ -35,7 +35,7 @@ type Prefiller struct {
 // heads of a KV head. f16 uses a coded format's kernel, which then reads exact
 // pages alone.
 func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefiller, error) {
-	p := &Prefiller{g: g, group: group, shared: prefillStages * g.HeadBytes}
+	p := &Prefiller{g: g, group: group, shared: prefillStages*max(g.HeadBytes, 4352) + 2*fastTokens*fastDim}
 	f := g.Format
 	symmetry := "asym"
 	if f.Symmetric {

@@ -98,8 +98,16 @@ DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 DEV void mmaSigned(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   mmaBytes<signed char, u8>(c, {a0, a1, a2, a3, b0, b1});
 }
+DEV void mmaSignedFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, int c0, int c1) {
+  d[0] = d[1] = c0, d[2] = d[3] = c1;
+  mmaSigned(d, a0, a1, a2, a3, b0, b1);
+}
 DEV void mmaWeight(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   mmaBytes<u8, u8>(c, {a0, a1, a2, a3, b0, b1});
+}
+DEV void mmaWeightFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, int c) {
+  d[0] = d[1] = d[2] = d[3] = c;
+  mmaWeight(d, a0, a1, a2, a3, b0, b1);
 }
 DEV float asFloat(u32 x) {
   float f;

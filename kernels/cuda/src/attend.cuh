@@ -25,6 +25,9 @@ DEV u32 wordOf(const Quad32& v, int j) { return j == 0 ? v.x : j == 1 ? v.y : j 
 // The magic number that makes a small integer a float32 by its bits alone.
 static constexpr int kMagic = 0x4b400000;  // 12582912 = 1.5·2^23
 static constexpr float kMagicFloat = 12582912;
+// The same for numbers that are not negative, up to 2^23.
+static constexpr int kWhole = 0x4b000000;
+static constexpr float kWholeFloat = 8388608;
 
 // QueryCodes is a lane's share of the int8 queries: the operand's words, and of
 // the lane's two queries the scale and what the codes' middle takes off. A set is
@@ -341,7 +344,7 @@ struct Decode {
       for (int e = 0; e < 2; e++) {
         u32 b[4];
 #pragma unroll
-        for (int t = 0; t < 4; t++) b[t] = asBits(fusedMulAdd(p[u][t][e], inv[e], 8388608.0f));
+        for (int t = 0; t < 4; t++) b[t] = asBits(fusedMulAdd(p[u][t][e], inv[e], kWholeFloat));
         word[u][e] = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
         s.middle[e] += step[e] * (float)sum4(word[u][e]);
       }
@@ -396,7 +399,7 @@ struct Decode {
           Quad32 a = valueWords(v, 8 * (k >> 1) + 2 * q + (k & 1), r, q);
           u32 b0 = lower ? of[k] : 0, b1 = lower ? 0 : of[k];
 #pragma unroll
-          for (int i = 0; i < 4; i++) mmaWeight(sum[i], a.x & maskOf(i), a.y & maskOf(i), a.z & maskOf(i), a.w & maskOf(i), b0, b1);
+          for (int i = 0; i < 4; i++) add(sum[i], k == 0, a.x & maskOf(i), a.y & maskOf(i), a.z & maskOf(i), a.w & maskOf(i), b0, b1);
         }
       } else {
 #pragma unroll
@@ -404,8 +407,8 @@ struct Decode {
           Quad32 a = valueWords(v, 8 * u + 2 * q, r, q), b = valueWords(v, 8 * u + 2 * q + 1, r, q);
 #pragma unroll
           for (int i = 0; i < 4; i++) {
-            mmaWeight(sum[i], a.x & maskOf(i), a.y & maskOf(i), b.x & maskOf(i), b.y & maskOf(i), w[u][0], w[u][1]);
-            mmaWeight(sum[NQ == 8 ? 4 + i : i], a.z & maskOf(i), a.w & maskOf(i), b.z & maskOf(i), b.w & maskOf(i), w[u][0], w[u][1]);
+            add(sum[i], u == 0, a.x & maskOf(i), a.y & maskOf(i), b.x & maskOf(i), b.y & maskOf(i), w[u][0], w[u][1]);
+            add(sum[NQ == 8 ? 4 + i : i], u == 0, a.z & maskOf(i), a.w & maskOf(i), b.z & maskOf(i), b.w & maskOf(i), w[u][0], w[u][1]);
           }
         }
       }
@@ -413,7 +416,17 @@ struct Decode {
 #pragma unroll
     for (int i = 0; i < Running<NQ>::kTiles; i++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) s.value[i][e] = fusedMulAdd(step[e & 1], (float)sum[i][e], s.value[i][e]);
+      for (int e = 0; e < 4; e++) s.value[i][e] = fusedMulAdd(step[e & 1], V == kTwoBits ? asFloat((u32)sum[i][e]) - kWholeFloat : (float)sum[i][e], s.value[i][e]);
+  }
+
+  // add multiplies a tile's codes; the sums of 2-bit ones begin as the bits of a
+  // float, which spares their conversion.
+  DEV void add(int (&sum)[4], bool first, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    if (first && V == kTwoBits) {
+      mmaWeightFrom(sum, a0, a1, a2, a3, b0, b1, kWhole);
+    } else {
+      mmaWeight(sum, a0, a1, a2, a3, b0, b1);
+    }
   }
 
   // store puts the warp's state and values where the block merges them.

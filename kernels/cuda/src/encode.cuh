@@ -47,7 +47,8 @@ struct Encode {
 
   struct Shared {
     u16 x[kPage * kRow];
-    float error[5][kPage];
+    float error[5][kPage];  // of each candidate; before, parts of the extremes
+    float high[5][kPage];
     float scale[kPage], zero[kPage], inv[kPage];
   };
 
@@ -104,20 +105,50 @@ struct Encode {
 
   DEV float inverse(float scale) { return scale == 0 ? 0 : divRound(1, scale); }
 
-  DEV int level(float x, float zero, float inv, float last) {
+  // level is floor((x - zero) · inv + 1/2) within the levels, as a float.
+  DEV float level(float x, float zero, float inv, bool four) {
     float y = addRound(mulRound(subRound(x, zero), inv), 0.5f);
-    return (int)(y < 0 ? 0 : y > last ? last : y);
+    if (!four) return (y >= 1 ? 1.0f : 0.0f) + (y >= 2 ? 1.0f : 0.0f) + (y >= 3 ? 1.0f : 0.0f);
+    return (float)(int)(y < 0 ? 0 : y > 15 ? 15 : y);
   }
 
   // extremes orders -0 before 0, as Go's min and max do.
-  DEV void extremes(const u16* x, int n, float& lo, float& hi) {
-    lo = hi = tame(widen(x[0]));
-    for (int c = 1; c < n; c++) {
-      float v = tame(widen(x[c]));
-      bool minus = (asBits(v) >> 31) != 0;
-      if (v < lo || (v == lo && minus)) lo = v;
-      if (v > hi || (v == hi && !minus)) hi = v;
+  DEV void widenRange(float v, float& lo, float& hi) {
+    bool minus = (asBits(v) >> 31) != 0;
+    if (v < lo || (v == lo && minus)) lo = v;
+    if (v > hi || (v == hi && !minus)) hi = v;
+  }
+
+  // extremes of a token's channels, a fifth of them by each of its threads.
+  DEV void extremes(Shared* m, const u16* x, int n, int t, int part, float& lo, float& hi) {
+    int first = n / 5 * part, last = part == 4 ? n : n / 5 * (part + 1);
+    lo = hi = widen(x[first]);
+    for (int c = first + 1; c < last; c++) widenRange(widen(x[c]), lo, hi);
+    m->error[part][t] = lo, m->high[part][t] = hi;
+    blockSync();
+    lo = m->error[0][t], hi = m->high[0][t];
+    for (int k = 1; k < 5; k++) {
+      widenRange(m->error[k][t], lo, hi);
+      widenRange(m->high[k][t], lo, hi);
     }
+    blockSync();
+  }
+
+  // squared is the sum of squared errors of a candidate, in channel order.
+  template <bool FOUR>
+  DEV float squared(const u16* x, int n, float scale, float zero) {
+    float inv = inverse(scale), sum = 0;
+#pragma unroll 4
+    for (int c = 0; c < n; c += 2) {
+      u32 two = load<u32>(x + c);
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        float v = k ? widenHigh(two) : widenLow(two);
+        float e = subRound(addRound(mulRound(level(v, zero, inv, FOUR), scale), zero), v);
+        sum = addRound(sum, mulRound(e, e));
+      }
+    }
+    return sum;
   }
 
   DEV void segment(const EncodeParams& p, const EncodeHalf& h, const EncodeSegment& s, Shared* m, u8* head, bool values) {
@@ -125,20 +156,13 @@ struct Encode {
     bool four = s.low >= 0, symmetric = s.zero < 0;
     const u16* x = m->x + t * kRow + s.lo;
     float lo, hi, scale, zero;
-    extremes(x, n, lo, hi);
+    extremes(m, x, n, t, clip, lo, hi);
     float centre = symmetric ? 0 : addRound(lo * 0.5f, hi * 0.5f);
     float reach = symmetric ? larger(hi, -lo) : subRound(hi * 0.5f, lo * 0.5f);
     if (symmetric && reach == 0) reach = 0;  // not -0
-    float last = four ? 15 : 3;
     if (clip < p.clips) {
       candidate(scale, zero, centre, reach, clip, four, symmetric);
-      float inv = inverse(scale), sum = 0;
-      for (int c = 0; c < n; c++) {
-        float v = tame(widen(x[c]));
-        float e = subRound(addRound(mulRound((float)level(v, zero, inv, last), scale), zero), v);
-        sum = addRound(sum, mulRound(e, e));
-      }
-      m->error[clip][t] = sum;
+      m->error[clip][t] = four ? squared<true>(x, n, scale, zero) : squared<false>(x, n, scale, zero);
     }
     blockSync();
     if (clip == 0) {
@@ -164,7 +188,7 @@ struct Encode {
           c = w / 8 % (s.width / 16) * 16 + 4 * i + b;
         }
         if (c >= n) continue;
-        u32 code = level(tame(widen(m->x[token * kRow + s.lo + c])), m->zero[token], m->inv[token], last);
+        u32 code = (u32)level(widen(m->x[token * kRow + s.lo + c]), m->zero[token], m->inv[token], four);
         top |= (four ? code >> 2 : code) << (8 * b + 2 * i);
         low |= (code & 3) << (8 * b + 2 * i);
       }
@@ -185,7 +209,7 @@ struct Encode {
     u16* exact = (u16*)(p.exact[page] + p.exactLayer) + (2 * head + blockIdx.z) * (kPage * D);
     for (int t = lo + warp; t < hi; t += kEncodeThreads / 32) enter(p, h, first + t - p.position, head, m->x + t * kRow, exact + t * D, lane);
     if (hi < kPage || !p.coded || !p.coded[page]) return;
-    for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = exact[i];
+    for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = narrow(tame(widen(exact[i])));
     blockSync();
     u8* out = (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes;
     for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, blockIdx.z == 1);

@@ -35,7 +35,7 @@ struct NormParams {
 
 // One block a row: x += add; out = x / sqrt(mean(x²) + eps) · weight.
 KERNEL(rms_norm, NormParams, kLayerThreads, 4) {
-  SHARED(memory);
+  SHARED(scratch);
   float* x = p.x + (u64)blockIdx.x * p.dim;
   const float* add = p.add ? p.add + (u64)blockIdx.x * p.dim : nullptr;
   float sum = 0;
@@ -44,7 +44,7 @@ KERNEL(rms_norm, NormParams, kLayerThreads, 4) {
     if (add) x[i] = v += add[i];
     sum += v * v;
   }
-  float scale = 1 / sqrtRound(blockSum(sum, (float*)memory) / (float)p.dim + p.eps);
+  float scale = 1 / sqrtRound(blockSum(sum, (float*)scratch) / (float)p.dim + p.eps);
   for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) p.out[(u64)blockIdx.x * p.dim + i] = narrowTo(x[i] * scale * p.weight[i], p.brain);
 }
 
@@ -110,13 +110,13 @@ struct ArgmaxParams {
 
 // The first of the largest; NaN never is.
 KERNEL(argmax, ArgmaxParams, kLayerThreads, 4) {
-  SHARED(memory);
+  SHARED(scratch);
   const float* x = p.x + (u64)blockIdx.x * p.n;
   float best = kMinusInf;
   int at = p.n;
   for (int i = threadIdx.x; i < p.n; i += kLayerThreads)
     if (x[i] > best || (at == p.n && x[i] == best)) best = x[i], at = i;
-  float* values = (float*)memory;
+  float* values = (float*)scratch;
   int* places = (int*)(values + kLayerThreads);
   values[threadIdx.x] = best, places[threadIdx.x] = at;
   blockSync();

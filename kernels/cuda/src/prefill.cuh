@@ -29,8 +29,9 @@ struct PrefillParams {
 template <int K, int V, bool ASYM>
 struct Prefill {
   using P = Page<K, V, ASYM>;
-  static constexpr int kWarps = 4, kVectors = 16 * kWarps, kStages = 3;
-  static constexpr int kShared = kStages * P::bytes;
+  static constexpr int kWarps = 4, kVectors = 16 * kWarps, kStages = 4;
+  static constexpr int kOperand = kTokens * kDim;  // bytes of a page's K, as the tensor cores read it
+  static constexpr int kShared = kStages * P::bytes + 2 * kOperand;
   static constexpr float kMiddleK = K == kFourBits ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
 
   // Rows is a lane's two vectors, r and r + 8 of its warp.
@@ -102,24 +103,38 @@ struct Prefill {
     return (high & 0x18181818u) | ((i == 0 ? low << 1 : low >> (2 * i - 1)) & 0x06060606u);
   }
 
-  DEV Quad32 keyWords(const u8* plane, int quad, int word) { return load<Quad32>(plane + (quad >> 1) * 256 + word * 32 + (quad & 1) * 16); }
+  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + (quad >> 1) * 256 + word * 32 + (quad & 1) * 16 + 4 * j); }
 
-  // scores: x[u][j][e] of token 4(8u + 2q + e%2) + j and row e/2.
-  DEV void scores(float (&x)[2][4][4], const u8* page, const Codes& c, int lane) {
+  // spread makes a page's K what all warps multiply with, a quarter of it each:
+  // [half of the page][token of the quad][two bit pairs][lane] of 16 bytes.
+  DEV void spread(u8* operand, const u8* page, int warp, int lane) {
     int r = lane >> 2, q = lane & 3;
 #pragma unroll
     for (int u = 0; u < 2; u++) {
-      Quad32 a = keyWords(page + P::kTop, 8 * u + r, q), b = keyWords(page + P::kTop, 8 * u + r, 4 + q), al = a, bl = b;
-      if (K == kFourBits) al = keyWords(page + P::kLow, 8 * u + r, q), bl = keyWords(page + P::kLow, 8 * u + r, 4 + q);
-      constexpr int kTwice = (int)(2 * kMiddleK);
+      int j = warp;
+      u32 a = keyWord(page + P::kTop, 8 * u + r, q, j), b = keyWord(page + P::kTop, 8 * u + r, 4 + q, j), al = a, bl = b;
+      if (K == kFourBits) al = keyWord(page + P::kLow, 8 * u + r, q, j), bl = keyWord(page + P::kLow, 8 * u + r, 4 + q, j);
+#pragma unroll
+      for (int i = 0; i < 4; i += 2)
+        *(Quad32*)(operand + ((u * 4 + j) * 2 + i / 2) * 512 + lane * 16) = Quad32{twice(a, al, i), twice(b, bl, i), twice(a, al, i + 1), twice(b, bl, i + 1)};
+    }
+  }
+
+  // scores: x[u][j][e] of token 4(8u + 2q + e%2) + j and row e/2.
+  DEV void scores(float (&x)[2][4][4], const u8* operand, const u8* page, const Codes& c, int lane) {
+    int q = lane & 3;
+    constexpr int kTwice = (int)(2 * kMiddleK);
+    int init[2] = {kMagic - kTwice * c.sum[0], kMagic - kTwice * c.sum[1]};
+#pragma unroll
+    for (int u = 0; u < 2; u++) {
       int sum[4][4];
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        sum[j][0] = sum[j][1] = kMagic - kTwice * c.sum[0];
-        sum[j][2] = sum[j][3] = kMagic - kTwice * c.sum[1];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          mmaSigned(sum[j], c.word[i][0], c.word[i][1], c.word[i][2], c.word[i][3], twice(wordOf(a, j), wordOf(al, j), i), twice(wordOf(b, j), wordOf(bl, j), i));
+        Quad32 b = load<Quad32>(operand + (u * 4 + j) * 1024 + lane * 16), d = load<Quad32>(operand + (u * 4 + j) * 1024 + 512 + lane * 16);
+        mmaSignedFrom(sum[j], c.word[0][0], c.word[0][1], c.word[0][2], c.word[0][3], b.x, b.y, init[0], init[1]);
+        mmaSigned(sum[j], c.word[1][0], c.word[1][1], c.word[1][2], c.word[1][3], b.z, b.w);
+        mmaSigned(sum[j], c.word[2][0], c.word[2][1], c.word[2][2], c.word[2][3], d.x, d.y);
+        mmaSigned(sum[j], c.word[3][0], c.word[3][1], c.word[3][2], c.word[3][3], d.z, d.w);
       }
 #pragma unroll
       for (int e = 0; e < 2; e++) {
@@ -143,36 +158,27 @@ struct Prefill {
     }
   }
 
-  DEV void coded(Rows& s, const Codes& c, const u8* stage, int token, int lane) {
-    int r = lane >> 2, q = lane & 3;
-    float x[2][4][4];
-    scores(x, stage, c, lane);
-    bool sees[2] = {token < s.from[0], token < s.from[1]};
-    float top[2];
+  // rebase moves the reference exponents to the largest score of the page.
+  DEV void rebase(Rows& s, const Codes& c, const float (&x)[2][4][4], const bool (&sees)[2]) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      top[h] = kMinusInf;
+      float top = kMinusInf;
 #pragma unroll
       for (int u = 0; u < 2; u++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) top[h] = larger(larger(x[u][j][2 * h], x[u][j][2 * h + 1]), top[h]);
-      top[h] = sees[h] ? top[h] * c.scale[h] : kMinusInf;
+        for (int j = 0; j < 4; j++) top = larger(larger(x[u][j][2 * h], x[u][j][2 * h + 1]), top);
+      top = sees[h] ? top * c.scale[h] : kMinusInf;
+      top = larger(top, laneXor(top, 1));
+      top = larger(top, laneXor(top, 2));
+      if (top > s.m[h]) move(s, h, top);
     }
-    if (laneAny(top[0] > s.m[0] + kRebase || top[1] > s.m[1] + kRebase)) {
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        top[h] = larger(top[h], laneXor(top[h], 1));
-        top[h] = larger(top[h], laneXor(top[h], 2));
-        if (top[h] > s.m[h]) move(s, h, top[h]);
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < 2; u++)
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) x[u][j][e] = fusedMulAdd(x[u][j][e], c.scale[e >> 1], -s.m[e >> 1]);
-    float largest[2] = {0, 0};
+  }
+
+  // weigh turns scores into weights folded with the values' scales, and gives the
+  // largest of each row's.
+  DEV void weigh(Rows& s, const Codes& c, float (&x)[2][4][4], float (&largest)[2], const u8* stage, const bool (&sees)[2], int q) {
+    float m[2] = {sees[0] ? s.m[0] : -kMinusInf, sees[1] ? s.m[1] : -kMinusInf};  // nothing weighs anything under an infinite reference
+    largest[0] = largest[1] = 0;
 #pragma unroll
     for (int u = 0; u < 2; u++)
 #pragma unroll
@@ -188,7 +194,7 @@ struct Prefill {
         for (int j = 0; j < 4; j++)
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            float w = sees[h] ? exp2Fast(x[u][j][2 * h + e]) : 0;
+            float w = exp2Fast(fusedMulAdd(x[u][j][2 * h + e], c.scale[h], -m[h]));
             s.sum[h] += w;
             if (ASYM) s.centre[h] += w * centre[j];
             w *= scale[j];
@@ -196,6 +202,23 @@ struct Prefill {
             largest[h] = larger(w, largest[h]);
           }
       }
+  }
+
+  DEV void coded(Rows& s, const Codes& c, const u8* operand, const u8* stage, int token, int lane) {
+    int r = lane >> 2, q = lane & 3;
+    bool sees[2] = {token < s.from[0], token < s.from[1]};
+    float x[2][4][4], largest[2], before[4] = {s.sum[0], s.sum[1], s.centre[0], s.centre[1]};
+    bool first = laneAny(s.m[0] == kMinusInf || s.m[1] == kMinusInf);
+#pragma unroll 1
+    for (;;) {
+      scores(x, operand, stage, c, lane);
+      if (first) rebase(s, c, x, sees);
+      weigh(s, c, x, largest, stage, sees, q);
+      // Weights far above the reference: it is old. Once more, with a new one.
+      if (first || !laneAny(!(s.sum[0] - before[0] < 65536 && s.sum[1] - before[1] < 65536))) break;
+      first = true;
+      s.sum[0] = before[0], s.sum[1] = before[1], s.centre[0] = before[2], s.centre[1] = before[3];
+    }
     u32 word[2][4];  // [u][register of the operand]
     float step[2];
 #pragma unroll
@@ -211,7 +234,7 @@ struct Prefill {
         for (int e = 0; e < 2; e++) {
           u32 b[4];
 #pragma unroll
-          for (int j = 0; j < 4; j++) b[j] = asBits(fusedMulAdd(x[u][j][2 * h + e], inv, 8388608.0f));
+          for (int j = 0; j < 4; j++) b[j] = asBits(fusedMulAdd(x[u][j][2 * h + e], inv, kWholeFloat));
           u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
           word[u][h + 2 * e] = w;
           all += sum4(w);
@@ -234,12 +257,11 @@ struct Prefill {
       for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-          int sum[4] = {0, 0, 0, 0};
+          int sum[4];  // of at most 64·255·192, as the bits of 2^23 + sum
+          mmaWeightFrom(sum, word[0][0], word[0][1], word[0][2], word[0][3], wordOf(v[0][0], j) & maskOf(i), wordOf(v[0][1], j) & maskOf(i), kWhole);
+          mmaWeight(sum, word[1][0], word[1][1], word[1][2], word[1][3], wordOf(v[1][0], j) & maskOf(i), wordOf(v[1][1], j) & maskOf(i));
 #pragma unroll
-          for (int u = 0; u < 2; u++)
-            mmaWeight(sum, word[u][0], word[u][1], word[u][2], word[u][3], wordOf(v[u][0], j) & maskOf(i), wordOf(v[u][1], j) & maskOf(i));
-#pragma unroll
-          for (int e = 0; e < 4; e++) s.value[4 * i + j][e] = fusedMulAdd(unit * step[e >> 1], (float)sum[e], s.value[4 * i + j][e]);
+          for (int e = 0; e < 4; e++) s.value[4 * i + j][e] = fusedMulAdd(unit * step[e >> 1], asFloat((u32)sum[e]) - kWholeFloat, s.value[4 * i + j][e]);
         }
     }
   }
@@ -356,14 +378,17 @@ struct Prefill {
       }
       copyCommit();
     };
+    u8* operands = ring + kStages * P::bytes;
     Codes c;
-    loadQueries(c, p, s, first, lane);
     start(0), start(1);
-    for (int k = 0; k < n; k++) {
+    loadQueries(c, p, s, first, lane);
+    for (int k = -1; k < n; k++) {
+      // page k + 1 is there; page k is spread, and nobody reads k - 1 any more
       copyWait<1>();
       blockSync();
-      start(k + 2);
-      coded(s, c, ring + k % kStages * P::bytes, (lo + k) * kTokens, lane);
+      start(k + 3);
+      if (k + 1 < n) spread(operands + (k + 1) % 2 * kOperand, ring + (k + 1) % kStages * P::bytes, warp, lane);
+      if (k >= 0) coded(s, c, operands + k % 2 * kOperand, ring + k % kStages * P::bytes, (lo + k) * kTokens, lane);
     }
     settle(s);
     u32 query[8][4];
