@@ -32,7 +32,7 @@ func newFleet(t *testing.T, ids ...string) *fleet {
 	f := &fleet{nats: h.nats(t), workers: map[string]*process{}}
 	for _, id := range ids {
 		role, _, _ := strings.Cut(id, "-")
-		f.workers[id] = h.worker(t, f.nats, role, id)
+		f.workers[id] = h.worker(t, f.nats, role, id, "--threads", "1")
 	}
 	f.gateway = h.gateway(t, f.nats, nil, ids...)
 	f.view = observer(t, f.nats)
@@ -75,8 +75,9 @@ func wantFault(t *testing.T, got answer, codes ...terse.Code) {
 	}
 }
 
-// slow is a prompt whose prefill takes long enough to be interrupted.
-func slow(t *testing.T, n int) question { return greedy(passage(t, 0, 2500), n) }
+// slow is a prompt whose prefill takes long enough, some beats, to be seen and
+// interrupted.
+func slow(t *testing.T, n int) question { return greedy(passage(t, 0, 7800), n) }
 
 func TestPrefillWorkerDies(t *testing.T) {
 	needFull(t)
@@ -194,7 +195,7 @@ func TestTermDrains(t *testing.T) {
 // A worker or a server that is asked to stop while it prefills finishes that too.
 func TestTermDrainsPrefill(t *testing.T) {
 	needFull(t)
-	q := greedy(passage(t, 0, 1200), 4)
+	q := slow(t, 4)
 	t.Run("prefill worker", func(t *testing.T) {
 		fl := newFleet(t, "prefill-a", "decode-a")
 		asked := fl.gateway.begin(t.Context(), q)
@@ -272,7 +273,7 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 	fl := newFleet(t, "prefill-a", "decode-a")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	asked := fl.gateway.begin(ctx, greedy(passage(t, 0, 7000), 100))
+	asked := fl.gateway.begin(ctx, slow(t, 100))
 	fl.await(t, "prefill-a", "busy", busy)
 	cancel()
 	<-asked.done
