@@ -19,7 +19,7 @@ type attendParams struct {
 	Scale                  float32
 }
 
-// pageBytes and dimension are of the fast kernels.
+// What the attention kernels are for.
 const (
 	fastTokens = 64
 	fastDim    = 128
@@ -143,7 +143,7 @@ func (c *Context) Prepare(d *Decoder, plan *Plan) (*Step, error) {
 	return s, c.Synchronize(0)
 }
 
-// Close gives a step's memory back.
+// CloseStep gives a step's memory back.
 func (c *Context) CloseStep(s *Step) error {
 	for _, p := range s.owned {
 		if err := c.Free(p); err != nil {

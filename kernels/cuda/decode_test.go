@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -293,4 +294,57 @@ func pick[T any](short, full T) T {
 		return full
 	}
 	return short
+}
+
+// A sequence that is cut by Run alone gives the same bits whatever is beside it,
+// and so does a step that is replayed as a graph.
+func TestDecodeAlone(t *testing.T) {
+	const group = 4
+	on(t, func(c *Context, m Module) {
+		g := geometry(t, "hq2", true, 2)
+		s := newSequence(g, 1400, 1)
+		run := func(d *Decoder, lengths []int) *Plan {
+			return NewPlan(g.Format, lengths, g.KVHeads, group, d.queries, PlanOptions{Blocks: 9, Warps: d.warps, Run: 8})
+		}
+		_, alone := decodeOnce(t, c, m, g, []*sequence{s}, group, run, 5)
+		_, company := decodeOnce(t, c, m, g, []*sequence{s, newSequence(g, 300, 2), newSequence(g, 900, 3)}, group, run, 5)
+		if !slices.Equal(alone, company[:len(alone)]) {
+			t.Error("the first sequence's output depends on the others")
+		}
+	})
+}
+
+func TestDecodeGraph(t *testing.T) {
+	const group = 4
+	on(t, func(c *Context, m Module) {
+		g := geometry(t, "hq3", true, 1)
+		seqs := []*sequence{newSequence(g, 600, 1), newSequence(g, 90, 2)}
+		q, want := decodeOnce(t, c, m, g, seqs, group, func(d *Decoder, lengths []int) *Plan { return d.Plan(c.info, lengths) }, 5)
+		d, err := c.NewDecoder(m, g, group)
+		ok(t, err)
+		step, err := c.Prepare(d, d.Plan(c.info, []int{600, 90}))
+		ok(t, err)
+		mem := upload(t, c, g, seqs)
+		l := &lab{t: t, c: c}
+		qMem, outMem := l.bytes(bytesOf(q)), l.bytes(poison(4*len(q)))
+		stream, err := c.NewStream()
+		ok(t, err)
+		graph, err := c.Capture(stream, func() error {
+			return c.Attend(step, mem.tables, 0, qMem, outMem, float32(1/math.Sqrt(fastDim)), stream)
+		})
+		ok(t, err)
+		for range 2 {
+			ok(t, c.Upload(outMem, poison(4*len(q))))
+			ok(t, c.Replay(graph, stream))
+			ok(t, c.Synchronize(stream))
+			if got := floats(l.back(outMem, 4*len(q))); !slices.Equal(got, want) {
+				t.Error("a replayed step differs")
+			}
+		}
+		ok(t, c.CloseGraph(graph))
+		ok(t, c.CloseStream(stream))
+		ok(t, c.CloseStep(step))
+		mem.free(t, c)
+		l.close()
+	})
 }

@@ -49,7 +49,6 @@ const (
 	cuModuleUnload
 	cuModuleGetFunction
 	cuFuncSetAttribute
-	cuFuncGetAttribute
 	cuLaunchKernel
 	numDriver
 
@@ -116,7 +115,6 @@ var symbols = [numEntries]string{
 	cuModuleUnload:            "cuModuleUnload",
 	cuModuleGetFunction:       "cuModuleGetFunction",
 	cuFuncSetAttribute:        "cuFuncSetAttribute",
-	cuFuncGetAttribute:        "cuFuncGetAttribute",
 	cuLaunchKernel:            "cuLaunchKernel",
 
 	ltCreate:            "cublasLtCreate",

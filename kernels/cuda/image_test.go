@@ -43,6 +43,14 @@ func TestImageHasKernels(t *testing.T) {
 	files := images(t)
 	code, err := kernelImage(files, "kernels.ptx.gz")
 	ok(t, err)
+	for _, name := range []string{
+		"encode_64", "encode_128", "prefill_hq2_sym", "prefill_hq2_asym", "prefill_hq3_sym", "prefill_hq3_asym", "prefill_hq4_sym", "prefill_hq4_asym",
+		"rms_norm", "rope", "swiglu", "embed", "argmax", "read_all",
+	} {
+		if !bytes.Contains(code, []byte(".entry "+name+"(")) {
+			t.Errorf("the image has no kernel %s", name)
+		}
+	}
 	for _, f := range decodeFormats {
 		for _, group := range []int{4, 8} {
 			d := &Decoder{g: geometry(t, f.name, f.calibrated, 1), group: group, queries: group}

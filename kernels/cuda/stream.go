@@ -165,20 +165,6 @@ func (c *Context) Function(m Module, name string, shared int) (Function, error) 
 	return f, nil
 }
 
-// Registers and LocalBytes of a kernel's thread: what the compiler made of it.
-func (c *Context) Registers(f Function) (registers, localBytes int, err error) {
-	for _, a := range []struct {
-		id  uintptr
-		dst *int
-	}{{4, &registers}, {3, &localBytes}} {
-		if err := c.check(cuFuncGetAttribute, c.out.at(0), a.id, uintptr(f)); err != nil {
-			return 0, 0, err
-		}
-		*a.dst = int(int32(c.out.n[0]))
-	}
-	return registers, localBytes, nil
-}
-
 // Shape is a launch's grid and blocks.
 type Shape struct {
 	Grid   [3]int // blocks

@@ -331,10 +331,6 @@ API cuModuleGetFunction(const Kernel** f, void*, const char* name) {
   return 500;
 }
 API cuFuncSetAttribute(void*, int, int v) { return v > kMaxShared ? 1 : 0; }
-API cuFuncGetAttribute(int* v, int, void*) {
-  *v = 0;
-  return 0;
-}
 API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 sharedBytes, void*, void** params, void**) {
   if (by * bz != 1 || bx % 32 || (int)bx > k->threads || !gx || !gy || !gz) return 1;
   Work w{k, {gx, gy, gz}, (int)bx, (int)sharedBytes, {}, {}};
