@@ -52,7 +52,12 @@ fuzz:
 # The OpenAI client runs against a scripted worker and against terse serve.
 e2e:
 	$(GO) test -count=1 -timeout 30m ./e2e -full
+	$(GO) test -count=1 -timeout 10m ./worker -run Aborts -args -aborts 10000
 	cd e2e/openai && $(GO) test -count=1 . && $(GO) test -count=1 . -args -serve
+
+# Faulty links, cancels and comparisons for ten minutes.
+soak:
+	$(GO) test -count=1 -timeout 20m -v ./worker -run Soak -args -soak 10m
 
 # What the built-in model's KV formats know of it; workers compare the file's
 # hash, so a new file is a new model to them.

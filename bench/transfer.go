@@ -266,7 +266,9 @@ func (r *TransferReport) latency(ctx context.Context, x *receiver, o *TransferOp
 	}
 	r.Cold = time.Since(start)
 	o.iperfPort = b.Iperf
-	x.client.Warm(ctx, []string{x.addr})
+	if err := x.client.Warm(ctx, []string{x.addr}); err != nil {
+		return err
+	}
 	var warm []float64
 	for range 20 {
 		start := time.Now()
@@ -319,7 +321,9 @@ func (o *TransferOptions) say(what string) {
 func (x *receiver) round(ctx context.Context, d time.Duration) error {
 	x.view = pages(x.client.Geometry, x.n)
 	defer func() { x.view = nil }()
-	x.client.Warm(ctx, []string{x.addr})
+	if err := x.client.Warm(ctx, []string{x.addr}); err != nil {
+		return err
+	}
 	if _, _, err := x.fetch(ctx); err != nil {
 		return err
 	}

@@ -43,8 +43,9 @@ func (c *Client) window() int64 {
 
 // Warm opens connections to the prefill workers at addrs, so that the first
 // transfer does not wait for handshakes, and lets go of idle ones to others.
-// What cannot be reached now is dialed when it is needed.
-func (c *Client) Warm(ctx context.Context, addrs []string) {
+// What cannot be reached now is dialed when it is needed; the error says why, for
+// people.
+func (c *Client) Warm(ctx context.Context, addrs []string) error {
 	c.mu.Lock()
 	missing := map[string]int{}
 	for _, a := range addrs {
@@ -63,16 +64,21 @@ func (c *Client) Warm(ctx context.Context, addrs []string) {
 	}
 	c.mu.Unlock()
 	var wg sync.WaitGroup
-	for addr, n := range missing {
-		for range n {
-			wg.Go(func() {
-				if l, err := c.dial(ctx, addr); err == nil {
-					c.give(addr, l)
+	errs := make([]error, len(addrs))
+	for i, addr := range addrs {
+		wg.Go(func() {
+			for range missing[addr] {
+				l, err := c.dial(ctx, addr)
+				if err != nil {
+					errs[i] = err
+					return // the next would fare no better
 				}
-			})
-		}
+				c.give(addr, l)
+			}
+		})
 	}
 	wg.Wait()
+	return errors.Join(errs...)
 }
 
 var errNotNeeded = errors.New("the connection is not needed any more")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -191,10 +192,14 @@ func TestWarm(t *testing.T) {
 		dials.Add(1)
 		return tcp.Dial(ctx, addr)
 	}
-	c.Warm(t.Context(), []string{addr, "127.0.0.1:1"})
-	c.Warm(t.Context(), []string{addr})
-	before := dials.Load() // four there, four and then none where nobody is
-	if before != 8 {
+	if err := c.Warm(t.Context(), []string{addr, "127.0.0.1:1"}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+	if err := c.Warm(t.Context(), []string{addr}); err != nil {
+		t.Error(err)
+	}
+	before := dials.Load() // four where somebody is, one where nobody is
+	if before != 5 {
 		t.Errorf("%d connections were tried", before)
 	}
 	for range 3 {
@@ -205,7 +210,9 @@ func TestWarm(t *testing.T) {
 	if dials.Load() != before {
 		t.Error("a warm transfer dialed")
 	}
-	c.Warm(t.Context(), nil)
+	if err := c.Warm(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.idle) != 0 {

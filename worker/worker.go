@@ -143,16 +143,24 @@ func (w *Worker) keepWarm(ctx context.Context) error {
 	}
 	defer view.Close()
 	var known []string
+	wait, said := rewarm, ""
 	for ctx.Err() == nil {
 		var now []string
-		again, cancel := context.WithTimeout(ctx, rewarm)
+		again, cancel := context.WithTimeout(ctx, wait)
 		_ = view.Wait(again, func(members []cluster.Member) bool { // an error is the time to look again
 			now = w.sources(members)
 			return !slices.Equal(now, known)
 		})
 		cancel()
 		known = now
-		w.client.Warm(ctx, known)
+		wait = rewarm
+		if err := w.client.Warm(ctx, known); err != nil && ctx.Err() == nil {
+			wait = 5 * rewarm
+			if err.Error() != said {
+				said = err.Error()
+				w.log.Warn("no KV connections to some prefill workers; prompts will try them again", "error", err)
+			}
+		}
 	}
 	return nil
 }

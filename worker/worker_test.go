@@ -321,6 +321,67 @@ func TestAborts(t *testing.T) {
 	}
 }
 
+var soak = flag.Duration("soak", 0, "how long TestSoak runs")
+
+// For as long as asked: requests through links that fail at random, requests
+// that are cancelled, and requests that must say what they said before.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("run with -soak 10m")
+	}
+	r := newRig(t, "f16", "prefill-a", "prefill-b", "decode-a")
+	defer r.stop()
+	relay, err := mem.NewRelay(r.workers["prefill-a"].DataAddr(), mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer relay.Close()
+	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	asked, failed := 0, 0
+	for start := time.Now(); time.Since(start) < *soak; asked++ {
+		script, err := mem.Parse(randomScript(random))
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay.Set(script)
+		relay.Sever()
+		var wg sync.WaitGroup
+		for k := range 3 { // beside it, some that leave
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(20*time.Millisecond))
+				defer cancel()
+				r.ask(ctx, r.job(fmt.Sprint("leave", asked, k), prompt(uint64(asked*3+k), 500), 20, "prefill-a", relay.Addr()))
+			})
+		}
+		p := prompt(uint64(asked), 200+random.IntN(1500))
+		job := r.job(fmt.Sprint("soak", asked), p, 10, "prefill-a", relay.Addr())
+		if asked%2 == 0 {
+			job.Others = []cluster.Target{{WorkerID: "prefill-b", DataAddr: r.workers["prefill-b"].DataAddr()}}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		tokens, _, err := r.ask(ctx, job)
+		late := ctx.Err() != nil
+		cancel()
+		wg.Wait()
+		if late {
+			t.Fatalf("%v: hung", script)
+		}
+		if code := terse.CodeOf(err); err != nil && code != terse.CodeTransfer && code != terse.CodeWorkerLost {
+			t.Fatalf("%v: code %s of %v", script, code, err)
+		}
+		if err != nil {
+			failed++
+			continue
+		}
+		want, _, err := r.ask(t.Context(), r.job(fmt.Sprint("want", asked), p, 10, "", ""))
+		if err != nil || !slices.Equal(tokens, want) {
+			t.Fatalf("%v: %v, want %v, %v", script, tokens, want, err)
+		}
+	}
+	r.awaitFree()
+	t.Logf("%d requests, %d of them failed with a typed error", asked, failed)
+}
+
 // descriptors is how many this process has open, 0 where it cannot be known.
 func descriptors() int {
 	list, err := os.ReadDir("/proc/self/fd")
