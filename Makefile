@@ -1,7 +1,7 @@
 # make check is what every change must pass; .ci/run runs it and more.
 GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/...
+RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/... ./kernels/cuda
 
 .PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check
 

@@ -47,6 +47,7 @@ type Context struct {
 	handle uintptr
 	device uintptr
 	launch *launchArgs
+	jit    *jitLog
 	blas   *blasLt // nil until used
 	failed error   // of the copy under way
 }
@@ -75,8 +76,8 @@ func (dev *Device) own(n int, opened chan<- error) {
 	runtime.LockOSThread()
 	defer close(dev.done)
 	private := *dev.driver // its own result cells
-	private.out = new(cells)
-	c := &Context{Driver: &private, launch: new(launchArgs)}
+	private.out, private.names = new(cells), new(cells)
+	c := &Context{Driver: &private, launch: new(launchArgs), jit: new(jitLog)}
 	if err := c.open(n); err != nil {
 		opened <- err
 		return

@@ -45,10 +45,12 @@ type Driver struct {
 	path    string
 	version int
 	out     *cells
+	names   *cells // of the last failure: out may still matter to the caller
 }
 
-// cells are results that C writes: a heap object of their own, so that Go never
-// moves them while C holds their address.
+// cells are results that C writes. They hang on a heap object for good, so that
+// Go never moves them while C holds their address; a local variable's would live
+// on a stack, which moves when it grows.
 type cells struct {
 	n    [16]uint64
 	text [256]byte
@@ -74,7 +76,7 @@ func Load(paths ...string) (*Driver, error) {
 
 // start initialises a driver and checks what it is.
 func start(lib caller, path string) (*Driver, error) {
-	d := &Driver{lib: lib, path: path, out: new(cells)}
+	d := &Driver{lib: lib, path: path, out: new(cells), names: new(cells)}
 	if err := d.check(cuDriverGetVersion, d.out.at(0)); err != nil {
 		return nil, fmt.Errorf("cannot read the NVIDIA driver's version: %w", err)
 	}
@@ -115,7 +117,7 @@ func (d *Driver) check(e entry, args ...uintptr) error {
 }
 
 func (d *Driver) failure(e entry, code uintptr) error {
-	c := new(cells) // not d.out: the failed call's results may matter to the caller
+	c := d.names
 	err := &Error{Call: symbols[e], Code: int(code), Name: "unknown error", Text: "the driver has no name for this code"}
 	if d.lib.call(cuGetErrorName, code, c.at(0)) == 0 {
 		err.Name = cString(uintptr(c.n[0]))

@@ -121,7 +121,8 @@ type launchArgs struct {
 // refuses is part of the error.
 func (c *Context) LoadModule(image []byte) (Module, error) {
 	const logBuffer, logSize = 5, 6 // CU_JIT_ERROR_LOG_BUFFER and its size
-	log, text := new(jitLog), append(append([]byte(nil), image...), 0)
+	log, text := c.jit, append(append([]byte(nil), image...), 0)
+	*log = jitLog{}
 	log.keys = [2]uint32{logBuffer, logSize}
 	log.values = [2]uintptr{uintptr(unsafe.Pointer(&log.text[0])), uintptr(len(log.text))}
 	pin(text, func() {
@@ -135,6 +136,7 @@ func (c *Context) LoadModule(image []byte) (Module, error) {
 	return Module(c.out.n[0]), nil
 }
 
+// jitLog is what the driver's compiler is told, and its answer.
 type jitLog struct {
 	keys   [2]uint32
 	values [2]uintptr
