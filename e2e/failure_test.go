@@ -285,3 +285,53 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 	}
 	fl.gateway.awaitLog(fmt.Sprintf(`endpoint=completions.* status=%d `, 499))
 }
+
+// A gateway that is killed in mid answer leaves nothing behind at the workers.
+func TestGatewayDies(t *testing.T) {
+	needFull(t)
+	fl := newFleet(t, "prefill-a", "decode-a")
+	for name, begin := range map[string]func(api){
+		"in decode": func(g api) {
+			s, err := g.stream(t.Context(), greedy(passage(t, 0, 300), 3000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.next(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(s.close)
+		},
+		"in prefill": func(g api) {
+			g.begin(t.Context(), slow(t, 8))
+			fl.await(t, "prefill-a", "busy", busy)
+		},
+	} {
+		g := loopback().gateway(t, fl.nats, nil, "prefill-a", "decode-a")
+		begin(g)
+		g.kill()
+		for id := range fl.workers {
+			fl.await(t, id, "idle after the gateway died "+name, idle)
+		}
+	}
+	fl.gateway.ask(greedy(passage(t, 20, 300), 2))
+}
+
+// A prefill worker that dies after its hand-over is not missed.
+func TestPrefillWorkerDiesAfterTheHandover(t *testing.T) {
+	needFull(t)
+	fl := newFleet(t, "prefill-a", "decode-a")
+	q := greedy(passage(t, 0, 300), 400)
+	s, err := fl.gateway.stream(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if err := s.next(); err != nil {
+		t.Fatal(err)
+	}
+	fl.workers["prefill-a"].kill()
+	if err := s.rest(); err != nil {
+		t.Errorf("the answer broke off: %v", err)
+	}
+	fl.awaitIdle(t)
+}

@@ -3,6 +3,12 @@ package transfer
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
 	"net"
 	"strings"
 	"testing"
@@ -169,4 +175,48 @@ func TestVersions(t *testing.T) {
 	if terse.CodeOf(err) != terse.CodeMismatch || !strings.Contains(err.Error(), "version 1") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Under TLS, which has no socket to writev to, all is as without.
+func TestFetchOverTLS(t *testing.T) {
+	g := geometry(t, "hq3")
+	const n = 700
+	src := fullView(g, n, noise(3))
+	cert := selfSigned(t)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer{hello: hello(g), g: g, view: src, n: n, chunk: 64}.serve(t, l)
+	roots := x509.NewCertPool()
+	roots.AddCert(cert.Leaf)
+	c := client(t, g)
+	c.Dial = tcp.Dialer(&tls.Config{RootCAs: roots, ServerName: "worker"})
+	dst := fullView(g, n, func([]byte) {})
+	if _, err := fetch(t.Context(), c, l.Addr().String(), "go", dst, n); err != nil {
+		t.Fatal(err)
+	}
+	sameHandover(t, g, n, src, dst)
+	_, err = fetch(t.Context(), client(t, g), l.Addr().String(), "go", dst, n)
+	if err == nil || !strings.Contains(err.Error(), "--tls-cert") {
+		t.Errorf("without TLS: %v", err)
+	}
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"worker"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }

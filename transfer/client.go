@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -139,6 +140,9 @@ func (c *Client) dial(ctx context.Context, addr string) (*link, error) {
 	err = l.greet(c.Hello, c.Key)
 	if !stop() && err == nil {
 		err = ctx.Err()
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("it closed the connection in the handshake (as a worker with --tls-cert does to one without): %w", err)
 	}
 	if err != nil {
 		l.fail(err)

@@ -284,7 +284,7 @@ func (f *Fetch) widen(ctx context.Context, addr string) {
 	epoch := f.currentEpoch()
 	for {
 		f.mu.Lock()
-		missing := float64(f.left) / float64(len(f.state)) * float64(HandoverBytes(f.plan.g, f.plan.n))
+		missing := float64(f.left) / float64(len(f.state)) * float64(f.plan.total())
 		want := min(f.client.conns(), 1+int(missing/laneBytes))
 		enough := f.epoch != epoch || f.view == nil || len(f.links) == 0 || len(f.links) >= want
 		f.mu.Unlock()
@@ -368,7 +368,7 @@ func (f *Fetch) take(l *link, h *header, payload []byte) error {
 	switch h.kind {
 	case frameAccept:
 		if len(payload) != 12 || int(binary.LittleEndian.Uint32(payload)) != f.plan.count() ||
-			int64(binary.LittleEndian.Uint64(payload[4:])) != HandoverBytes(f.plan.g, f.plan.n) {
+			int64(binary.LittleEndian.Uint64(payload[4:])) != f.plan.total() {
 			return errors.New("the prefill side counts other parts than this one: run the same terse on both")
 		}
 		f.accepted = true

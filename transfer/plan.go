@@ -70,14 +70,17 @@ func maxPart(g *quant.Geometry) int { return max(g.ExactBytes(), g.CodedBytes())
 // maxFrame bounds the payload of a KV frame.
 func maxFrame(g *quant.Geometry) int { return 2*frameTarget + maxPart(g) }
 
-// HandoverBytes is the KV payload of a prompt of n tokens, over all layers.
-func HandoverBytes(g *quant.Geometry, n int) int64 {
-	var total int64
-	for _, size := range newPlan(g, n).size {
-		total += int64(size)
+// total is the bytes of all parts over all layers.
+func (p *plan) total() int64 {
+	var n int64
+	for _, size := range p.size {
+		n += int64(size)
 	}
-	return total * int64(g.Layers)
+	return n * int64(p.g.Layers)
 }
+
+// HandoverBytes is the KV payload of a prompt of n tokens, over all layers.
+func HandoverBytes(g *quant.Geometry, n int) int64 { return newPlan(g, n).total() }
 
 // F16Bytes is what the KV of n tokens is in float16, over all layers: the
 // yardstick that every format is compared with.

@@ -312,7 +312,7 @@ func (s *Sender) exposed() int64 {
 			n += int64(s.plan.bytesOf(i))
 		}
 	}
-	return min(n, s.plan.bytes([]span{{0, uint32(len(s.state))}}))
+	return min(n, s.plan.total())
 }
 
 // Finish sends the answer and waits until the decoder has everything, or the

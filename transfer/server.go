@@ -249,7 +249,7 @@ func (s *Server) request(ctx context.Context, l *link, h *header, payload []byte
 		go s.run(ctx, t, request)
 	}
 	accept := binary.LittleEndian.AppendUint32(nil, uint32(t.plan.count()))
-	accept = binary.LittleEndian.AppendUint64(accept, uint64(HandoverBytes(s.Geometry, tokens)))
+	accept = binary.LittleEndian.AppendUint64(accept, uint64(t.plan.total()))
 	l.send(header{kind: frameAccept, lease: h.lease, epoch: h.epoch}, accept) // the reader sees a broken connection
 	return nil
 }
