@@ -55,7 +55,7 @@ func TestQualityReproduced(t *testing.T) {
 	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none")
 	if *full {
 		f("texts.json", "--windows", "6", "--tasks", "none")
-		f("tasks.json", "--texts", "none", "--cases", "40")
+		f("tasks.json", "--texts", "none", "--tasks", "retrieval,recall", "--kv", "hq4,hq3,hq2", "--cases", "40")
 	}
 }
 
