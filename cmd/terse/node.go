@@ -120,7 +120,7 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	}
 	ops := cpu.Best(threadsOr(f.engine.threads))
 	if ops.Portable() {
-		log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "amd64 with AVX2, FMA and F16C")
+		log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
 	}
 	n := &node{flags: f, files: m, ops: ops, log: log}
 	if n.model, err = model.Bind(m.config, m.source, ops); err != nil {

@@ -11,10 +11,12 @@ const (
 	Generic Level = iota // portable Go
 	AVX2                 // amd64: AVX2, FMA, F16C
 	AVX512               // amd64: AVX-512 F, BW, DQ, VL and VNNI on top
+	NEON                 // arm64
+	DotProd              // arm64: SDOT and UDOT on top
 )
 
 func (l Level) String() string {
-	return [...]string{"generic", "avx2", "avx512-vnni"}[l]
+	return [...]string{"generic", "avx2", "avx512-vnni", "neon", "neon-dotprod"}[l]
 }
 
 // Levels is what this machine can run in this build, poorest first.

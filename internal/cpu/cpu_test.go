@@ -16,5 +16,8 @@ func TestLevels(t *testing.T) {
 			t.Errorf("Has(%v) is false", level)
 		}
 	}
+	if Has(AVX2) && Has(NEON) {
+		t.Errorf("levels %v are of two architectures", l)
+	}
 	t.Logf("this machine and build: %v", l)
 }

@@ -1,0 +1,6 @@
+//go:build !nodotprod && arm64
+
+package cpu
+
+// dotProd is whether kernels may use it: see the package comment.
+const dotProd = true
