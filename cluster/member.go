@@ -18,6 +18,7 @@ type Member struct {
 
 	Model       string // the name users ask for
 	ModelHash   string // of the weights and the configuration
+	Text        string `json:",omitempty"` // hash of the tokenizer's files and the chat template; empty = the model has none
 	Calibration string `json:",omitempty"` // hash of the calibration file; empty = none
 	Format      string // KV format: name and variant, compared as a whole
 	MaxContext  int    // tokens of prompt and answer
@@ -90,7 +91,7 @@ func (m Member) validate() error {
 	if !m.Role.Prefills() && !m.Role.Decodes() {
 		return fmt.Errorf("cannot use member %q: role %.32q is none of prefill, decode, both", m.ID, m.Role)
 	}
-	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Calibration, m.Format, m.Wedged} {
+	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Text, m.Calibration, m.Format, m.Wedged} {
 		if len(s) > maxFieldBytes {
 			return fmt.Errorf("cannot use member %q: a field of %d bytes, at most %d are taken", m.ID, len(s), maxFieldBytes)
 		}

@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/internal/defaultmodel"
 )
 
 // What can never be answered is refused by name, and the server goes on.
@@ -180,4 +183,51 @@ func TestMismatchIsRefusedAtRouting(t *testing.T) {
 	}
 	g.awaitReady()
 	g.ask(greedy(passage(t, 0, 300), 2))
+}
+
+// A gateway with another model than its workers is refused at its start, and a
+// worker with another than its gateway gets no requests: neither would be seen
+// in the text that comes out.
+func TestGatewayAndWorkersOfDifferentModels(t *testing.T) {
+	h := loopback()
+	nats := h.nats(t)
+	dir := modelDirectory(t)
+	config := filepath.Join(dir, "tokenizer_config.json")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, append(text, '\n'), 0o600); err != nil { // as little as a different line end
+		t.Fatal(err)
+	}
+	w := h.worker(t, nats, "decode", "decode-a")
+	p := start(t, "gateway", program, "gateway", "--nats", nats, "--listen", h.ip+":0", "--model", dir)
+	if status := p.exit(); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+	p.awaitLog(`terse: cannot serve this cluster: worker "decode-a".*tokenizer.*same --model`)
+
+	g := h.gateway(t, nats, nil, "decode-a")
+	w.stop()
+	h.worker(t, nats, "decode", "decode-b", "--model", dir)
+	g.awaitLog(`member joined.* id=decode-b `)
+	a, err := g.try(t.Context(), greedy(passage(t, 0, 300), 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, a, terse.CodeMismatch)
+	g.awaitLog(`level=ERROR msg="a worker is not used" id=decode-b`)
+	h.worker(t, nats, "decode", "decode-c")
+	g.awaitReady()
+	g.ask(greedy(passage(t, 0, 300), 2))
+}
+
+// modelDirectory is the built-in model as a user's directory.
+func modelDirectory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, defaultmodel.FS()); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

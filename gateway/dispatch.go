@@ -18,8 +18,9 @@ const DefaultAttempts = 3
 
 // ClusterOptions tune a [Cluster]. The zero value is the default.
 type ClusterOptions struct {
-	Attempts   int // 0 = DefaultAttempts
-	LocalBelow int // see route.Ask
+	Attempts   int   // 0 = DefaultAttempts
+	LocalBelow int   // see route.Ask
+	Model      Model // what this gateway turns text into tokens for; the zero value takes every worker
 	Logger     *slog.Logger
 }
 
@@ -32,6 +33,7 @@ type Cluster struct {
 	opts    ClusterOptions
 	log     *slog.Logger
 	ledger  ledger
+	strange strangers
 }
 
 // jobRunner is what a Cluster needs of a cluster.Conn.
@@ -70,7 +72,10 @@ func (c *Cluster) Ready() error {
 	if err := c.jobs.Connected(); err != nil {
 		return &terse.Error{Code: terse.CodeNoWorker, Message: err.Error()}
 	}
-	_, err := route.Decide(c.asCandidates(c.members.Members()), route.Ask{PromptTokens: 1})
+	members, err := c.fitting()
+	if err == nil {
+		_, err = route.Decide(c.asCandidates(members), route.Ask{PromptTokens: 1})
+	}
 	return err
 }
 
@@ -113,7 +118,10 @@ func (c *Cluster) Generate(ctx context.Context, req *terse.Request, emit func(te
 // decide returns the members that it decided on, since the next look at the
 // view may miss one.
 func (c *Cluster) decide(req *terse.Request, exclude []string) (route.Decision, []cluster.Member, error) {
-	members := c.members.Members()
+	members, err := c.fitting()
+	if err != nil {
+		return route.Decision{}, nil, err
+	}
 	d, err := route.Decide(c.asCandidates(members), route.Ask{
 		PromptTokens: len(req.Prompt),
 		MaxTokens:    req.MaxTokens,

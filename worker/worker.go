@@ -31,6 +31,7 @@ type Config struct {
 	Calibration *quant.Calibration // nil where there is none
 	Model       string
 	ModelHash   [32]byte
+	Text        string // identity of the model's tokenizer and chat template, see cluster.Member
 	VocabSize   int
 	Numerics    string // what computes KV here, see transfer.Hello
 	Logger      *slog.Logger
@@ -221,7 +222,7 @@ func (w *Worker) record() cluster.Member {
 	load := w.cfg.Engine.Load()
 	return cluster.Member{
 		ID: w.cfg.ID, Role: w.cfg.Role, DataAddr: w.DataAddr(),
-		Model: w.cfg.Model, ModelHash: w.hello.ModelHash, Calibration: w.hello.Calibration,
+		Model: w.cfg.Model, ModelHash: w.hello.ModelHash, Text: w.cfg.Text, Calibration: w.hello.Calibration,
 		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
 		Running: load.Running, Waiting: load.Waiting, WaitingTokens: load.WaitingTokens,
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,

@@ -140,7 +140,14 @@ func runGateway(ctx context.Context, m *modelFlags, api *apiFlags, nats natsFlag
 		return err
 	}
 	defer view.Close()
-	d := gateway.NewCluster(conn, view, gateway.ClusterOptions{Logger: log})
+	served, err := f.served()
+	if err != nil {
+		return err
+	}
+	d := gateway.NewCluster(conn, view, gateway.ClusterOptions{Model: served, Logger: log})
+	if err := d.Settle(ctx); err != nil {
+		return err
+	}
 	s, err := f.newServer(d, maxContext, m.template, api, log)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/gateway"
 	"github.com/terse-llm/terse/internal/defaultmodel"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
@@ -76,6 +78,23 @@ func orElse(s, fallback string) string {
 func (m *files) identity() [32]byte {
 	tensors := m.source.Fingerprint()
 	return sha256.Sum256(fmt.Appendf(tensors[:], "%+v", m.config))
+}
+
+// textIdentity is what a gateway and a worker compare to know that they read the
+// same text in the same tokens.
+func (m *files) textIdentity() (string, error) {
+	if meta, ok := m.source.GGUF(); ok {
+		return tokenizer.IdentityGGUF(meta), nil
+	}
+	return tokenizer.Identity(m.source.FS())
+}
+
+// served is the model as a gateway compares it with its workers'. A template
+// given on the command line is the user's choice, and no part of it.
+func (m *files) served() (gateway.Model, error) {
+	text, err := m.textIdentity()
+	hash := m.identity()
+	return gateway.Model{Name: m.name, Hash: hex.EncodeToString(hash[:]), Text: text}, err
 }
 
 // checkContext refuses a --ctx that the model was not made for.

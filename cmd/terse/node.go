@@ -156,6 +156,9 @@ func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 		return nil, err
 	}
 	c.Engine, c.Geometry, c.Calibration = e, n.cfg.Geometry, n.cfg.Calibration
+	if c.Text, err = n.files.textIdentity(); err != nil {
+		return nil, err
+	}
 	c.Model, c.ModelHash, c.VocabSize = n.files.name, n.files.identity(), n.files.config.VocabSize
 	c.Numerics = n.model.Ops().Name()
 	c.Logger, c.Drain = n.log.With("worker", c.ID), drain

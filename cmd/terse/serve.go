@@ -118,7 +118,11 @@ func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger)
 		return nil, err
 	}
 	s.onClose(s.view.Close)
-	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Logger: log})
+	served, err := n.files.served()
+	if err != nil {
+		return nil, err
+	}
+	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Model: served, Logger: log})
 	return s, nil
 }
 
