@@ -11,6 +11,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/fused"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/kernels/kerneltest/cases"
+	"github.com/terse-llm/terse/quant"
 )
 
 // controls are the kernels that others are held against and that no model runs:
@@ -75,7 +76,9 @@ func newFusedDecode(a cases.Attention, l cpu.Level, layout *fused.Layout) *fused
 		queries: make([]fused.Queries, a.Heads), spans: make([]fusedSpan, a.Heads*a.Tokens/controlSpan), out: make([]float32, layout.Width)}
 	r := rand.New(rand.NewPCG(1, 1))
 	some := make([]byte, layout.Bytes)
-	layout.Encode(some, cases.Gaussian(r, fusedPage*a.HeadDim), cases.Gaussian(r, fusedPage*a.HeadDim))
+	for half := range layout.Halves {
+		layout.Encode(some, half, cases.Gaussian(r, fusedPage*a.HeadDim), 0, fusedPage)
+	}
 	pages := a.Heads * a.Tokens / fusedPage
 	for range cases.Copies(pages * layout.Bytes) {
 		layer := make([][]byte, pages)
@@ -89,7 +92,7 @@ func newFusedDecode(a cases.Attention, l cpu.Level, layout *fused.Layout) *fused
 		d.layers = append(d.layers, layer)
 	}
 	for h := range d.queries {
-		layout.Prepare(&d.queries[h], cases.Gaussian(r, a.Group*a.HeadDim), a.Group)
+		d.queries[h].Prepare(layout, cases.Gaussian(r, a.Group*a.HeadDim), a.Group)
 	}
 	for i := range d.spans {
 		d.spans[i] = fusedSpan{w: make([]float32, a.Group*softmax.Tokens), acc: make([]float32, a.Group*layout.Width),
@@ -120,7 +123,7 @@ func (d *fusedDecode) Do(i int) {
 	}
 	for at := first; at < first+controlSpan/fusedPage; at += controlTile {
 		for p := range controlTile {
-			next := pages[at][d.layout.V.Scales:] // what is read next is fetched meanwhile
+			next := pages[at][d.layout.Halves[quant.HalfV].Scales:] // what is read next is fetched meanwhile
 			if p+1 < controlTile {
 				next = pages[at+p+1]
 			}
@@ -132,7 +135,7 @@ func (d *fusedDecode) Do(i int) {
 		for p := range controlTile {
 			var next []byte
 			if p+1 < controlTile {
-				next = pages[at+p+1][d.layout.V.Scales:]
+				next = pages[at+p+1][d.layout.Halves[quant.HalfV].Scales:]
 			} else if at+controlTile < perHead {
 				next = pages[at+controlTile]
 			}

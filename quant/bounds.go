@@ -4,8 +4,9 @@ import "math"
 
 // Attention on codes quantises the queries and the weights to 8 bits; that, and
 // float32 rounding, is all it differs by from attention over the values that the
-// codes stand for. Each of the two errors is at most half a step (a whole one
-// with stochastic rounding) times the absolute sum of the other operand.
+// codes stand for (and float32 rounding alone in the dequantising baselines). Each of
+// the two errors is at most half a step (a whole one with stochastic rounding)
+// times the absolute sum of the other operand.
 
 // QueryBound bounds the error of a query's product with one key (hack: with one
 // partition of it; the parts add up), before the softmax scale. queryRange is
@@ -13,7 +14,10 @@ import "math"
 // hack:v2: of q times the channels' scales). keyNorm is Σ|k| of the dequantised
 // key (hack:v2: Σ of its codes) over the same channels.
 func (f Format) QueryBound(queryRange, keyNorm float64) float64 {
-	if f.Family == FamilyHQ {
+	switch {
+	case f.Dequantised():
+		return 0
+	case f.Family == FamilyHQ:
 		return queryRange / 254 * keyNorm
 	}
 	return f.halfStep() * queryRange * keyNorm
@@ -26,6 +30,9 @@ func (f Format) QueryBound(queryRange, keyNorm float64) float64 {
 // valueNorm is, for the channel, Σ|v - centre|/s (hq), Σ|v| of the dequantised
 // values (hack) or Σ of the codes (hack:v2).
 func (f Format) WeightBound(weightRange, valueNorm float64) float64 {
+	if f.Dequantised() {
+		return 0
+	}
 	return f.halfStep() * weightRange * valueNorm
 }
 

@@ -23,7 +23,8 @@ type EncodeArgs struct {
 
 // Encode codes whatever tokens [Lo, Hi) of a page complete: hq formats the whole
 // page with its last token, hack K's tokens at once and V's partitions when they
-// are full (with rqe=off the open one again and again). The result depends only
+// are full (with rqe=off the open one again and again), int8 and int4 tokens at
+// once, kivi groups of tokens when they are full. The result depends only
 // on the exact page, the layer and the position, never on how the tokens were
 // cut into calls. A call with Lo = 0 starts the page anew.
 func (g *Geometry) Encode(a EncodeArgs) { g.EncodeIn(a, new(Scratch)) }
@@ -45,9 +46,13 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 			if half == HalfV {
 				src = g.ExactV(a.Exact, head)
 			}
-			if f.Family == FamilyHQ {
+			switch f.Family {
+			case FamilyHQ:
 				g.encodeHQ(&a, w, page, src, head, half)
-			} else {
+			case FamilyGroup:
+				w.load(src, g.HeadDim, a.Lo, a.Hi)
+				g.Group.Encode(page, half, w.x, a.Lo, a.Hi)
+			default:
 				g.encodeHack(&a, w, page, src, head, half)
 			}
 		}

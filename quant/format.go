@@ -14,6 +14,8 @@ const (
 	FamilyHQ                   // ours: 2-bit planes, one group per token and head
 	FamilyHack                 // HACK as in arXiv 2502.03589v1
 	FamilyHackV2               // HACK as in the 2026 artifact
+	FamilyGroup                // int8, int4: a scale per token and 64 channels; a baseline
+	FamilyKIVI                 // KIVI as in arXiv 2402.02750; a baseline
 )
 
 // Second says which of a page's values have the second 2-bit plane (hq only).
@@ -44,7 +46,7 @@ type Format struct {
 	PageTokens int  // tokens of a page: 64, or the partition if that is larger
 	Wide       bool // exact pages hold float32 (f32 only)
 	Sinks      int  // leading tokens read exactly (both halves)
-	Recent     int  // hq: at least this many last tokens are read exactly
+	Recent     int  // hq: at least this many last tokens are read exactly; kivi: its residual length
 
 	// hq
 	K, V      Half
@@ -53,9 +55,9 @@ type Format struct {
 	Mean      bool // subtract the calibrated means where there are any
 	Clip      bool // choose the scale by squared error; else min/max
 
-	// hack
+	// hack and the baselines
 	Bits         int // of K and V: 2, 4 or 8
-	Partition    int // Π: 32, 64 or 128
+	Partition    int // Π: 32, 64 or 128 (kivi: its group size)
 	SE           bool
 	RQE          bool
 	Stochastic   bool
@@ -65,6 +67,11 @@ type Format struct {
 
 // Coded reports whether the format has coded pages at all.
 func (f Format) Coded() bool { return f.Family != FamilyF16 }
+
+// Dequantised reports whether attention computes with the float32 values that
+// codes stand for: so do the baselines that ours is measured against, and no
+// other format.
+func (f Format) Dequantised() bool { return f.Family == FamilyGroup || f.Family == FamilyKIVI }
 
 // ExactFrom gives, for a query with n tokens up to and with itself, the first
 // token of the exact tail of K and of V; n means none is exact. Sinks come on
@@ -78,6 +85,8 @@ func (f Format) ExactFrom(n int) (k, v int) {
 		if !f.RQE { // the open block is coded anew at every append and read so
 			return n, n
 		}
+	case FamilyKIVI: // what leaves the residual leaves it after the query
+		return f.heldFrom(max(0, n-1))
 	}
 	return f.heldFrom(n)
 }
@@ -94,6 +103,10 @@ func (f Format) heldFrom(n int) (k, v int) {
 	case FamilyHackV2: // the open block of both waits
 		from := n / f.Partition * f.Partition
 		return from, from
+	case FamilyGroup:
+		return n, n
+	case FamilyKIVI: // K leaves by whole residuals, V token by token
+		return n / f.Recent * f.Recent, max(0, n-f.Recent)
 	}
 	return 0, 0
 }
@@ -104,13 +117,15 @@ func (f Format) SinkPages() int { return (f.Sinks + f.PageTokens - 1) / f.PageTo
 // CodedPages is the range [lo, hi) of logical pages that have a coded form once
 // n tokens of a sequence are written. hq codes a page when it is full, whether
 // or not it is still read exactly; hack codes K at once and V (v2: both) by
-// whole partitions.
+// whole partitions; int8 and int4 code every token at once, kivi whole groups.
 func (f Format) CodedPages(n int) (lo, hi int) {
 	switch f.Family {
 	case FamilyHQ:
 		return min(f.SinkPages(), n/f.PageTokens), n / f.PageTokens
-	case FamilyHack:
+	case FamilyHack, FamilyGroup:
 		return 0, f.pages(n)
+	case FamilyKIVI:
+		return 0, f.pages(n / f.Partition * f.Partition)
 	case FamilyHackV2:
 		from, _ := f.ExactFrom(n)
 		return 0, f.pages(from)
@@ -183,7 +198,9 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
-func FormatNames() []string { return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "f32"} }
+func FormatNames() []string {
+	return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "f32"}
+}
 
 func base(name string) (Format, error) {
 	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true}
@@ -204,6 +221,12 @@ func base(name string) (Format, error) {
 	case "hack:v2":
 		hack.Family, hack.Sinks, hack.Stochastic, hack.ExactPrefill = FamilyHackV2, 4, false, true
 		return hack, nil
+	case "int8":
+		return Format{Family: FamilyGroup, PageTokens: groupTokens, Bits: 8}, nil
+	case "int4":
+		return Format{Family: FamilyGroup, PageTokens: groupTokens, Bits: 4}, nil
+	case "kivi":
+		return Format{Family: FamilyKIVI, PageTokens: 64, Bits: 2, Partition: 32, Recent: 128, RQE: true, ExactPrefill: true}, nil
 	}
 	return Format{}, fmt.Errorf("cannot use KV format %q: %schoose one of %s", name, suggest(name, FormatNames()), strings.Join(FormatNames(), ", "))
 }

@@ -10,6 +10,7 @@ var everyFormat = []string{
 	"f16", "hq2", "hq3", "hq4", "hq2,sinks=0,recent=0", "hq3,sinks=128,recent=256", "hq2,k2=lead:16,v2=tokens:8",
 	"hack", "hack,rqe=off", "hack,partition=32", "hack,partition=128", "hack,partition=32,rqe=off", "hack,prefill=exact",
 	"hack:v2", "hack:v2,rqe=off", "hack:v2,partition=32", "hack:v2,partition=128", "hack:v2,prefill=codes",
+	"int8", "int4", "kivi", "kivi,bits=4,group=64,residual=64", "kivi,residual=256,prefill=codes",
 }
 
 func parse(t testing.TB, name string, calibrated bool) Format {
@@ -47,6 +48,13 @@ func TestExactFrom(t *testing.T) {
 	f("hack,rqe=off", 100, 100, 100)
 	f("hack:v2", 100, 64, 64)
 	f("hack:v2,rqe=off", 100, 100, 100)
+	f("int8", 100, 100, 100)
+	f("kivi", 1, 0, 0)
+	f("kivi", 128, 0, 0)
+	f("kivi", 129, 128, 0)
+	f("kivi", 130, 128, 1)
+	f("kivi", 300, 256, 171)
+	f("kivi,residual=64", 300, 256, 235)
 	for n := range 2000 {
 		want := 0
 		if n >= 128 {
@@ -84,7 +92,7 @@ func (h *holder) code(page int) {
 		switch {
 		case f.Family == FamilyHQ:
 			width, whole = f.PageTokens, true
-		case f.Family == FamilyHack && half == HalfK:
+		case f.Family == FamilyHack && half == HalfK || f.Family == FamilyGroup:
 			width = 1
 		}
 		for lo := first; lo < last; lo += width {
@@ -187,12 +195,15 @@ func adopt(t *testing.T, f Format, n int) *holder {
 		for half, moved := range []bool{p.K, p.V} {
 			for j := first + p.Lo; moved && j < first+p.Hi; j++ {
 				if p.Coded && (j < f.Sinks || j >= from[half]) {
-					continue // in the page, but no code there to be read
+					// In the page, but no code there to be read, or not yet (kivi).
+					h.coded[half][j] = h.coded[half][j] || f.Family == FamilyKIVI
+					continue
 				}
-				if h.exact[half][j] || h.coded[half][j] {
+				if h.exact[half][j] || h.coded[half][j] && f.Family != FamilyKIVI {
 					t.Fatalf("%s, %d tokens: token %d of half %d is handed over twice", f.Name, n, j, half)
 				}
-				h.exact[half][j], h.coded[half][j] = !p.Coded, p.Coded
+				h.exact[half][j] = !p.Coded
+				h.coded[half][j] = h.coded[half][j] || p.Coded
 			}
 		}
 		sent[p.Page] = sent[p.Page] || p.Coded

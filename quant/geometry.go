@@ -16,10 +16,12 @@ type Geometry struct {
 
 	// One layer of a coded page is [KV head][K, then V]. HeadBytes is one KV
 	// head's share; the layouts' offsets count from its start. HQ is set for hq
-	// formats, Hack for both hack layouts; index 0 is K, 1 is V.
+	// formats, Hack for both hack layouts and kivi; index 0 is K, 1 is V. Group is
+	// set for int8 and int4.
 	HeadBytes int
 	HQ        [2]HQHalf
 	Hack      [2]HackHalf
+	Group     GroupLayout
 }
 
 // The halves of a page, as indices of HQ and Hack and in EncodeArgs.Important.
@@ -41,8 +43,11 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 	switch f.Family {
 	case FamilyHQ:
 		g.layHQ()
-	case FamilyHack, FamilyHackV2:
+	case FamilyHack, FamilyHackV2, FamilyKIVI:
 		g.layHack()
+	case FamilyGroup:
+		g.Group = NewGroupLayout(headDim, f.Bits)
+		g.HeadBytes = g.Group.Bytes
 	}
 	return g, nil
 }

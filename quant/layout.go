@@ -28,12 +28,13 @@ type Segment struct {
 }
 
 // HackHalf says where K or V of one KV head lies in a coded page of a hack
-// format: byte offsets from the start of the head.
+// format or of kivi, which has hack:v2's layout without sums: byte offsets from
+// the start of the head.
 type HackHalf struct {
 	Width   int    // channels padded to whole words, as in Segment
 	Planes  [4]int // 2-bit planes of a code, most significant first
 	NPlanes int
-	// Min and Scale are float16 (hack) or bfloat16 (hack:v2), [token][part] if
+	// Min and Scale are float16 (hack:v2: bfloat16), [token][part] if
 	// PerToken and [block][channel] otherwise.
 	Min, Scale int
 	PerToken   bool

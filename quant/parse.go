@@ -15,6 +15,7 @@ import (
 //	         k2=none|all|lead:N|tokens:N v2=(as k2)
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
+//	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
 //
 // calibrated says whether the model has a calibration file: sym=auto, the
 // default, is symmetric exactly where means are subtracted. The result's Name
@@ -116,6 +117,12 @@ func baseName(f Format) string {
 		return "hack"
 	case f.Family == FamilyHackV2:
 		return "hack:v2"
+	case f.Family == FamilyKIVI:
+		return "kivi"
+	case f.Family == FamilyGroup && f.Bits == 8:
+		return "int8"
+	case f.Family == FamilyGroup:
+		return "int4"
 	case f.Family == FamilyF16 && f.Wide:
 		return "f32"
 	case f.Family == FamilyF16:
@@ -134,6 +141,8 @@ func optionsOf(family Family) []option {
 		return hqOptions()
 	case FamilyHack, FamilyHackV2:
 		return hackOptions()
+	case FamilyKIVI:
+		return kiviOptions()
 	}
 	return nil
 }
@@ -166,6 +175,15 @@ func hackOptions() []option {
 			p.Seed = n
 			return err == nil
 		}, func(f Format) string { return strconv.FormatUint(f.Seed, 10) }},
+		pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill }),
+	}
+}
+
+func kiviOptions() []option {
+	return []option{
+		choice("bits", func(f *Format) *int { return &f.Bits }, 2, 4),
+		choice("group", func(f *Format) *int { return &f.Partition }, 32, 64),
+		choice("residual", func(f *Format) *int { return &f.Recent }, 64, 128, 256),
 		pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill }),
 	}
 }

@@ -27,6 +27,9 @@ func TestParseFormatName(t *testing.T) {
 	f("hq4,k2=tokens:16", true, "hq2,k2=tokens:16,v2=all")
 	f("hack,bits=2,seed=0", true, "hack")
 	f("hack,seed=7,partition=128,bits=4", true, "hack,bits=4,partition=128,seed=7")
+	f("int8", true, "int8")
+	f("kivi,group=32,bits=4", false, "kivi,bits=4")
+	f("kivi,residual=64,prefill=codes,group=64", true, "kivi,group=64,residual=64,prefill=codes")
 	f("hack:v2,round=stochastic,seed=9,prefill=codes,rqe=off,se=off", true, "hack:v2,se=off,rqe=off,round=stochastic,seed=9,prefill=codes")
 }
 
@@ -84,6 +87,10 @@ func TestParseFormatErrors(t *testing.T) {
 	f("hack,seed=-1", "seed=N")
 	f("hack,round=nearest,seed=4", "no meaning")
 	f("hack:v2,sinks=4", "its options are")
+	f("int4,bits=8", "takes no options")
+	f("int3", "did you mean int8 or int4?")
+	f("kivi,group=16", "group=32|64")
+	f("kivi,residual=100", "residual=64|128|256")
 }
 
 // Any text gives an error or a format whose name gives the same format.

@@ -7,6 +7,7 @@ import (
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu/hack"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
+	"github.com/terse-llm/terse/quant"
 )
 
 const (
@@ -212,6 +213,7 @@ type attender struct {
 	ahead  [][]byte // those of the next tile
 	passes passes
 	exact  exactScratch
+	group  groupScratch
 	hack   *hack.Attender
 }
 
@@ -240,6 +242,12 @@ func (s *attender) run(it *attendItem) {
 
 // start prepares the item's queries for what its tiles need.
 func (s *attender) start(it *attendItem) {
+	if g := it.job.Geometry; g.Format.Dequantised() {
+		if g.Format.Family == quant.FamilyGroup {
+			s.group.queries.Prepare(&g.Group, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim], it.hi-it.lo)
+		}
+		return
+	}
 	for i := it.from; i < it.to; i++ {
 		if it.job.Tiles[i].KCoded {
 			s.q.prepare(s.ops.codes, it)
@@ -253,30 +261,34 @@ func (s *attender) span(it *attendItem, from, to int) {
 	n, d := it.hi-it.lo, it.job.Geometry.HeadDim
 	s.reset(&s.state, n, d)
 	for from < to {
-		end := tileEnd(it.job.Tiles[:to], from)
-		tiles := it.job.Tiles[from:end]
-		if tiles[0].KCoded {
-			s.codedTile(it, tiles, it.job.Tiles[end:to])
-		} else {
-			s.exactTile(it, tiles, it.job.Tiles[end:to])
+		end := tileEnd(it.job, from, to)
+		tiles, next := it.job.Tiles[from:end], it.job.Tiles[end:to]
+		switch {
+		case !tiles[0].KCoded || widens(it.job):
+			s.exactTile(it, tiles, next)
+		case it.job.Geometry.Format.Family == quant.FamilyGroup:
+			s.groupTile(it, tiles, next)
+		default:
+			s.codedTile(it, tiles, next)
 		}
 		from = end
 	}
 }
 
 // tileEnd is the first tile after from that may not be computed together with
-// it: of another kind, or in another block of 256 positions.
-func tileEnd(tiles []kernels.Tile, from int) int {
-	t := &tiles[from]
-	if t.KCoded != t.VCoded {
+// it, at most to: of another kind (where that matters), or in another block of 256
+// positions.
+func tileEnd(j *kernels.AttnJob, from, to int) int {
+	t, any := &j.Tiles[from], widens(j)
+	if t.KCoded != t.VCoded && !any {
 		panic("BUG: K and V of one token in two forms")
 	}
-	to := from + 1
-	for to < len(tiles) && tiles[to].KCoded == t.KCoded && tiles[to].VCoded == t.VCoded &&
-		tiles[to].First/softmax.Tokens == t.First/softmax.Tokens {
-		to++
+	end := from + 1
+	for end < to && (any || j.Tiles[end].KCoded == t.KCoded && j.Tiles[end].VCoded == t.VCoded) &&
+		j.Tiles[end].First/softmax.Tokens == t.First/softmax.Tokens {
+		end++
 	}
-	return to
+	return end
 }
 
 // aim sets which tokens of some tiles the vectors [v, v+nq) see, offset by off

@@ -5,6 +5,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/exact"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/quant/baseline"
 	"github.com/terse-llm/terse/tensor"
 )
 
@@ -17,10 +18,13 @@ const widenVectors = 32
 type exactScratch struct {
 	w    []float32 // [vector][softmax.Tokens] scores, then weights
 	wide []byte    // one half of a page in float32
+
+	floats []float32 // the same of a coded page
+	widen  baseline.Scratch
 }
 
-// exactTile adds exact pages of one block to the vectors' states. next is what
-// comes afterwards.
+// exactTile adds exact pages of one block to the vectors' states, or coded ones of
+// kivi. next is what comes afterwards.
 func (s *attender) exactTile(it *attendItem, tiles, next []kernels.Tile) {
 	g, n := it.job.Geometry, it.hi-it.lo
 	most := 0
@@ -55,11 +59,11 @@ func (s *attender) eachPage(it *attendItem, tiles, next []kernels.Tile, most, ha
 		rows := s.rows(it, &tiles[i], half, n)
 		switch {
 		case i+1 < len(tiles):
-			rows.Next = s.rows(it, &tiles[i+1], half, tiles[i+1].Hi-tiles[i+1].Lo).Data
+			rows.Next = s.exactAhead(it, &tiles[i+1], half)
 		case half == quant.HalfK:
-			rows.Next = s.rows(it, &tiles[0], quant.HalfV, tiles[0].Hi-tiles[0].Lo).Data
-		case len(next) > 0 && !next[0].KCoded:
-			rows.Next = s.rows(it, &next[0], quant.HalfK, next[0].Hi-next[0].Lo).Data
+			rows.Next = s.exactAhead(it, &tiles[0], quant.HalfV)
+		case len(next) > 0:
+			rows.Next = s.exactAhead(it, &next[0], quant.HalfK)
 		}
 		if it.hi-it.lo >= widenVectors && rows.Type == tensor.F16 {
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
@@ -70,8 +74,27 @@ func (s *attender) eachPage(it *attendItem, tiles, next []kernels.Tile, most, ha
 	}
 }
 
+// exactAhead is one half of a tile that is read later, nil where it is no exact one.
+func (s *attender) exactAhead(it *attendItem, t *kernels.Tile, half int) []byte {
+	if coded(t, half) {
+		return nil
+	}
+	return s.rows(it, t, half, t.Hi-t.Lo).Data
+}
+
+// coded reports whether one half of a tile is read as codes.
+func coded(t *kernels.Tile, half int) bool {
+	if half == quant.HalfK {
+		return t.KCoded
+	}
+	return t.VCoded
+}
+
 // rows is the first n rows of one half of a tile.
 func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows {
+	if coded(t, half) {
+		return s.widenedRows(it, t, half, n)
+	}
 	g := it.job.Geometry
 	data := g.ExactK(t.Exact, it.job.Head)
 	if half == quant.HalfV {

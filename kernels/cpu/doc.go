@@ -6,6 +6,7 @@
 //	codes    integer products with planes of 2-bit codes (hq)
 //	softmax  scores to weights
 //	exact    attention on float16 rows
+//	fused    attention on int4 and int8 that dequantises in registers (baselines)
 //	hack     attention on the hack layouts
 //	encode   coding of pages, and storing of exact ones
 //	vec      norms, rotary embedding, activations, sums

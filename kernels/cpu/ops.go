@@ -8,6 +8,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/codes"
 	"github.com/terse-llm/terse/kernels/cpu/encode"
 	"github.com/terse-llm/terse/kernels/cpu/exact"
+	"github.com/terse-llm/terse/kernels/cpu/fused"
 	"github.com/terse-llm/terse/kernels/cpu/matmul"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/kernels/cpu/vec"
@@ -24,6 +25,7 @@ type Ops struct {
 	codes   *codes.Kernels
 	encode  *encode.Kernels
 	exact   exact.Kernels
+	fused   fused.Kernels
 	matmul  *matmul.Kernels
 	softmax *softmax.Kernels
 	vec     *vec.Kernels
@@ -47,7 +49,7 @@ func New(threads int, level cpu.Level) *Ops {
 	threads = max(1, threads)
 	return &Ops{
 		level: level, threads: threads, pool: newPool(threads),
-		codes: codes.For(level), encode: encode.For(level), exact: exact.For(level),
+		codes: codes.For(level), encode: encode.For(level), exact: exact.For(level), fused: fused.For(level),
 		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level),
 		attends:  poolOf[attending](),
 		scratch:  poolOf[attender](),

@@ -89,7 +89,8 @@ func checkJob(t *testing.T, what string, j *kernels.AttnJob) {
 			errors, values = errors+e*e, values+w*w
 		}
 	}
-	typical := map[quant.Family]float64{quant.FamilyF16: 4e-6, quant.FamilyHQ: 0.025, quant.FamilyHack: 0.03, quant.FamilyHackV2: 0.12}
+	typical := map[quant.Family]float64{quant.FamilyF16: 4e-6, quant.FamilyHQ: 0.025, quant.FamilyHack: 0.03, quant.FamilyHackV2: 0.12,
+		quant.FamilyGroup: 4e-6, quant.FamilyKIVI: 4e-6}
 	if e := math.Sqrt(errors / values); !(e <= typical[j.Geometry.Format.Family]) {
 		t.Errorf("%s: error %.5f of the output's rms", what, e)
 	}

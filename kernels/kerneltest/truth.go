@@ -125,6 +125,9 @@ func Bound(j *kernels.AttnJob, truth []TileTruth, i int, weights [][]float64, sp
 
 func queryError(j *kernels.AttnJob, t *TileTruth, q []float32, tok int) float64 {
 	g, d := j.Geometry, j.Geometry.HeadDim
+	if g.Format.Dequantised() {
+		return 0
+	}
 	if g.Format.Family == quant.FamilyHQ {
 		var top, norm float64
 		for ch, x := range q {
@@ -152,6 +155,9 @@ func queryError(j *kernels.AttnJob, t *TileTruth, q []float32, tok int) float64 
 
 // weightError is the bound of Σ w·v of the coded tokens in one channel.
 func weightError(j *kernels.AttnJob, truth []TileTruth, i int, weights [][]float64, ch, span int) float64 {
+	if j.Geometry.Format.Dequantised() {
+		return 0
+	}
 	hq := j.Geometry.Format.Family == quant.FamilyHQ
 	type run struct {
 		lo, hi, norm float64

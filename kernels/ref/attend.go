@@ -96,6 +96,7 @@ type attender struct {
 	hq      hqReader
 	hack    hackReader
 	hackV2  hackV2Reader
+	widen   widenReader
 }
 
 // run computes one item: tiles in order, each tile's form taken in once for all
@@ -171,6 +172,8 @@ func (s *attender) keys(g *quant.Geometry, coded bool) keyReader {
 		return &s.hack
 	case g.Format.Family == quant.FamilyHackV2:
 		return &s.hackV2
+	case g.Format.Dequantised():
+		return &s.widen
 	}
 	panic("BUG: a coded tile of format " + g.Format.Name)
 }

@@ -30,9 +30,12 @@ func Codes(g *quant.Geometry, layer []byte, head, half int) (codes, width []int)
 	for t := range g.Format.PageTokens {
 		for c := range g.HeadDim {
 			i := t*g.HeadDim + c
-			if g.Format.Family == quant.FamilyHQ {
+			switch g.Format.Family {
+			case quant.FamilyHQ:
 				codes[i], width[i] = hqCode(g, page, half, t, c)
-			} else {
+			case quant.FamilyGroup:
+				codes[i], width[i] = groupCode(g, page, half, t, c), g.Format.Bits
+			default:
 				codes[i], width[i] = hackCode(&g.Hack[half], page, half, t, c), g.Format.Bits
 			}
 		}
@@ -82,6 +85,13 @@ func Params(g *quant.Geometry, page []byte, half, t, c, width int) (scale, zero 
 		}
 		return scale, -scale * float64(int(1)<<width-1) / 2
 	}
+	if g.Format.Family == quant.FamilyGroup {
+		h, i := &g.Group.Halves[half], c/64*64+t
+		if width == 4 {
+			zero = half16(page, h.Zeros, i)
+		}
+		return half16(page, h.Scales, i), zero
+	}
 	l := &g.Hack[half]
 	i := t/g.Format.Partition*g.HeadDim + c
 	if l.PerToken {
@@ -125,6 +135,22 @@ func hqCode(g *quant.Geometry, page []byte, half, t, c int) (code, width int) {
 		return top, 2
 	}
 	return 4*top + planeCode(page[s.Low:], half, s.Width, row, c-s.Lo), 4
+}
+
+// groupCode is a code of int8 (signed) or int4.
+func groupCode(g *quant.Geometry, page []byte, half, t, c int) int {
+	codes, d := page[g.Group.Halves[half].Codes:], (g.HeadDim+63)/64*64
+	switch {
+	case g.Format.Bits == 8 && half == quant.HalfK:
+		return int(int8(codes[(t/16*d+c)*16+t%16]))
+	case g.Format.Bits == 8:
+		return int(int8(codes[t*d+c]))
+	case half == quant.HalfK: // words of eight channels, 16 tokens' side by side
+		word := binary.LittleEndian.Uint32(codes[4*((t/16*(d/8)+c/8)*16+t%16):])
+		return int(word >> (4 * (c % 8)) & 15)
+	}
+	word := binary.LittleEndian.Uint32(codes[4*(t*d/8+c/64*8+c%8):])
+	return int(word >> (4 * (c % 64 / 8)) & 15)
 }
 
 func hackCode(l *quant.HackHalf, page []byte, half, t, c int) int {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/quant"
 )
 
 // BenchmarkDecode is one query of 32 heads over 8 KV heads of 16K tokens, its QK
@@ -41,12 +42,12 @@ func decode(b *testing.B, k Kernels, l *Layout, data []byte, pages, threads int)
 		wg.Go(func() {
 			w, acc := make([]float32, 4*pageTokens), make([]float32, 4*l.Width)
 			var p Queries
-			l.Prepare(&p, make([]float32, 4*l.HeadDim), 4)
+			p.Prepare(l, make([]float32, 4*l.HeadDim), 4)
 			for range b.N {
 				for i := range 8 * pages {
 					if i/pages%threads == thread {
 						page := data[i*l.Bytes : (i+1)*l.Bytes]
-						k.QK(w, pageTokens, &p, l, page, page[l.V.Scales:])
+						k.QK(w, pageTokens, &p, l, page, page[l.Halves[quant.HalfV].Scales:])
 						k.PV(acc, 4, w, pageTokens, l, page, data[(i+1)*l.Bytes:])
 					}
 				}
@@ -68,7 +69,7 @@ func BenchmarkPage(b *testing.B) {
 		for _, level := range cpu.Levels() {
 			for _, n := range []int{1, 2, 4, 64} {
 				var p Queries
-				l.Prepare(&p, make([]float32, n*d), n)
+				p.Prepare(&l, make([]float32, n*d), n)
 				w, acc := make([]float32, n*pageTokens), make([]float32, n*l.Width)
 				report := func(b *testing.B) { // 48 is about the peak of two 256-bit units at 3 GHz
 					b.ReportMetric(float64(b.N)*float64(n*64*d)/float64(b.Elapsed().Nanoseconds()), "Gfma/s")

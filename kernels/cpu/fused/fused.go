@@ -20,7 +20,7 @@ type Queries struct {
 }
 
 // Prepare makes n vectors of HeadDim channels ready.
-func (l *Layout) Prepare(p *Queries, q []float32, n int) {
+func (p *Queries) Prepare(l *Layout, q []float32, n int) {
 	p.n = n
 	p.q = grow(p.q, n*l.Width)
 	p.sums = grow(p.sums, (n+batch)*l.Groups*batch)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/internal/guard"
+	"github.com/terse-llm/terse/quant"
 )
 
 // work is a page and vectors, at the end of what may be accessed.
@@ -36,7 +37,8 @@ func newWork(t testing.TB, d, bits, n int, seed uint64) *work {
 	clear(w.k[5*d : 6*d]) // a token of zeros
 	clear(w.v[7*d : 8*d])
 	w.page = guard.Bytes(t, w.l.Bytes)
-	w.l.Encode(w.page, w.k, w.v)
+	w.l.Encode(w.page, quant.HalfK, w.k, 0, pageTokens)
+	w.l.Encode(w.page, quant.HalfV, w.v, 0, pageTokens)
 	w.q, w.acc = make([]float32, n*d), guard.Floats(t, n*w.l.Width)
 	w.w = guard.Floats(t, max(0, (n-1)*w.ld+pageTokens))
 	for i := range w.q {
@@ -52,20 +54,20 @@ func newWork(t testing.TB, d, bits, n int, seed uint64) *work {
 }
 
 // decoded is what token t's channel c of K (V) stands for.
-func (w *work) decoded(h *Half, t, c int) float64 {
-	l, at := &w.l, c/groupWidth*pageTokens+t
+func (w *work) decoded(halfOf, t, c int) float64 {
+	l, h, at := &w.l, &w.l.Halves[halfOf], c/groupWidth*pageTokens+t
 	scale := float64(half(w.page[h.Scales:], at))
-	if h == &l.K {
-		code := float64(l.key(w.page, t, c))
+	if halfOf == quant.HalfK {
+		code := float64(key(l, w.page, t, c))
 		if l.Bits == 4 {
 			return code*float64(shrink(c%8/2))*scale + float64(half(w.page[h.Zeros:], at))
 		}
 		return code * scale
 	}
 	if l.Bits == 4 {
-		return float64(l.value(w.page, t, c))*scale + float64(half(w.page[h.Zeros:], at))
+		return float64(value(l, w.page, t, c))*scale + float64(half(w.page[h.Zeros:], at))
 	}
-	return float64(l.value(w.page, t, c)) * scale
+	return float64(value(l, w.page, t, c)) * scale
 }
 
 func each(t *testing.T, f func(t *testing.T, w *work, name string)) {
@@ -84,12 +86,12 @@ func TestEncode(t *testing.T) {
 		for tok := range pageTokens {
 			for c := range w.l.HeadDim {
 				for _, x := range []struct {
-					h    *Half
+					half int
 					want float32
-				}{{&w.l.K, w.k[tok*w.l.HeadDim+c]}, {&w.l.V, w.v[tok*w.l.HeadDim+c]}} {
-					scale := float64(half(w.page[x.h.Scales:], c/groupWidth*pageTokens+tok))
+				}{{quant.HalfK, w.k[tok*w.l.HeadDim+c]}, {quant.HalfV, w.v[tok*w.l.HeadDim+c]}} {
+					scale := float64(half(w.page[w.l.Halves[x.half].Scales:], c/groupWidth*pageTokens+tok))
 					// A float16 scale may be low by 2^-11, and the ends off by that of the range.
-					if got := w.decoded(x.h, tok, c); !(math.Abs(got-float64(x.want)) <= 0.51*scale+0.001*math.Abs(float64(x.want))+255*scale/2048) {
+					if got := w.decoded(x.half, tok, c); !(math.Abs(got-float64(x.want)) <= 0.51*scale+0.001*math.Abs(float64(x.want))+255*scale/2048) {
 						t.Fatalf("%s: token %d channel %d: %g for %g, step %g", name, tok, c, got, x.want, scale)
 					}
 				}
@@ -112,7 +114,7 @@ func TestAgainstFloat64(t *testing.T) { each(t, check) }
 func check(t *testing.T, w *work, name string) {
 	d := w.l.HeadDim
 	var p Queries
-	w.l.Prepare(&p, w.q, w.n)
+	p.Prepare(&w.l, w.q, w.n)
 	for _, level := range cpu.Levels() {
 		score, output := fmt.Sprintf("%v, %s: score", level, name), fmt.Sprintf("%v, %s: output", level, name)
 		scores := make([]float32, len(w.w))
@@ -135,9 +137,9 @@ func check(t *testing.T, w *work, name string) {
 					x := float64(w.q[i*d+c])
 					zero := 0.0
 					if w.l.Bits == 4 {
-						zero = float64(half(w.page[w.l.K.Zeros:], c/groupWidth*pageTokens+tok))
+						zero = float64(half(w.page[w.l.Halves[quant.HalfK].Zeros:], c/groupWidth*pageTokens+tok))
 					}
-					k := w.decoded(&w.l.K, tok, c)
+					k := w.decoded(quant.HalfK, tok, c)
 					want, size = want+x*k, size+math.Abs(x*zero)+math.Abs(x*(k-zero))
 				}
 				near(t, score, scores[i*w.ld+tok], want, size)
@@ -147,9 +149,9 @@ func check(t *testing.T, w *work, name string) {
 				for tok := range pageTokens {
 					x, zero := float64(w.w[i*w.ld+tok]), 0.0
 					if w.l.Bits == 4 {
-						zero = float64(half(w.page[w.l.V.Zeros:], c/groupWidth*pageTokens+tok))
+						zero = float64(half(w.page[w.l.Halves[quant.HalfV].Zeros:], c/groupWidth*pageTokens+tok))
 					}
-					v := w.decoded(&w.l.V, tok, c)
+					v := w.decoded(quant.HalfV, tok, c)
 					want, size = want+x*v, size+math.Abs(x*zero)+math.Abs(x*(v-zero))
 				}
 				near(t, output, acc[i*w.l.Width+c], want, size)
@@ -165,13 +167,13 @@ func TestOneOrder(t *testing.T) {
 			return
 		}
 		var p, one Queries
-		w.l.Prepare(&p, w.q, w.n)
+		p.Prepare(&w.l, w.q, w.n)
 		for _, level := range cpu.Levels() {
 			scores, acc := make([]float32, len(w.w)), append([]float32(nil), w.acc...)
 			For(level).QK(scores, w.ld, &p, &w.l, w.page, nil)
 			For(level).PV(acc, w.n, w.w, w.ld, &w.l, w.page, nil)
 			for i := range w.n {
-				w.l.Prepare(&one, w.q[i*w.l.HeadDim:(i+1)*w.l.HeadDim], 1)
+				one.Prepare(&w.l, w.q[i*w.l.HeadDim:(i+1)*w.l.HeadDim], 1)
 				alone, out := make([]float32, pageTokens), append([]float32(nil), w.acc[i*w.l.Width:(i+1)*w.l.Width]...)
 				For(level).QK(alone, pageTokens, &one, &w.l, w.page, nil)
 				For(level).PV(out, 1, w.w[i*w.ld:], pageTokens, &w.l, w.page, nil)

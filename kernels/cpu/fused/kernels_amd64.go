@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/quant"
 )
 
 //go:generate go run -C ../_asm ./fused -out ../fused/fused_amd64.s -stubs ../fused/fused_amd64.go -pkg fused
@@ -19,7 +20,7 @@ func ahead(next, page []byte) *byte {
 }
 
 func (k Kernels) qk(n int, w []float32, ld int, l *Layout, page []byte, q, sums []float32, next []byte) {
-	wp, codes, scales := unsafe.SliceData(w), &page[l.K.Codes], &page[l.K.Scales]
+	wp, codes, scales := unsafe.SliceData(w), &page[l.Halves[quant.HalfK].Codes], &page[l.Halves[quant.HalfK].Scales]
 	qp, sp, fetch, width := unsafe.SliceData(q), unsafe.SliceData(sums), ahead(next, page), l.Width
 	switch k.level {
 	case cpu.AVX2:
@@ -65,8 +66,9 @@ func (k Kernels) pv(n int, acc, w []float32, ld int, l *Layout, page, next []byt
 	var fold [batch * pageTokens]float32
 	var sums [batch]float32
 	stride := l.Width * l.Bits / 8
+	v := &l.Halves[quant.HalfV]
 	for g := range l.Groups {
-		scales, zeros := &page[l.V.Scales+2*g*pageTokens], &page[l.V.Zeros+2*g*pageTokens]
+		scales, zeros := &page[v.Scales+2*g*pageTokens], &page[v.Zeros+2*g*pageTokens]
 		if l.Bits == 4 {
 			foldInt4AVX2(&fold[0], &sums[0], unsafe.SliceData(w), ld, scales, zeros, n)
 		} else {
@@ -76,7 +78,7 @@ func (k Kernels) pv(n int, acc, w []float32, ld int, l *Layout, page, next []byt
 		if at := g * pageTokens * stride / l.Groups; at < len(next) {
 			fetch = &next[at]
 		}
-		k.group(n, &acc[g*groupWidth], l, &fold[0], &sums[0], &page[l.V.Codes+g*stride/l.Groups], stride, fetch)
+		k.group(n, &acc[g*groupWidth], l, &fold[0], &sums[0], &page[v.Codes+g*stride/l.Groups], stride, fetch)
 	}
 }
 

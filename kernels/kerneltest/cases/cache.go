@@ -33,6 +33,7 @@ func Formats() []Format {
 		{"hack,bits=4,partition=32,se=off", false}, {"hack,rqe=off,round=nearest", false},
 		{"hack:v2", false}, {"hack:v2,partition=32,bits=4", false}, {"hack:v2,partition=128,se=off", false},
 		{"hack:v2,rqe=off,round=stochastic", false},
+		{"int8", false}, {"int4", false}, {"kivi", false}, {"kivi,bits=4,group=64,residual=64", false},
 	}
 }
 

@@ -167,13 +167,16 @@ func (a Attention) Work() Work {
 		},
 	}
 	work := pairs * float64(4*a.HeadDim)
-	if sized.Geometry.Format.Coded() {
+	if f := sized.Geometry.Format; f.Coded() {
 		base := a
 		base.Format = Format{"f16", true}
-		w.IntOps, w.Base = work, base.String()
-	} else {
-		w.Flops = work
+		w.Base = base.String()
+		if !f.Dequantised() {
+			w.IntOps = work
+			return w
+		}
 	}
+	w.Flops = work
 	return w
 }
 

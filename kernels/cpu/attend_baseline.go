@@ -1,0 +1,97 @@
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu/exact"
+	"github.com/terse-llm/terse/kernels/cpu/fused"
+	"github.com/terse-llm/terse/kernels/cpu/softmax"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tensor"
+)
+
+// groupScratch is what tiles of int8 and int4 need.
+type groupScratch struct {
+	queries fused.Queries
+	acc     []float32 // [vector][Width], where that is more than HeadDim
+}
+
+// groupTile adds pages of int8 or int4 of one block to the vectors' states:
+// exactTile with the kernels that dequantise in registers. Such formats read every
+// token as a code, so that tiles begin with their pages.
+func (s *attender) groupTile(it *attendItem, tiles, next []kernels.Tile) {
+	g, n := it.job.Geometry, it.hi-it.lo
+	most := 0
+	for v := 0; v < n; v += softmax.Vectors {
+		most = max(most, s.aim(it, tiles, v, min(softmax.Vectors, n-v)))
+	}
+	if most == 0 {
+		return
+	}
+	pages := (most + pageTokens - 1) / pageTokens
+	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
+	for i := range pages {
+		if tiles[i].Lo != 0 || !tiles[i].VCoded {
+			panic("BUG: a page of " + g.Format.Name + " that is read in part or exactly")
+		}
+		s.ops.fused.QK(s.exact.w[i*pageTokens:], softmax.Tokens, &s.group.queries, &g.Group, s.groupPage(it, tiles, next, i, 0), s.groupAhead(it, tiles, next, i, pages, quant.HalfK))
+	}
+	for v := 0; v < n; v += softmax.Vectors {
+		s.exactWeights(it, tiles, v, min(softmax.Vectors, n-v))
+	}
+	acc, width := s.acc, g.Group.Width
+	if width != g.HeadDim {
+		s.group.acc = grow(s.group.acc, n*width)
+		clear(s.group.acc)
+		acc = s.group.acc
+	}
+	for i := range pages {
+		s.ops.fused.PV(acc, n, s.exact.w[i*pageTokens:], softmax.Tokens, &g.Group, s.groupPage(it, tiles, next, i, 0), s.groupAhead(it, tiles, next, i, pages, quant.HalfV))
+	}
+	if width != g.HeadDim {
+		for v := range n {
+			for c := range g.HeadDim {
+				s.acc[v*g.HeadDim+c] += acc[v*width+c]
+			}
+		}
+	}
+}
+
+// groupPage is the i-th of the tiles and of those that follow, from byte off on.
+func (s *attender) groupPage(it *attendItem, tiles, next []kernels.Tile, i, off int) []byte {
+	if i >= len(tiles) {
+		if i -= len(tiles); i >= len(next) {
+			return nil
+		}
+		tiles = next
+	}
+	return it.job.Geometry.CodedHead(tiles[i].Coded, it.job.Head)[off:]
+}
+
+// groupAhead is what is read after one half of page i of the first pages tiles.
+func (s *attender) groupAhead(it *attendItem, tiles, next []kernels.Tile, i, pages, half int) []byte {
+	values := it.job.Geometry.Group.Halves[quant.HalfV].Scales
+	switch {
+	case half == quant.HalfV && i+1 == pages:
+		return s.groupPage(it, tiles, next, pages, 0)
+	case half == quant.HalfV:
+		return s.groupPage(it, tiles, next, i+1, values)
+	case i+1 == pages:
+		return s.groupPage(it, tiles, next, 0, values)
+	}
+	return s.groupPage(it, tiles, next, i+1, 0)
+}
+
+// widenedRows is the first n rows of one half of a coded tile of kivi, in float32.
+func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows {
+	g, e := it.job.Geometry, &s.exact
+	e.floats = grow(e.floats, n*g.HeadDim)
+	e.widen.Rows(e.floats, g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Lo+n)
+	data := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(e.floats))), 4*len(e.floats))
+	return exact.Rows{Data: data, Type: tensor.F32}
+}
+
+// widens reports whether a job's coded tiles are widened and then read as exact
+// ones are.
+func widens(j *kernels.AttnJob) bool { return j.Geometry.Format.Family == quant.FamilyKIVI }

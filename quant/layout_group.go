@@ -1,0 +1,127 @@
+package quant
+
+import (
+	"encoding/binary"
+
+	"github.com/terse-llm/terse/tensor"
+)
+
+const (
+	groupTokens = 64 // tokens of a page of int8 and int4
+	groupWidth  = 64 // channels that share a scale
+)
+
+// GroupLayout says where one KV head's K and V lie in a coded page of int8 or
+// int4: offsets in bytes from the start of the head. A half is the scales and, with
+// 4 bits, the zeros, both float16 [group][token], and then the codes:
+//
+//   - K, 4 bits: [16 tokens][octet of channels][token] uint32, nibble k being channel
+//     8·octet + k; 8 bits: [16 tokens][channel][token] int8.
+//   - V, 4 bits: [token][group][8] uint32, nibble k of word j being channel 8k + j of
+//     the group; 8 bits: [token][channel] int8.
+//
+// A value is code·scale + zero (4 bits, codes 0 … 15) or code·scale (8 bits, codes
+// -127 … 127). Channels are padded to whole groups with zeros of scale 0.
+type GroupLayout struct {
+	HeadDim, Bits int
+	Groups, Width int // Width = 64·Groups channels
+	Halves        [2]GroupHalf
+	Bytes         int
+}
+
+// GroupHalf is the offsets of K or V.
+type GroupHalf struct{ Scales, Zeros, Codes int }
+
+// NewGroupLayout lays out heads of d channels in 4 or 8 bits.
+func NewGroupLayout(d, bits int) GroupLayout {
+	if d < 1 || bits != 4 && bits != 8 {
+		panic("BUG: groups of other than 4 or 8 bits")
+	}
+	l := GroupLayout{HeadDim: d, Bits: bits, Groups: (d + groupWidth - 1) / groupWidth}
+	l.Width = groupWidth * l.Groups
+	for half := range l.Halves {
+		h := &l.Halves[half]
+		h.Scales = l.Bytes
+		l.Bytes += 2 * groupTokens * l.Groups
+		h.Zeros = l.Bytes
+		if bits == 4 {
+			l.Bytes += 2 * groupTokens * l.Groups
+		}
+		h.Codes = l.Bytes
+		l.Bytes += groupTokens * l.Width * bits / 8
+	}
+	return l
+}
+
+// Encode codes tokens [lo, hi) of K or V, x being [64 tokens][HeadDim], to nearest
+// over every group's range. A token's codes depend on nothing else.
+func (l *GroupLayout) Encode(page []byte, half int, x []float32, lo, hi int) {
+	for t := lo; t < hi; t++ {
+		for g := range l.Groups {
+			from, to := g*groupWidth, min((g+1)*groupWidth, l.HeadDim)
+			l.encodeGroup(page, half, t, g, x[t*l.HeadDim+from:t*l.HeadDim+to])
+		}
+	}
+}
+
+func (l *GroupLayout) encodeGroup(page []byte, half, t, g int, x []float32) {
+	h, at := &l.Halves[half], g*groupTokens+t
+	lo, hi := minMax(x)
+	var zero, first, last float32
+	reach := max(hi, -lo) / 127
+	if l.Bits == 4 {
+		zero = roundF16(lo)
+		tensor.PutF16(page[h.Zeros:], at, zero)
+		reach, last = (hi-zero)/15, 15
+	} else {
+		first, last = -127, 127
+	}
+	scale := roundF16(max(reach, 0))
+	tensor.PutF16(page[h.Scales:], at, scale)
+	inv := inverse(scale)
+	for i, y := range x {
+		code := min(max(float32((y-zero)*inv), first), last)
+		l.put(page[h.Codes:], half, t, g*groupWidth+i, int32(float32(code-first)+0.5)+int32(first))
+	}
+}
+
+// put writes the code of token t's channel c.
+func (l *GroupLayout) put(codes []byte, half, t, c int, code int32) {
+	at, shift := l.at(half, t, c)
+	if l.Bits == 8 {
+		codes[at] = byte(code)
+		return
+	}
+	codes[at] = codes[at]&^(0xf<<shift) | byte(code<<shift)
+}
+
+// at is the byte that has the code of token t's channel c, and its lowest bit.
+func (l *GroupLayout) at(half, t, c int) (i, shift int) {
+	run := t / 16 * 16 * l.Width // what is before the 16 tokens, in codes
+	switch {
+	case half == HalfK && l.Bits == 8:
+		return run + 16*c + t%16, 0
+	case half == HalfK:
+		return run/2 + c/8*64 + t%16*4 + c%8/2, 4 * (c % 2)
+	case l.Bits == 8:
+		return t*l.Width + c, 0
+	}
+	k, j := c%groupWidth/8, c%8
+	return t*l.Width/2 + c/groupWidth*32 + 4*j + k/2, 4 * (k % 2)
+}
+
+// KeyWordAt is K's word of octet c/8 of token t (4 bits): nibble k is channel 8·(c/8)+k.
+func (l *GroupLayout) KeyWordAt(page []byte, t, c int) uint32 {
+	at, _ := l.at(HalfK, t, c&^7)
+	return binary.LittleEndian.Uint32(page[l.Halves[HalfK].Codes+at:])
+}
+
+// Code is the code of token t's channel c.
+func (l *GroupLayout) Code(page []byte, half, t, c int) int32 {
+	at, shift := l.at(half, t, c)
+	b := page[l.Halves[half].Codes+at]
+	if l.Bits == 8 {
+		return int32(int8(b))
+	}
+	return int32(b >> shift & 0xf)
+}
