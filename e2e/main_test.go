@@ -27,7 +27,9 @@ func needFull(t *testing.T) {
 }
 
 // formats are the KV formats of this version.
-func formats() []string { return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2"} }
+func formats() []string {
+	return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi"}
+}
 
 var program string // the built binary
 

@@ -24,7 +24,7 @@ func formats() []string {
 	if testing.Short() {
 		return []string{"f16", "hq3"}
 	}
-	return []string{"f16", "hq2", "hq3", "hack", "hack:v2"}
+	return []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi"}
 }
 
 // rig is an engine over the tiny model and what an oracle needs.

@@ -140,7 +140,7 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 }
 
 func TestFetchMovesTheHandover(t *testing.T) {
-	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32"} {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi"} {
 		for _, n := range []int{1, 63, 64, 65, 200, 700} {
 			for _, chunk := range []int{64, 100, 1000} {
 				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {
@@ -187,6 +187,9 @@ func TestWireShare(t *testing.T) {
 	f("hq4", 0.35)
 	f("hack", 0.18)
 	f("hack:v2", 0.18)
+	f("int8", 0.54)
+	f("int4", 0.29)
+	f("kivi", 0.23)
 }
 
 func TestMismatchIsRefusedByName(t *testing.T) {
