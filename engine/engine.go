@@ -10,24 +10,21 @@ import (
 	"time"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/attention"
 	"github.com/terse-llm/terse/kvcache"
 	"github.com/terse-llm/terse/model"
-	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/sched"
 )
 
-// Config is everything an engine is made of. Model and Geometry are required; zero numbers take the defaults that sched documents.
+// Config is everything an engine is made of. Runner is required; zero numbers
+// take the defaults that sched documents.
 type Config struct {
-	Model       *model.Model
-	Geometry    *quant.Geometry
-	Calibration *quant.Calibration // nil where the model has none
-	KVMemory    int64              // bytes for the KV cache, both kinds of pages
-	MaxSeqs     int                // sequences in flight
-	StepTokens  int                // tokens of one step: the prefill chunk
-	MaxWaiting  int                // requests that may wait
-	MaxContext  int                // prompt and answer together; 0 = the model's
-	Logger      *slog.Logger
+	Runner     model.Runner // of this engine alone
+	KVMemory   int64        // bytes for the KV cache, both kinds of pages
+	MaxSeqs    int          // sequences in flight
+	StepTokens int          // tokens of one step: the prefill chunk
+	MaxWaiting int          // requests that may wait
+	MaxContext int          // prompt and answer together; 0 = the model's
+	Logger     *slog.Logger
 }
 
 // Engine is one running engine. Its methods are safe for concurrent use.
@@ -40,10 +37,8 @@ type Engine struct {
 
 	// Owned by Run's goroutine.
 	cache      *kvcache.Cache
-	store      *kvcache.Store
+	pages      model.Pages
 	sched      *sched.Scheduler
-	runner     *attention.Runner
-	scratch    model.Scratch
 	batch      model.Batch
 	afterLayer func(layer int) // show
 	allLeft    func() bool     // nobodyWaits, made once
@@ -69,24 +64,23 @@ var errStopped = &terse.Error{Code: terse.CodeWorkerLost, Message: "the worker i
 
 // New prepares an engine; nothing runs before Run.
 func New(c Config) (*Engine, error) {
-	if c.MaxContext == 0 || c.MaxContext > c.Model.Config.MaxContext {
-		c.MaxContext = c.Model.Config.MaxContext
+	if most := c.Runner.Config().MaxContext; c.MaxContext == 0 || c.MaxContext > most {
+		c.MaxContext = most
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	cache, err := kvcache.New(c.Geometry, c.KVMemory)
+	cache, err := kvcache.New(c.Runner.Geometry(), c.KVMemory)
 	if err != nil {
 		return nil, err
 	}
-	tf, err := quant.NewTransform(c.Geometry, c.Calibration)
+	pages, err := c.Runner.Pages(cache)
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
 		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}),
-		cache: cache, store: kvcache.NewStore(cache), seqs: make(map[sched.ID]*sequence),
-		runner: attention.New(c.Model.Ops(), c.Geometry, tf, c.Model.Config.AttentionScale()),
+		cache: cache, pages: pages, seqs: make(map[sched.ID]*sequence),
 		sched: sched.New(sched.Config{
 			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
@@ -117,7 +111,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.events, e.sampled = e.events[:0], slices.Grow(e.sampled[:0], len(plan.Rows))
 		busy = len(plan.Rows) > 0
 		e.settle(plan)
-		logits, err := e.run(plan)
+		result, err := e.run(plan)
 		if errors.Is(err, model.ErrAbandoned) {
 			e.abandon(plan)
 			continue
@@ -126,7 +120,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.fail(plan, err)
 			continue
 		}
-		e.commit(plan, logits)
+		e.commit(plan, result)
 		e.publishLoad()
 	}
 	return nil
@@ -156,22 +150,24 @@ func (e *Engine) collect(ctx context.Context, busy bool) bool {
 	}
 }
 
-// run computes the plan's rows. The logits are one row per row that wants them,
-// in plan order.
-func (e *Engine) run(plan sched.Plan) ([]float32, error) {
+// run computes the plan's rows. The result has a row for each that wants one, in
+// plan order.
+func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 	if len(plan.Rows) == 0 {
-		return nil, nil
+		return model.Result{}, nil
 	}
 	b := &e.batch
 	b.Reset()
 	prefilled := 0
 	for _, w := range plan.Rows {
 		s := e.seqs[w.ID]
-		e.store.View(w.Table, w.PromptLen, s.nextView())
+		e.look(s, w)
 		b.Append(w.Tokens, s.view, w.From)
 		switch {
 		case w.AllLogits:
 			b.WantAll(len(w.Tokens))
+		case w.Sample && s.sampler.Greedy():
+			b.WantBest()
 		case w.Sample:
 			b.WantLast()
 		}
@@ -181,13 +177,27 @@ func (e *Engine) run(plan sched.Plan) ([]float32, error) {
 	}
 	e.plan, b.AfterLayer, b.Abandon = plan, e.afterLayer, e.allLeft
 	start := time.Now()
-	logits, stats, err := e.cfg.Model.Forward(e.runner, b, &e.scratch)
+	result, err := e.cfg.Runner.Step(b)
 	if err != nil {
-		return nil, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
+		return model.Result{}, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
 	}
 	e.rate.add(prefilled, time.Since(start))
-	e.shareQuantise(plan, stats.Quantise, b.Rows())
-	return logits, nil
+	e.shareQuantise(plan, result.Stats.Quantise, b.Rows())
+	return result, nil
+}
+
+// look gives a sequence the view of its pages for the work at hand.
+func (e *Engine) look(s *sequence, w sched.Work) {
+	v := s.nextView()
+	if s.sink == nil {
+		e.pages.View(w.Table, w.PromptLen, v)
+		return
+	}
+	if s.staged != w.From { // its first step, or the first after it lost its pages
+		s.staged = 0
+	}
+	v.Staged, s.staged = s.staged, w.From+len(w.Tokens)
+	e.pages.Stage(w.Table, w.PromptLen, v)
 }
 
 // show tells the sinks of prompts computed for others that a layer is written.
@@ -210,8 +220,9 @@ func (e *Engine) shareQuantise(plan sched.Plan, d time.Duration, rows int) {
 
 // commit samples the rows that want it and turns the results into the next
 // step's events and the requests' outputs.
-func (e *Engine) commit(plan sched.Plan, logits []float32) {
-	vocab := e.cfg.Model.Config.VocabSize
+func (e *Engine) commit(plan sched.Plan, r model.Result) {
+	vocab := e.cfg.Runner.Config().VocabSize
+	logits, row := r.Logits, 0
 	for _, w := range plan.Rows {
 		s := e.seqs[w.ID]
 		switch {
@@ -221,10 +232,15 @@ func (e *Engine) commit(plan sched.Plan, logits []float32) {
 			if w.Sample {
 				e.take(s, logits[n-vocab:n])
 			}
-			logits = logits[n:]
+			logits, row = logits[n:], row+len(w.Tokens)
 		case w.Sample:
-			e.take(s, logits[:vocab])
-			logits = logits[vocab:]
+			if r.Best != nil && s.sampler.Greedy() {
+				best := terse.Token(r.Best[row])
+				e.emit(s, best, terse.Scored{Logprob: terse.Logprob{Token: best}})
+			} else {
+				e.take(s, logits[:vocab])
+			}
+			logits, row = logits[vocab:], row+1
 		}
 	}
 }
@@ -232,6 +248,10 @@ func (e *Engine) commit(plan sched.Plan, logits []float32) {
 // take picks a sequence's next token and emits it.
 func (e *Engine) take(s *sequence, logits []float32) {
 	token, score := s.sampler.Next(logits, s.generated)
+	e.emit(s, token, score)
+}
+
+func (e *Engine) emit(s *sequence, token terse.Token, score terse.Scored) {
 	finished := s.emitToken(token, score)
 	e.sampled = append(e.sampled, sched.Sampled{ID: s.id, Token: token, Finished: finished})
 	e.events = append(e.events, &e.sampled[len(e.sampled)-1])
@@ -302,7 +322,7 @@ func (e *Engine) settle(plan sched.Plan) {
 	for _, r := range plan.Reserved {
 		s := e.seqs[r.ID]
 		s.timing.Queue = now.Sub(s.arrived)
-		e.store.View(r.Table, len(s.req.Prompt), s.nextView())
+		e.pages.Stage(r.Table, len(s.req.Prompt), s.nextView())
 		s.reserved <- s.view
 	}
 	for _, id := range plan.Dropped {

@@ -51,7 +51,7 @@ func handover(ctx context.Context, from, to *rig, req *terse.Request, emit func(
 		var out Prefilled
 		remote := *req
 		remote.ID += "/0"
-		sink := newCopier(from.cfg.Geometry, view, len(req.Prompt))
+		sink := newCopier(from.cfg.Runner.Geometry(), view, len(req.Prompt))
 		err := from.Prefill(ctx, &remote, sink, func(p Prefilled) error {
 			if sink.left > 0 {
 				return errors.New("the hand-over is not complete")
@@ -138,7 +138,7 @@ func TestPreemptionKeepsTokens(t *testing.T) {
 	for _, format := range formats() {
 		t.Run(format, func(t *testing.T) {
 			page := func(c *Config) {
-				g := c.Geometry
+				g := c.Runner.Geometry()
 				c.KVMemory = int64(g.Layers) * int64(13*g.ExactBytes()+8*g.CodedBytes())
 				c.MaxContext = 420
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/kernels/cpu"
+	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/model/session"
 	"github.com/terse-llm/terse/quant"
@@ -30,7 +31,8 @@ func formats() []string {
 // rig is an engine over the tiny model and what an oracle needs.
 type rig struct {
 	*Engine
-	cfg Config
+	cfg   Config
+	model *model.Model
 }
 
 // newRig makes an engine, not yet running; change may adjust its configuration.
@@ -47,7 +49,11 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Model: m, Geometry: g, KVMemory: 64 << 20, MaxSeqs: 8, StepTokens: 100}
+	run, err := model.NewRunner(m, g, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Runner: run, KVMemory: 64 << 20, MaxSeqs: 8, StepTokens: 100}
 	if change != nil {
 		change(&cfg)
 	}
@@ -55,7 +61,7 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{e, cfg}
+	return &rig{e, cfg, m}
 }
 
 // start runs the engine until the test ends.
@@ -77,7 +83,7 @@ func (r *rig) start(t testing.TB) *rig {
 // one session, one prefill call, one token at a time.
 func (r *rig) greedy(t testing.TB, prompt []terse.Token, n int) []terse.Token {
 	t.Helper()
-	s, err := session.New(r.cfg.Model, r.cfg.Geometry, nil, len(prompt)+n)
+	s, err := session.New(r.model, r.cfg.Runner.Geometry(), nil, len(prompt)+n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,7 +130,12 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	if s.over || e.seqs[s.id] != s {
 		return
 	}
-	e.runner.Adopt(s.view, len(s.req.Prompt))
+	if err := e.cfg.Runner.Adopt(s.view, len(s.req.Prompt)); err != nil {
+		e.cfg.Logger.Error("a prompt could not be taken over", "error", err)
+		s.finish(terse.FinishError, terse.AsError(err))
+		e.events = append(e.events, sched.KVFailed{ID: s.id})
+		return
+	}
 	s.sampler.Observe(p.First)
 	s.timing.Prefill, s.timing.Quantise = p.Timing.Prefill, p.Timing.Quantise
 	s.timing.Queue += p.Timing.Queue
@@ -170,7 +175,7 @@ func (e *Engine) check(req *terse.Request) error {
 	if len(req.Prompt) == 0 {
 		return invalid("the prompt is empty: give at least one token")
 	}
-	vocab := e.cfg.Model.Config.VocabSize
+	vocab := e.cfg.Runner.Config().VocabSize
 	for i, t := range req.Prompt {
 		if t < 0 || int(t) >= vocab {
 			return invalid("token %d at position %d is outside the model's vocabulary of %d", t, i, vocab)

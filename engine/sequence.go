@@ -21,6 +21,7 @@ type sequence struct {
 
 	view     *quant.View      // of the last plan
 	sink     Sink             // ModePrefill
+	staged   int              // tokens that the sink's last view had on the host
 	reserved chan *quant.View // ModeRemote: receives the view once
 
 	slab      []terse.Token // memory of the outputs' tokens

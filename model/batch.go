@@ -18,6 +18,7 @@ type Batch struct {
 	Tokens   []int32             // one per row
 	Segments []attention.Segment // cover all rows in order
 	Logits   []int               // the rows whose logits are wanted, ascending
+	Greedy   []bool              // of each of Logits: only the most likely token is wanted
 	// AfterLayer, where set, is called once a layer's K and V of all rows are
 	// in the pages and coded, before the layer attends: whoever streams them to
 	// another machine need not wait for the rest of the step.
@@ -34,7 +35,7 @@ var ErrAbandoned = errors.New("the step was abandoned")
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
 	clear(b.Segments) // lets go of the views
-	b.Tokens, b.Segments, b.Logits = b.Tokens[:0], b.Segments[:0], b.Logits[:0]
+	b.Tokens, b.Segments, b.Logits, b.Greedy = b.Tokens[:0], b.Segments[:0], b.Logits[:0], b.Greedy[:0]
 	b.AfterLayer, b.Abandon = nil, nil
 }
 
@@ -50,12 +51,18 @@ func (b *Batch) Append(tokens []terse.Token, view *quant.View, pos int) {
 // WantAll asks for the logits of the last n rows.
 func (b *Batch) WantAll(n int) {
 	for row := len(b.Tokens) - n; row < len(b.Tokens); row++ {
-		b.Logits = append(b.Logits, row)
+		b.Logits, b.Greedy = append(b.Logits, row), append(b.Greedy, false)
 	}
 }
 
 // WantLast asks for the logits of the last row.
 func (b *Batch) WantLast() { b.WantAll(1) }
+
+// WantBest asks for the most likely token after the last row.
+func (b *Batch) WantBest() {
+	b.WantAll(1)
+	b.Greedy[len(b.Greedy)-1] = true
+}
 
 // Rows is the number of rows.
 func (b *Batch) Rows() int { return len(b.Tokens) }

@@ -10,6 +10,13 @@ type View struct {
 	// PromptLen is the number of leading positions whose queries are prompt
 	// queries; only formats with ExactPrefill treat them differently.
 	PromptLen int
+
+	// Where the cache is not in this machine's memory, ExactIDs and CodedIDs name
+	// the pages in it (-1: none), and Exact and Coded are empty but for sequences
+	// that are moved between workers. Their leading Staged tokens, already written,
+	// are in Exact and Coded.
+	ExactIDs, CodedIDs []int32
+	Staged             int
 }
 
 // ExactLayer is one layer of page i's exact form, nil if there is none.

@@ -17,6 +17,7 @@ import (
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
+	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/transfer"
@@ -84,7 +85,11 @@ func (r *rig) start(id, format string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	e, err := engine.New(engine.Config{Model: m, Geometry: g, KVMemory: 64 << 20, MaxSeqs: 16, StepTokens: 128})
+	run, err := model.NewRunner(m, g, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	e, err := engine.New(engine.Config{Runner: run, KVMemory: 64 << 20, MaxSeqs: 16, StepTokens: 128})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	log.Info("worker ready", "id", c.ID, "role", c.Role, "model", n.files.name, "kv", n.cfg.Geometry.Format.Name,
+	log.Info("worker ready", "id", c.ID, "role", c.Role, "model", n.files.name, "kv", n.g.Format.Name,
 		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.model.Ops().Name(), "threads", n.model.Ops().Threads())
 	return w.Run(ctx)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/worker"
 )
 
@@ -96,7 +97,9 @@ type node struct {
 	model *model.Model
 	ops   *cpu.Ops
 	log   *slog.Logger
-	cfg   engine.Config
+	cal   *quant.Calibration // nil where the model has none
+	g     *quant.Geometry
+	cfg   engine.Config // but for the runner, of which every engine has its own
 }
 
 // close lets go of the model; nothing may be using it.
@@ -122,14 +125,13 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if ops.Portable() {
 		log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
 	}
-	n := &node{flags: f, files: m, ops: ops, log: log}
+	n := &node{flags: f, files: m, ops: ops, log: log, g: g, cal: cal}
 	if n.model, err = model.Bind(m.config, m.source, ops); err != nil {
 		n.close()
 		return nil, err
 	}
 	n.cfg = engine.Config{
-		Model: n.model, Geometry: g, Calibration: cal, Logger: log,
-		MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
+		Logger: log, MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
 		KVMemory: f.kvMemory(g.ExactBytes()*g.Layers, g.CodedBytes()*g.Layers, m.config.MaxContext),
 	}
 	return n, nil
@@ -151,16 +153,22 @@ func (f *nodeFlags) kvMemory(exactPage, codedPage, maxContext int) int64 {
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
-	e, err := engine.New(n.cfg)
+	run, err := model.NewRunner(n.model, n.g, n.cal)
 	if err != nil {
 		return nil, err
 	}
-	c.Engine, c.Geometry, c.Calibration = e, n.cfg.Geometry, n.cfg.Calibration
+	cfg := n.cfg
+	cfg.Runner = run
+	e, err := engine.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.Engine, c.Geometry, c.Calibration = e, n.g, n.cal
 	if c.Text, err = n.files.textIdentity(); err != nil {
 		return nil, err
 	}
 	c.Model, c.ModelHash, c.VocabSize = n.files.name, n.files.identity(), n.files.config.VocabSize
-	c.Numerics = n.model.Ops().Name()
+	c.Numerics = run.Numerics()
 	c.Logger, c.Drain = n.log.With("worker", c.ID), drain
 	return worker.New(c)
 }

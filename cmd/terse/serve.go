@@ -68,7 +68,7 @@ func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log
 		if err := s.ready(ctx); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "Serving %s with KV format %s at http://%s/v1 (Ctrl-C stops)\n", s.node.files.name, s.node.cfg.Geometry.Format.Name, l.Addr())
+		fmt.Fprintf(out, "Serving %s with KV format %s at http://%s/v1 (Ctrl-C stops)\n", s.node.files.name, s.node.g.Format.Name, l.Addr())
 		return serveHTTP(ctx, l, g.Handler())
 	})
 }

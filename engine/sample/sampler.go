@@ -75,6 +75,12 @@ func New(p terse.Sampling, prompt []terse.Token) *Sampler {
 
 func (s *Sampler) repeats() bool { return s.p.RepetitionPenalty > 0 && s.p.RepetitionPenalty != 1 }
 
+// Greedy reports whether every token is simply the most likely one, so that
+// Next need not be asked.
+func (s *Sampler) Greedy() bool {
+	return !(s.p.Temperature >= greedyBelow) && s.p.Logprobs < 0 && !s.penalties && len(s.bias) == 0
+}
+
 // Next picks the request's n-th generated token (n counts from 0 and is the
 // random counter) and observes it. logits are changed during the call and as
 // before after it. The Scored has the log-probabilities that Sampling.Logprobs

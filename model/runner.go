@@ -1,0 +1,85 @@
+package model
+
+import (
+	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/kvcache"
+	"github.com/terse-llm/terse/quant"
+)
+
+// Runner computes the steps of one engine: a model over the pages of one KV
+// cache, which it has the memory of. [NewRunner] makes the one for processors,
+// package model/device the one for GPUs. It is not safe for concurrent use.
+type Runner interface {
+	// Config is the model's.
+	Config() *Config
+	// Geometry is the pages'.
+	Geometry() *quant.Geometry
+	// Numerics names what computes: peers of equal names compute equal bits.
+	Numerics() string
+	// Pages makes the memory of c's pages. It is called once, before any step.
+	Pages(c *kvcache.Cache) (Pages, error)
+	// Step runs the rows of b.
+	Step(b *Batch) (Result, error)
+	// Adopt takes over a prompt of n tokens that another worker has written into
+	// view's pages on the host, and codes what came exact and has a coded form.
+	Adopt(view *quant.View, n int) error
+}
+
+// Pages is the memory of a cache's pages.
+type Pages interface {
+	// View fills v with t's pages, reusing v's slices, for steps of this runner.
+	View(t *kvcache.Table, promptLen int, v *quant.View)
+	// Stage is View for sequences whose pages come from, or go to, another worker:
+	// v has their bytes on the host too. Where pages live elsewhere, Step brings
+	// what it writes, before AfterLayer, of tokens from v.Staged on.
+	Stage(t *kvcache.Table, promptLen int, v *quant.View)
+}
+
+// Result is what a step gives. Its slices are valid until the next step.
+type Result struct {
+	Logits []float32 // [len(Batch.Logits)][VocabSize]
+	// Best has the most likely token of each of Batch.Logits, where the runner
+	// picks it; nil where it does not. Then the logits of rows that are Greedy are
+	// not there.
+	Best  []int32
+	Stats Stats
+}
+
+// host is the Runner of processors.
+type host struct {
+	model     *Model
+	geometry  *quant.Geometry
+	attention *attention.Runner
+	scratch   Scratch
+}
+
+// NewRunner makes the runner of m on the backend that it is bound for, with
+// pages of g; cal is nil where the model has no calibration.
+func NewRunner(m *Model, g *quant.Geometry, cal *quant.Calibration) (Runner, error) {
+	tf, err := quant.NewTransform(g, cal)
+	if err != nil {
+		return nil, err
+	}
+	return &host{model: m, geometry: g, attention: attention.New(m.ops, g, tf, m.Config.AttentionScale())}, nil
+}
+
+func (h *host) Config() *Config           { return &h.model.Config }
+func (h *host) Geometry() *quant.Geometry { return h.geometry }
+func (h *host) Numerics() string          { return h.model.ops.Name() }
+
+func (h *host) Pages(c *kvcache.Cache) (Pages, error) { return hostPages{kvcache.NewStore(c)}, nil }
+
+func (h *host) Step(b *Batch) (Result, error) {
+	logits, stats, err := h.model.Forward(h.attention, b, &h.scratch)
+	return Result{Logits: logits, Stats: stats}, err
+}
+
+func (h *host) Adopt(view *quant.View, n int) error {
+	h.attention.Adopt(view, n)
+	return nil
+}
+
+// hostPages are pages in the machine's memory, where every worker can reach them.
+type hostPages struct{ *kvcache.Store }
+
+func (p hostPages) Stage(t *kvcache.Table, promptLen int, v *quant.View) { p.View(t, promptLen, v) }
