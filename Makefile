@@ -38,6 +38,7 @@ race:
 
 # Generated files must be what their generators make.
 generate:
+	$(GO) test -C kernels/cpu/_asm ./neon
 	$(GO) generate ./...
 	git diff --exit-code
 
