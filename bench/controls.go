@@ -83,10 +83,9 @@ func newFusedDecode(a cases.Attention, l cpu.Level, layout *fused.Layout) *fused
 	for range cases.Copies(pages * layout.Bytes) {
 		layer := make([][]byte, pages)
 		for i := 0; i < pages; i += a.Tokens / fusedPage { // a head's pages side by side: the best case
-			run := huge.Bytes(a.Tokens / fusedPage * layout.Bytes)
-			for j := range a.Tokens / fusedPage {
-				layer[i+j] = run[j*layout.Bytes : (j+1)*layout.Bytes]
-				copy(layer[i+j], some)
+			for j, page := range huge.Split(a.Tokens/fusedPage, layout.Bytes) {
+				copy(page, some)
+				layer[i+j] = page
 			}
 		}
 		d.layers = append(d.layers, layer)

@@ -3,6 +3,7 @@ package kvcache
 import (
 	"fmt"
 
+	"github.com/terse-llm/terse/internal/huge"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -71,7 +72,7 @@ func (s *Store) obtain(k Kind) []byte {
 		s.allocated -= int64(len(b))
 	}
 	s.allocated += size
-	return make([]byte, size)
+	return huge.Bytes(int(size))
 }
 
 // takeFree takes the bytes of a free page of kind k, of the one that will be

@@ -3,20 +3,34 @@ package huge
 import "unsafe"
 
 const (
-	line = 64      // bytes of a cache line
-	page = 2 << 20 // bytes of a huge page of every architecture we have kernels for
+	line  = 64       // bytes of a cache line
+	page  = 2 << 20  // bytes of a huge page of every architecture we have kernels for
+	least = 64 << 10 // bytes that are worth asking for
 )
 
 // Bytes is n zero bytes that start at a cache line. Memory of the garbage
-// collector's, as any other slice's. Huge pages are asked for from half of one
-// on, so that neighbours share them.
+// collector's, as any other slice's. From 64 KiB on it is asked to lie in huge
+// pages, which neighbours share: the runtime places large objects side by side.
 func Bytes(n int) []byte {
-	b := make([]byte, n+line)
-	start := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	if n >= page/2 {
-		first, end := start&^(page-1), (start+uintptr(len(b))+page-1)&^(page-1)
+	b, off := make([]byte, n), 0
+	if at := address(b); at%line != 0 { // large objects start at a page
+		b = make([]byte, n+line)
+		off = int(-address(b) % line)
+	}
+	if n >= least {
+		first, end := address(b)&^(page-1), (address(b)+uintptr(len(b))+page-1)&^(page-1)
 		advise(first, end-first)
 	}
-	off := int(-start % line)
 	return b[off : off+n : off+n]
 }
+
+// Split is count slices of size bytes each, side by side in one Bytes.
+func Split(count, size int) [][]byte {
+	all, parts := Bytes(count*size), make([][]byte, count)
+	for i := range parts {
+		parts[i] = all[i*size : (i+1)*size : (i+1)*size]
+	}
+	return parts
+}
+
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

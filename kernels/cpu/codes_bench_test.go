@@ -206,11 +206,8 @@ func BenchmarkPrefillCodes(b *testing.B) {
 }
 
 func randomPages(g *quant.Geometry, n int, r *rand.Rand) [][]byte {
-	pages := make([][]byte, n)
-	size := g.Layers * g.CodedBytes()
-	all := huge.Bytes(n * size)
-	for i := range pages {
-		p := all[i*size : (i+1)*size : (i+1)*size]
+	pages := huge.Split(n, g.Layers*g.CodedBytes())
+	for _, p := range pages {
 		for j := range p {
 			p[j] = byte(r.Uint32())
 		}
@@ -226,7 +223,6 @@ func randomPages(g *quant.Geometry, n int, r *rand.Rand) [][]byte {
 				}
 			}
 		}
-		pages[i] = p
 	}
 	return pages
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/internal/huge"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 )
@@ -39,15 +40,17 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 	}
 	s := &Session{model: m, limit: maxTokens, view: &quant.View{Geometry: g},
 		runner: attention.New(m.Ops(), g, tf, m.Config.AttentionScale())}
-	lo, _ := g.Format.CodedPages(maxTokens)
-	for page := range (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens {
-		s.view.Exact = append(s.view.Exact, make([]byte, g.Layers*g.ExactBytes()))
-		var coded []byte
-		if g.Format.Coded() && page >= lo {
-			coded = make([]byte, g.Layers*g.CodedBytes())
-		}
-		s.view.Coded = append(s.view.Coded, coded)
+	pages := (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens
+	s.view.Coded = make([][]byte, pages)
+	if !g.Format.Coded() {
+		s.view.Exact = huge.Split(pages, g.Layers*g.ExactBytes())
+		return s, nil
 	}
+	for range pages { // most of them stay untouched if the text is repeated to its length
+		s.view.Exact = append(s.view.Exact, make([]byte, g.Layers*g.ExactBytes()))
+	}
+	lo, _ := g.Format.CodedPages(maxTokens)
+	copy(s.view.Coded[min(lo, pages):], huge.Split(max(pages-lo, 0), g.Layers*g.CodedBytes()))
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/terse-llm/terse/internal/huge"
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/quant"
 )
@@ -91,22 +92,29 @@ func NewCache(f Format, heads, d, n int, seed uint64) (*Cache, error) {
 
 // Repeat is a cache of n tokens that repeats c's whole pages in memory of its
 // own: as costly to read as a real one of that length, and quick to make. Pages
-// exist only in the forms that a query at its end reads.
+// exist only in the forms that a query at its end reads, in huge pages, as caches
+// of many layers keep them.
 func (c *Cache) Repeat(n int) *Cache {
 	f := c.Geometry.Format
 	whole := c.Tokens / f.PageTokens
 	out := &Cache{Geometry: c.Geometry, Tokens: n}
 	pages := (n + f.PageTokens - 1) / f.PageTokens
 	out.Exact, out.Coded = make([][]byte, pages), make([][]byte, pages)
-	for _, t := range c.tiles(n, func(page int) (exact, coded []byte) { return nil, nil }) {
-		page := t.First / f.PageTokens
-		if !t.KCoded || !t.VCoded {
-			out.Exact[page] = append([]byte(nil), c.Exact[page%whole]...)
+	tiles := c.tiles(n, func(page int) (exact, coded []byte) { return nil, nil })
+	form := func(to, from [][]byte, reads func(t *kernels.Tile) bool) {
+		var read []int
+		for i := range tiles {
+			if page := tiles[i].First / f.PageTokens; reads(&tiles[i]) && (len(read) == 0 || read[len(read)-1] != page) {
+				read = append(read, page)
+			}
 		}
-		if t.KCoded || t.VCoded {
-			out.Coded[page] = append([]byte(nil), c.Coded[page%whole]...)
+		for i, b := range huge.Split(len(read), len(from[0])) {
+			copy(b, from[read[i]%whole])
+			to[read[i]] = b
 		}
 	}
+	form(out.Exact, c.Exact, func(t *kernels.Tile) bool { return !t.KCoded || !t.VCoded })
+	form(out.Coded, c.Coded, func(t *kernels.Tile) bool { return t.KCoded || t.VCoded })
 	return out
 }
 
