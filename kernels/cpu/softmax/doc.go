@@ -26,3 +26,4 @@
 package softmax
 
 //go:generate go run -C ../_asm ./softmax -out ../softmax/softmax_amd64.s -stubs ../softmax/softmax_amd64.go -pkg softmax
+//go:generate go run -C ../_asm ./neon/softmax -out ../softmax/softmax_arm64.s -stubs ../softmax/softmax_arm64.go -pkg softmax
