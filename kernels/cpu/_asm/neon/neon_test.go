@@ -31,6 +31,8 @@ func every(f *Func) {
 		f.SADDLP(a, 13, 27)
 		f.SADALP(a, 13, 27)
 	}
+	f.CMTST(S4, 5, 17, 29)
+	f.CMTST(B8, 5, 17, 29)
 	for _, op := range []func(d, n, m V){f.AND, f.BIC, f.ORR, f.EOR, f.BSL, f.BIT, f.BIF} {
 		op(2, 21, 12)
 	}
@@ -54,9 +56,11 @@ func every(f *Func) {
 		f.SQXTUN(H8, 0, 31, upper)
 		f.SMULL(30, 3, 19, upper)
 		f.SMLAL(30, 3, 19, upper)
+		f.UMLAL(30, 3, 19, upper)
 	}
 	for lane := range uint32(4) {
 		f.SDOT(6, 29, 15, lane)
+		f.UDOT(6, 29, 15, lane)
 		f.FMLALane(6, 29, 15, lane)
 		f.FMLSLane(6, 29, 15, lane)
 		f.FMULLane(6, 29, 15, lane)

@@ -192,11 +192,22 @@ func (f *Func) pairs(name string, base uint32, a Arr, d, n V) {
 	f.word(base|a.size<<22|a.q<<30|uint32(n)<<5|uint32(d), "%s %s, %s", name, d.in(Arr{a.size + 1, a.q}), n.in(a))
 }
 
+// UMLAL is SMLAL of unsigned bytes.
+func (f *Func) UMLAL(d, n, m V, upper bool) { f.long("umlal", 0x2e208000, d, n, m, upper) }
+
 // SDOT adds to every 32-bit lane of d the products of four bytes of n with the
 // four of m's lane.
 func (f *Func) SDOT(d, n, m V, lane uint32) {
 	f.word(0x4f80e000|lane&1<<21|lane>>1<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "sdot %s, %s, v%d.4b[%d]", d.in(S4), n.in(B16), m, lane)
 }
+
+// UDOT is SDOT of unsigned bytes.
+func (f *Func) UDOT(d, n, m V, lane uint32) {
+	f.word(0x6f80e000|lane&1<<21|lane>>1<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "udot %s, %s, v%d.4b[%d]", d.in(S4), n.in(B16), m, lane)
+}
+
+// CMTST sets the lanes where n and m have a bit in common to ones.
+func (f *Func) CMTST(a Arr, d, n, m V) { f.three("cmtst", 0x0e208c00|a.size<<22, a, d, n, m) }
 
 // Float32 products with one lane of m.
 func (f *Func) FMLALane(d, n, m V, lane uint32) { f.lane("fmla", 0x4f801000, d, n, m, lane) }

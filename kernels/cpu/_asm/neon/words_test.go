@@ -180,6 +180,8 @@ const words = `
 4ea008d9 rev64 v25.4s, v6.4s
 4ea02b6d saddlp v13.2d, v27.4s
 4ea06b6d sadalp v13.2d, v27.4s
+4ebd8e25 cmtst v5.4s, v17.4s, v29.4s
+0e3d8e25 cmtst v5.8b, v17.8b, v29.8b
 4e2c1ea2 and v2.16b, v21.16b, v12.16b
 4e6c1ea2 bic v2.16b, v21.16b, v12.16b
 4eac1ea2 orr v2.16b, v21.16b, v12.16b
@@ -206,6 +208,7 @@ const words = `
 2e212be0 sqxtun v0.8b, v31.8h
 0e33c07e smull v30.8h, v3.8b, v19.8b
 0e33807e smlal v30.8h, v3.8b, v19.8b
+2e33807e umlal v30.8h, v3.8b, v19.8b
 4f08a74a sshll2 v10.8h, v26.16b, #0
 4f10a74a sshll2 v10.4s, v26.8h, #0
 6f08a74a ushll2 v10.8h, v26.16b, #0
@@ -221,19 +224,24 @@ const words = `
 6e212be0 sqxtun2 v0.16b, v31.8h
 4e33c07e smull2 v30.8h, v3.16b, v19.16b
 4e33807e smlal2 v30.8h, v3.16b, v19.16b
+6e33807e umlal2 v30.8h, v3.16b, v19.16b
 4f8fe3a6 sdot v6.4s, v29.16b, v15.4b[0]
+6f8fe3a6 udot v6.4s, v29.16b, v15.4b[0]
 4f8f13a6 fmla v6.4s, v29.4s, v15.s[0]
 4f8f53a6 fmls v6.4s, v29.4s, v15.s[0]
 4f8f93a6 fmul v6.4s, v29.4s, v15.s[0]
 4fafe3a6 sdot v6.4s, v29.16b, v15.4b[1]
+6fafe3a6 udot v6.4s, v29.16b, v15.4b[1]
 4faf13a6 fmla v6.4s, v29.4s, v15.s[1]
 4faf53a6 fmls v6.4s, v29.4s, v15.s[1]
 4faf93a6 fmul v6.4s, v29.4s, v15.s[1]
 4f8feba6 sdot v6.4s, v29.16b, v15.4b[2]
+6f8feba6 udot v6.4s, v29.16b, v15.4b[2]
 4f8f1ba6 fmla v6.4s, v29.4s, v15.s[2]
 4f8f5ba6 fmls v6.4s, v29.4s, v15.s[2]
 4f8f9ba6 fmul v6.4s, v29.4s, v15.s[2]
 4fafeba6 sdot v6.4s, v29.16b, v15.4b[3]
+6fafeba6 udot v6.4s, v29.16b, v15.4b[3]
 4faf1ba6 fmla v6.4s, v29.4s, v15.s[3]
 4faf5ba6 fmls v6.4s, v29.4s, v15.s[3]
 4faf9ba6 fmul v6.4s, v29.4s, v15.s[3]
