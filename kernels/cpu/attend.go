@@ -122,7 +122,10 @@ func countSpans(j *kernels.AttnJob) int {
 func (a *attending) Do(i int) {
 	it := &a.items[i]
 	s := a.ops.scratch.Get().(*attender)
-	s.ops = a.ops
+	s.ops, s.follow = a.ops, nil
+	if n := i + a.ops.threads; n < len(a.items) && a.items[n].job.Geometry == it.job.Geometry { // items are taken in turns
+		s.follow = &a.items[n]
+	}
 	switch {
 	case hacked(it.job):
 		s.runHack(it)
@@ -131,6 +134,7 @@ func (a *attending) Do(i int) {
 	default:
 		a.runSpan(s, it)
 	}
+	s.follow = nil
 	a.ops.scratch.Put(s)
 }
 
@@ -209,8 +213,8 @@ type attender struct {
 	q      codedQueries
 	k, v   codedScales
 	ints   codedSums
-	pages  [][]byte // the coded tile's pages of one KV head
-	ahead  [][]byte // those of the next tile
+	pages  [][]byte    // the coded tile's pages of one KV head
+	follow *attendItem // what the core probably does next; may be nil
 	passes passes
 	exact  exactScratch
 	group  groupScratch
@@ -261,8 +265,8 @@ func (s *attender) span(it *attendItem, from, to int) {
 	n, d := it.hi-it.lo, it.job.Geometry.HeadDim
 	s.reset(&s.state, n, d)
 	for from < to {
-		end := tileEnd(it.job, from, to)
-		tiles, next := it.job.Tiles[from:end], it.job.Tiles[end:to]
+		end := from + tileEnd(it.job, it.job.Tiles[from:to])
+		tiles, next := it.job.Tiles[from:end], s.after(it, end)
 		switch {
 		case !tiles[0].KCoded || widens(it.job):
 			s.exactTile(it, tiles, next)
@@ -275,17 +279,16 @@ func (s *attender) span(it *attendItem, from, to int) {
 	}
 }
 
-// tileEnd is the first tile after from that may not be computed together with
-// it, at most to: of another kind (where that matters), or in another block of 256
-// positions.
-func tileEnd(j *kernels.AttnJob, from, to int) int {
-	t, any := &j.Tiles[from], widens(j)
+// tileEnd is how many of a job's tiles are computed together with the first: they
+// are of one kind (where that matters) and lie in one block of 256 positions.
+func tileEnd(j *kernels.AttnJob, tiles []kernels.Tile) int {
+	t, any := &tiles[0], widens(j)
 	if t.KCoded != t.VCoded && !any {
 		panic("BUG: K and V of one token in two forms")
 	}
-	end := from + 1
-	for end < to && (any || j.Tiles[end].KCoded == t.KCoded && j.Tiles[end].VCoded == t.VCoded) &&
-		j.Tiles[end].First/softmax.Tokens == t.First/softmax.Tokens {
+	end := 1
+	for end < len(tiles) && (any || tiles[end].KCoded == t.KCoded && tiles[end].VCoded == t.VCoded) &&
+		tiles[end].First/softmax.Tokens == t.First/softmax.Tokens {
 		end++
 	}
 	return end

@@ -20,7 +20,7 @@ type groupScratch struct {
 // groupTile adds pages of int8 or int4 of one block to the vectors' states:
 // exactTile with the kernels that dequantise in registers. Such formats read every
 // token as a code, so that tiles begin with their pages.
-func (s *attender) groupTile(it *attendItem, tiles, next []kernels.Tile) {
+func (s *attender) groupTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g, n := it.job.Geometry, it.hi-it.lo
 	most := 0
 	for v := 0; v < n; v += softmax.Vectors {
@@ -59,18 +59,18 @@ func (s *attender) groupTile(it *attendItem, tiles, next []kernels.Tile) {
 }
 
 // groupPage is the i-th of the tiles and of those that follow, from byte off on.
-func (s *attender) groupPage(it *attendItem, tiles, next []kernels.Tile, i, off int) []byte {
+func (s *attender) groupPage(it *attendItem, tiles []kernels.Tile, next upcoming, i, off int) []byte {
 	if i >= len(tiles) {
-		if i -= len(tiles); i >= len(next) {
+		if i -= len(tiles); i >= len(next.tiles) {
 			return nil
 		}
-		tiles = next
+		it, tiles = next.it, next.tiles
 	}
 	return it.job.Geometry.CodedHead(tiles[i].Coded, it.job.Head)[off:]
 }
 
 // groupAhead is what is read after one half of page i of the first pages tiles.
-func (s *attender) groupAhead(it *attendItem, tiles, next []kernels.Tile, i, pages, half int) []byte {
+func (s *attender) groupAhead(it *attendItem, tiles []kernels.Tile, next upcoming, i, pages, half int) []byte {
 	values := it.job.Geometry.Group.Halves[quant.HalfV].Scales
 	switch {
 	case half == quant.HalfV && i+1 == pages:

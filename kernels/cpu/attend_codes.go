@@ -45,8 +45,14 @@ type codedScales struct {
 	set        [4]uint64 // per page: the tokens with the second plane
 }
 
-// load reads page i of a tile.
-func (c *codedScales) load(k *codes.Kernels, l *quant.HQHalf, half, i int, page []byte) {
+// load reads a tile's pages.
+func (c *codedScales) load(k *codes.Kernels, g *quant.Geometry, half int, pages [][]byte) {
+	for i, page := range pages {
+		c.loadPage(k, &g.HQ[half], half, i, page)
+	}
+}
+
+func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, page []byte) {
 	c.set[i] = 0
 	switch {
 	case l.Mask >= 0:
@@ -84,32 +90,25 @@ type codedSums struct {
 
 // codedTile adds coded pages of one block to the vectors' states. next is what
 // comes afterwards, and is fetched meanwhile.
-func (s *attender) codedTile(it *attendItem, tiles, next []kernels.Tile) {
+func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g := it.job.Geometry
-	var here, ahead [softmax.Tokens / pageTokens][]byte
+	s.pages = s.pages[:0]
 	for i := range tiles {
 		t := &tiles[i]
 		if t.Lo != 0 || t.Hi != pageTokens && i != len(tiles)-1 {
 			panic("BUG: a coded page that is read in part")
 		}
-		here[i] = g.CodedHead(t.Coded, it.job.Head)
-		ahead[i] = here[i]
-		if i < len(next) && next[i].KCoded {
-			ahead[i] = g.CodedHead(next[i].Coded, it.job.Head)
-		}
-		s.k.load(s.ops.codes, &g.HQ[quant.HalfK], quant.HalfK, i, here[i])
+		s.pages = append(s.pages, g.CodedHead(t.Coded, it.job.Head))
 	}
-	s.pages, s.ahead = append(s.pages[:0], here[:len(tiles)]...), append(s.ahead[:0], ahead[:len(tiles)]...)
+	s.expect(next, len(tiles))
 	n, first := it.hi-it.lo, true
 	for v := 0; v < n; {
 		nq := groupOf(n - v)
 		if s.aim(it, tiles, v, nq) > 0 {
 			s.passes.start(g, first)
-			s.codedScores(it, v, nq)
-			for i, page := range s.pages {
-				if first { // now they have been fetched
-					s.v.load(s.ops.codes, &g.HQ[quant.HalfV], quant.HalfV, i, page)
-				}
+			s.codedScores(it, v, nq, first)
+			if first {
+				s.v.load(s.ops.codes, g, quant.HalfV, s.pages)
 			}
 			alpha := s.raise(v, nq)
 			s.codedValues(it, v, nq, &alpha)
@@ -120,59 +119,10 @@ func (s *attender) codedTile(it *attendItem, tiles, next []kernels.Tile) {
 	}
 }
 
-// passes is the stretches of a page that a tile's passes over planes read, in
-// their order. Each pass fetches what the next one reads: that spreads the fetching
-// evenly over the time, and nothing waits in the cache for long. Only a tile's
-// first vectors fetch.
-type passes struct {
-	stretch [7]struct{ off, len int }
-	n, pass int
-	on      bool
-}
-
-func (p *passes) start(g *quant.Geometry, on bool) {
-	p.n, p.pass, p.on = 0, 0, on
-	for half := range g.HQ {
-		l := &g.HQ[half]
-		for i, seg := range l.Segments[:l.NSegments] {
-			off, end := seg.Top, seg.Top+pageTokens*seg.Width/4
-			if i == 0 {
-				off = seg.Scale // all scales come first
-			}
-			low := seg.Width * l.LowRows / 4
-			if seg.Low >= 0 && l.LowRows < pageTokens {
-				end = seg.Low + low // it lies behind, and has no pass of its own
-			}
-			p.add(off, end)
-			if seg.Low >= 0 && l.LowRows == pageTokens {
-				p.add(seg.Low, seg.Low+low)
-			}
-		}
-	}
-	p.stretch[p.n] = p.stretch[0]
-}
-
-func (p *passes) add(off, end int) {
-	p.stretch[p.n].off, p.stretch[p.n].len = off, end-off
-	p.n++
-}
-
-// fetch is what the next pass over planes is to fetch.
-func (s *attender) fetch() codes.Ahead {
-	p := &s.passes
-	if !p.on {
-		return codes.Ahead{}
-	}
-	p.pass++
-	from := s.pages
-	if p.pass == p.n {
-		from = s.ahead
-	}
-	return codes.Ahead{Pages: from, Off: p.stretch[p.pass].off, Len: p.stretch[p.pass].len}
-}
-
 // codedScores fills the softmax tile with the scores of vectors [v, v+nq).
-func (s *attender) codedScores(it *attendItem, v, nq int) {
+// The tile's first vectors load what the tokens have beside their codes: after the
+// first pass, which has waited for the pages already.
+func (s *attender) codedScores(it *attendItem, v, nq int, first bool) {
 	g, k, c := it.job.Geometry, s.ops.codes, &s.ints
 	l := &g.HQ[quant.HalfK]
 	for i := range nq {
@@ -182,6 +132,9 @@ func (s *attender) codedScores(it *attendItem, v, nq int) {
 		seg := &l.Segments[i]
 		q := s.q.codes[i][v*seg.Width:]
 		k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, false, s.fetch())
+		if first && i == 0 {
+			s.k.load(s.ops.codes, g, quant.HalfK, s.pages)
+		}
 		switch {
 		case seg.Low < 0:
 		case l.LowRows == pageTokens:

@@ -25,7 +25,7 @@ type exactScratch struct {
 
 // exactTile adds exact pages of one block to the vectors' states, or coded ones of
 // kivi. next is what comes afterwards.
-func (s *attender) exactTile(it *attendItem, tiles, next []kernels.Tile) {
+func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g, n := it.job.Geometry, it.hi-it.lo
 	most := 0
 	for v := 0; v < n; v += softmax.Vectors {
@@ -49,7 +49,7 @@ func (s *attender) exactTile(it *attendItem, tiles, next []kernels.Tile) {
 
 // eachPage hands out one half of the tiles' rows that any vector sees, the first
 // most ones, with the place of their scores.
-func (s *attender) eachPage(it *attendItem, tiles, next []kernels.Tile, most, half int, f func(at int, rows exact.Rows)) {
+func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming, most, half int, f func(at int, rows exact.Rows)) {
 	g, at := it.job.Geometry, 0
 	for i := range tiles {
 		n := min(tiles[i].Hi-tiles[i].Lo, most-at)
@@ -62,8 +62,8 @@ func (s *attender) eachPage(it *attendItem, tiles, next []kernels.Tile, most, ha
 			rows.Next = s.exactAhead(it, &tiles[i+1], half)
 		case half == quant.HalfK:
 			rows.Next = s.exactAhead(it, &tiles[0], quant.HalfV)
-		case len(next) > 0:
-			rows.Next = s.exactAhead(it, &next[0], quant.HalfK)
+		case len(next.tiles) > 0:
+			rows.Next = s.exactAhead(next.it, &next.tiles[0], quant.HalfK)
 		}
 		if it.hi-it.lo >= widenVectors && rows.Type == tensor.F16 {
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
