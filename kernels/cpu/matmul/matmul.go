@@ -7,6 +7,7 @@ import (
 
 //go:generate go run -C ../_asm ./matmul -level avx2 -out ../matmul/avx2_amd64.s -stubs ../matmul/avx2_amd64.go -pkg matmul
 //go:generate go run -C ../_asm ./matmul -level avx512 -out ../matmul/avx512_amd64.s -stubs ../matmul/avx512_amd64.go -pkg matmul
+//go:generate go run -C ../_asm ./neon/matmul -out ../matmul/matmul_arm64.s -stubs ../matmul/matmul_arm64.go -pkg matmul
 
 // panel is the number of outputs that are computed together.
 const panel = 32
