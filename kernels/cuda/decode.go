@@ -2,10 +2,14 @@ package cuda
 
 import (
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/terse-llm/terse/quant"
 )
+
+// pageTokens is what the attention kernels take for a page.
+const pageTokens = 64
 
 // attendParams is a decode kernel's parameter (src/page.cuh, AttendParams).
 type attendParams struct {
@@ -17,22 +21,18 @@ type attendParams struct {
 	Arrived                Ptr
 	Pages, Heads, Group    int32
 	Scale                  float32
+	LowRows                [2]int32
 }
 
-// What the attention kernels are for.
-const (
-	fastTokens = 64
-	fastDim    = 128
-)
-
 // Decoder attends for single queries at the ends of sequences (one decode step)
-// on pages of one format with head_dim 128: coded pages by the int8 tensor
+// on pages of one format with head_dim 64 or 128: coded pages by the int8 tensor
 // cores, exact ones by the float16 ones, all in one launch.
 type Decoder struct {
 	g       *quant.Geometry
 	group   int // query heads of a KV head
 	queries int // of a block
 	warps   int
+	stages  int // pages in a warp's ring
 	shared  int
 	f       Function
 }
@@ -44,16 +44,13 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 	if group <= 4 {
 		d.queries = 4
 	}
-	name, ring, err := d.kernel()
+	name, err := d.kernel()
 	if err != nil {
 		return nil, err
 	}
-	share := max(ring, d.queries*fastDim*4)
-	sets := 2
-	if g.Format.K.Second == quant.SecondLeading {
-		sets = 3
-	}
-	d.shared = d.warps*share + d.queries*(64*sets+12) + // QueryCodes::Shared
+	dim := g.HeadDim
+	d.shared = d.warps*max(d.stages*g.HeadBytes, d.queries*dim*4) + // of each warp: its pages, then its values
+		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
 		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
 	if d.f, err = c.Function(m, name, d.shared); err != nil {
 		return nil, err
@@ -61,44 +58,69 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 	return d, nil
 }
 
-// kernel is the name of the kernel for d's format (src/kernels.cu) and the bytes
-// of a warp's ring of pages.
-func (d *Decoder) kernel() (name string, ring int, err error) {
-	f := d.g.Format
-	if d.g.HeadDim != fastDim || f.PageTokens != fastTokens || f.Wide {
-		return "", 0, fmt.Errorf("cannot decode %s with head_dim %d on the GPU: the kernels are for head_dim %d and float16", f.Name, d.g.HeadDim, fastDim)
+// querySets is QueryCodes::kSets: sets of four words of 16 channels, leading ones
+// apart.
+func querySets(g *quant.Geometry) int {
+	words := g.HeadDim / 16
+	if k := g.Format.K; k.Second == quant.SecondLeading {
+		return (words-k.Leading/16+3)/4 + 1
+	}
+	return (words + 3) / 4
+}
+
+// kernel is the name of the kernel for d's format (src/kernels.cu); it sets the
+// warps of a block and the stages of a warp's ring of pages.
+func (d *Decoder) kernel() (string, error) {
+	base, err := attentionBase(d.g)
+	if err != nil {
+		return "", err
+	}
+	d.warps, d.stages = 16, 0
+	narrow := d.g.HeadDim == 64
+	if base != "f16" {
+		d.stages = 2
+		if narrow {
+			d.stages = 4
+		} else if strings.HasPrefix(base, "hq2_") || strings.HasPrefix(base, "lead") {
+			d.stages = 3
+		}
+		if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") {
+			d.warps = 12
+		}
+	}
+	return fmt.Sprintf("decode_%s_%d_%d", base, d.g.HeadDim, d.queries), nil
+}
+
+// attentionBase is the part of an attention kernel's name that says the format,
+// "hq2_sym", or why there is none.
+func attentionBase(g *quant.Geometry) (string, error) {
+	f := g.Format
+	if g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != pageTokens || f.Wide {
+		return "", fmt.Errorf("cannot attend on %s with head_dim %d on the GPU: the kernels are for float16 and head_dim 64 or 128", f.Name, g.HeadDim)
 	}
 	if !f.Coded() {
-		d.warps = 16
-		return fmt.Sprintf("decode_f16_%d", d.queries), 0, nil
+		return "f16", nil
 	}
-	symmetry, stages := "asym", 0
+	symmetry := "asym"
 	if f.Symmetric {
 		symmetry = "sym"
 	}
-	var base string
-	wide := d.queries == 8
+	base := ""
 	switch k, v := f.K, f.V; {
 	case f.Family != quant.FamilyHQ:
 	case k.Second == quant.SecondNone && v.Second == quant.SecondNone:
-		base, stages, d.warps = "hq2", 3, 16
-		if wide {
-			d.warps = 12
-		}
+		base = "hq2"
 	case k.Second == quant.SecondAll && v.Second == quant.SecondNone:
-		base, stages, d.warps = "hq3", 2, 16
-		if wide {
-			d.warps = 12
-		}
+		base = "hq3"
 	case k.Second == quant.SecondAll && v.Second == quant.SecondAll:
-		base, stages, d.warps = "hq4", 2, 12
-	case k.Second == quant.SecondLeading && k.Leading == 32 && v.Second == quant.SecondNone:
-		base, stages, d.warps = "lead", 3, 12
+		base = "hq4"
+	case k.Second == quant.SecondLeading && v.Second == quant.SecondNone && (k.Leading == 32 || k.Leading == 16 && g.HeadDim == 64):
+		base = fmt.Sprintf("lead%d", k.Leading)
 	}
 	if base == "" {
-		return "", 0, fmt.Errorf("cannot decode KV format %s on the GPU: there is no kernel for it; choose hq2, hq3, hq4 or hq2,k2=lead:32", f.Name)
+		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4 or hq2,k2=lead:32", f.Name, g.HeadDim)
 	}
-	return fmt.Sprintf("decode_%s_%s_%d", base, symmetry, d.queries), stages * d.g.HeadBytes, nil
+	return base + "_" + symmetry, nil
 }
 
 // Plan plans a step over sequences of the given lengths for this kernel.
@@ -125,7 +147,7 @@ func (c *Context) Prepare(d *Decoder, plan *Plan) (*Step, error) {
 	}{
 		{&s.p.Items, 0, bytesOf(plan.items)},
 		{&s.p.States, states * 8, nil},
-		{&s.p.Values, states * fastDim * 4, nil},
+		{&s.p.Values, states * d.g.HeadDim * 4, nil},
 		{&s.p.Arrived, plan.slots * 4, nil},
 	} {
 		var err error
@@ -161,7 +183,7 @@ type Tables struct {
 }
 
 // Attend puts one layer's attention into the stream: q and out are [sequence]
-// [KV head][group][128] float32 in the cache's basis. scale multiplies q·k.
+// [KV head][group][head_dim] float32 in the cache's basis. scale multiplies q·k.
 func (c *Context) Attend(s *Step, t Tables, layer int, q, out Ptr, scale float32, stream Stream) error {
 	g := s.d.g
 	p := s.p

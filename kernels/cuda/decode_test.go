@@ -24,11 +24,11 @@ type sequence struct {
 // kv is K and V of a head, [token][channel].
 type kv struct{ k, v []float64 }
 
-func geometry(t testing.TB, name string, calibrated bool, heads int) *quant.Geometry {
+func geometry(t testing.TB, name string, calibrated bool, heads, dim int) *quant.Geometry {
 	t.Helper()
 	f, err := quant.ParseFormat(name, calibrated)
 	ok(t, err)
-	g, err := quant.NewGeometry(f, 1, heads, fastDim)
+	g, err := quant.NewGeometry(f, 1, heads, dim)
 	ok(t, err)
 	return g
 }
@@ -59,7 +59,8 @@ func newSequence(g *quant.Geometry, n int, seed uint64) *sequence {
 		}
 		g.PutExact(s.exact[page], at, k, v)
 		if at == g.Format.PageTokens-1 {
-			g.Encode(quant.EncodeArgs{Exact: s.exact[page], Coded: s.coded[page], First: t - at, Hi: at + 1})
+			g.Encode(quant.EncodeArgs{Exact: s.exact[page], Coded: s.coded[page], First: t - at, Hi: at + 1,
+				Important: func(_, half int) uint64 { return someSet(r, g.HQ[half].LowRows) }})
 		}
 	}
 	for head := range g.KVHeads {
@@ -75,6 +76,15 @@ func newSequence(g *quant.Geometry, n int, seed uint64) *sequence {
 		s.exactly, s.meant = append(s.exactly, exactly), append(s.meant, meant)
 	}
 	return s
+}
+
+// someSet is up to n tokens of a page, often n.
+func someSet(r *rand.Rand, n int) uint64 {
+	var set uint64
+	for range n - r.IntN(2)*r.IntN(n+1) {
+		set |= 1 << r.IntN(64)
+	}
+	return set
 }
 
 // poison is n bytes of NaN, as float16 and as float32.
@@ -230,16 +240,27 @@ func relative(got []float32, want []float64) float64 {
 	return math.Sqrt(e / n)
 }
 
-var decodeFormats = []struct {
+// attended is a format that attention kernels are tested with.
+type attended struct {
 	name       string
 	calibrated bool
-}{
-	{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq3", false}, {"hq4", true}, {"hq4", false},
-	{"hq2,k2=lead:32", true}, {"hq2,k2=lead:32", false}, {"f16", true},
+	dim        int
+}
+
+var decodeFormats = []attended{
+	{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq4", false, 128},
+	{"hq2,k2=lead:32", false, 128}, {"f16", true, 128},
+	{"hq2", false, 64}, {"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq4", false, 64},
+	{"hq2,k2=lead:16", true, 64}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64}, {"f16", true, 64},
+	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64},
+}
+
+func (f attended) geometry(t testing.TB, heads int) *quant.Geometry {
+	return geometry(t, f.name, f.calibrated, heads, f.dim)
 }
 
 // The output is the float64 attention over what the codes stand for, up to the
-// int8 queries and u8 weights: 1 % at most, 1e-3 where all is exact.
+// int8 queries and u8 weights: 1.3 % at most, 1e-3 where all is exact.
 func TestDecode(t *testing.T) {
 	formats := decodeFormats
 	if testing.Short() {
@@ -248,13 +269,13 @@ func TestDecode(t *testing.T) {
 	on(t, func(c *Context, m Module) {
 		for _, f := range formats {
 			for _, group := range pick([]int{4, 8}, []int{1, 4, 5, 8, 12}) {
-				g := geometry(t, f.name, f.calibrated, 2)
+				g := f.geometry(t, 2)
 				seqs := []*sequence{newSequence(g, pick(900, 3000), 1), newSequence(g, 70, 2), newSequence(g, 256, 3), newSequence(g, 1, 4)}
 				for _, blocks := range pick([]int{3}, []int{1, 3, 40}) {
 					q, out := decodeOnce(t, c, m, g, seqs, group, func(d *Decoder, lengths []int) *Plan {
 						return NewPlan(g.Format, lengths, g.KVHeads, group, d.queries, PlanOptions{Blocks: blocks, Warps: d.warps})
 					}, 5)
-					checkDecode(t, fmt.Sprintf("%s/%v group %d blocks %d", f.name, f.calibrated, group, blocks), g, seqs, group, q, out)
+					checkDecode(t, fmt.Sprintf("%+v group %d blocks %d", f, group, blocks), g, seqs, group, q, out)
 				}
 			}
 		}
@@ -275,7 +296,7 @@ func checkDecode(t *testing.T, name string, g *quant.Geometry, seqs []*sequence,
 	wait.Wait()
 	worst := 0.0
 	for i, e := range errors {
-		s, limit := seqs[i/rows], 0.01
+		s, limit := seqs[i/rows], 0.013
 		if from, _ := g.Format.ExactFrom(s.n); from <= g.Format.Sinks {
 			limit = 1e-3
 		}
@@ -301,7 +322,7 @@ func pick[T any](short, full T) T {
 func TestDecodeAlone(t *testing.T) {
 	const group = 4
 	on(t, func(c *Context, m Module) {
-		g := geometry(t, "hq2", true, 2)
+		g := geometry(t, "hq2", true, 2, 128)
 		s := newSequence(g, 1400, 1)
 		run := func(d *Decoder, lengths []int) *Plan {
 			return NewPlan(g.Format, lengths, g.KVHeads, group, d.queries, PlanOptions{Blocks: 9, Warps: d.warps, Run: 8})
@@ -317,7 +338,7 @@ func TestDecodeAlone(t *testing.T) {
 func TestDecodeGraph(t *testing.T) {
 	const group = 4
 	on(t, func(c *Context, m Module) {
-		g := geometry(t, "hq3", true, 1)
+		g := geometry(t, "hq3", true, 1, 64)
 		seqs := []*sequence{newSequence(g, 600, 1), newSequence(g, 90, 2)}
 		q, want := decodeOnce(t, c, m, g, seqs, group, func(d *Decoder, lengths []int) *Plan { return d.Plan(c.info, lengths) }, 5)
 		d, err := c.NewDecoder(m, g, group)
@@ -330,7 +351,7 @@ func TestDecodeGraph(t *testing.T) {
 		stream, err := c.NewStream()
 		ok(t, err)
 		graph, err := c.Capture(stream, func() error {
-			return c.Attend(step, mem.tables, 0, qMem, outMem, float32(1/math.Sqrt(fastDim)), stream)
+			return c.Attend(step, mem.tables, 0, qMem, outMem, float32(1/math.Sqrt(64)), stream)
 		})
 		ok(t, err)
 		for range 2 {

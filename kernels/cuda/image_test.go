@@ -43,22 +43,23 @@ func TestImageHasKernels(t *testing.T) {
 	files := images(t)
 	code, err := kernelImage(files, "kernels.ptx.gz")
 	ok(t, err)
-	for _, name := range []string{
-		"encode_64", "encode_128", "prefill_hq2_sym", "prefill_hq2_asym", "prefill_hq3_sym", "prefill_hq3_asym", "prefill_hq4_sym", "prefill_hq4_asym",
-		"rms_norm", "rope", "swiglu", "embed", "argmax", "read_all",
-	} {
-		if !bytes.Contains(code, []byte(".entry "+name+"(")) {
-			t.Errorf("the image has no kernel %s", name)
+	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all"}
+	for _, f := range decodeFormats {
+		for _, queries := range []int{4, 8} {
+			d := &Decoder{g: f.geometry(t, 1), group: queries, queries: queries}
+			name, err := d.kernel()
+			ok(t, err)
+			names = append(names, name)
 		}
 	}
-	for _, f := range decodeFormats {
-		for _, group := range []int{4, 8} {
-			d := &Decoder{g: geometry(t, f.name, f.calibrated, 1), group: group, queries: group}
-			name, _, err := d.kernel()
-			ok(t, err)
-			if !bytes.Contains(code, []byte(".entry "+name+"(")) {
-				t.Errorf("the image has no kernel %s", name)
-			}
+	for _, f := range prefillFormats {
+		name, err := (&Prefiller{g: f.geometry(t, 1)}).kernel()
+		ok(t, err)
+		names = append(names, name)
+	}
+	for _, name := range names {
+		if !bytes.Contains(code, []byte(".entry "+name+"(")) {
+			t.Errorf("the image has no kernel %s", name)
 		}
 	}
 }

@@ -15,6 +15,7 @@ type prefillParams struct {
 	Heads, Group           int32
 	Sinks, Recent          int32
 	Scale                  float32
+	LowRows                [2]int32
 	_                      int32
 }
 
@@ -23,7 +24,7 @@ const (
 	prefillStages  = 4
 )
 
-// Prefiller attends for prompts on pages of one format with head_dim 128.
+// Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
 type Prefiller struct {
 	g      *quant.Geometry
 	group  int
@@ -32,39 +33,36 @@ type Prefiller struct {
 }
 
 // NewPrefiller picks the kernel for a geometry; group is the number of query
-// heads of a KV head. f16 uses a coded format's kernel, which then reads exact
-// pages alone.
+// heads of a KV head.
 func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefiller, error) {
-	p := &Prefiller{g: g, group: group, shared: prefillStages*max(g.HeadBytes, 4352) + 2*fastTokens*fastDim}
-	f := g.Format
-	symmetry := "asym"
-	if f.Symmetric {
-		symmetry = "sym"
+	p := &Prefiller{g: g, group: group}
+	name, err := p.kernel()
+	if err != nil {
+		return nil, err
 	}
-	base := ""
-	switch k, v := f.K.Second, f.V.Second; {
-	case g.HeadDim != fastDim || f.PageTokens != fastTokens || f.Wide:
-	case !f.Coded():
-		base, symmetry = "hq2", "sym"
-	case f.Family != quant.FamilyHQ:
-	case k == quant.SecondNone && v == quant.SecondNone:
-		base = "hq2"
-	case k == quant.SecondAll && v == quant.SecondNone:
-		base = "hq3"
-	case k == quant.SecondAll && v == quant.SecondAll:
-		base = "hq4"
-	}
-	if base == "" {
-		return nil, fmt.Errorf("cannot prefill with KV format %s and head_dim %d on the GPU: there is no kernel for it; choose hq2, hq3, hq4 or f16 and head_dim %d", f.Name, g.HeadDim, fastDim)
-	}
-	var err error
-	p.f, err = c.Function(m, fmt.Sprintf("prefill_%s_%s", base, symmetry), p.shared)
+	p.f, err = c.Function(m, name, p.shared)
 	return p, err
 }
 
+// kernel is the name of the kernel for p's format (src/kernels.cu). f16 uses a
+// coded format's, which then reads exact pages alone.
+func (p *Prefiller) kernel() (string, error) {
+	base, err := attentionBase(p.g)
+	switch {
+	case err != nil:
+		return "", err
+	case p.g.Format.K.Second == quant.SecondLeading:
+		return "", fmt.Errorf("cannot prefill with KV format %s on the GPU: there is no kernel for it; choose f16, hq2, hq3 or hq4", p.g.Format.Name)
+	case base == "f16":
+		base = "hq2_sym"
+	}
+	p.shared = prefillStages*p.g.HeadBytes + 2*pageTokens*p.g.HeadDim
+	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
+}
+
 // Prefill puts one layer's attention of rows of one sequence, at positions from
-// position on, into the stream. q and out are [row][KV head][group][128] float32
-// in the cache's basis; coded and exact are the sequence's tables of page
+// position on, into the stream. q and out are [row][KV head][group][head_dim]
+// float32 in the cache's basis; coded and exact are the sequence's tables of page
 // addresses, in which the rows' own K and V stand already.
 func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact, q, out Ptr, scale float32, s Stream) error {
 	if rows < 1 {

@@ -8,15 +8,16 @@ import (
 	"testing"
 )
 
+var prefillFormats = []attended{
+	{"hq2", true, 128}, {"hq2", false, 64}, {"hq2", true, 64}, {"hq2", false, 128},
+	{"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq4", false, 128}, {"hq2,sinks=0,recent=0", true, 128}, {"f16", true, 128},
+	{"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq4", false, 64}, {"hq2,sinks=0,recent=0", true, 64}, {"f16", true, 64},
+}
+
 // Rows of a prompt attend as the same queries do in decode's oracle: 1.5 % at most,
 // 3e-3 where all is exact (queries are float16 there).
 func TestPrefill(t *testing.T) {
-	formats := []struct {
-		name       string
-		calibrated bool
-	}{
-		{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq3", false}, {"hq4", true}, {"hq4", false}, {"hq2,sinks=0,recent=0", true}, {"f16", true},
-	}
+	formats := prefillFormats
 	if testing.Short() {
 		formats = formats[:2]
 	}
@@ -24,23 +25,23 @@ func TestPrefill(t *testing.T) {
 		for _, f := range formats {
 			for _, group := range pick([]int{4}, []int{1, 4, 7}) {
 				for _, at := range pick([]int{0, 380}, []int{0, 380, 1200}) {
-					checkPrefill(t, c, m, f.name, f.calibrated, group, at, 70)
+					checkPrefill(t, c, m, f, group, at, 70)
 				}
 			}
 		}
 	})
 }
 
-func checkPrefill(t *testing.T, c *Context, m Module, format string, calibrated bool, group, position, rows int) {
+func checkPrefill(t *testing.T, c *Context, m Module, f attended, group, position, rows int) {
 	t.Helper()
 	const heads = 2
-	g := geometry(t, format, calibrated, heads)
+	g, dim := f.geometry(t, heads), f.dim
 	s := newSequence(g, position+rows, 7)
 	mem := upload(t, c, g, []*sequence{s})
 	p, err := c.NewPrefiller(m, g, group)
 	ok(t, err)
 	r := rand.New(rand.NewPCG(5, 5))
-	q := make([]float32, rows*heads*group*fastDim)
+	q := make([]float32, rows*heads*group*dim)
 	for i := range q {
 		q[i] = float32(r.NormFloat64())
 	}
@@ -51,7 +52,7 @@ func checkPrefill(t *testing.T, c *Context, m Module, format string, calibrated 
 	raw := poison(4 * len(q))
 	ok(t, c.Upload(qMem, bytesOf(q)))
 	ok(t, c.Upload(outMem, raw))
-	scale := 1 / math.Sqrt(fastDim)
+	scale := 1 / math.Sqrt(float64(dim))
 	ok(t, c.Prefill(p, 0, position, rows, mem.tables.Coded, mem.tables.Exact, qMem, outMem, float32(scale), 0))
 	ok(t, c.Download(raw, outMem))
 	out := floats(raw)
@@ -65,12 +66,12 @@ func checkPrefill(t *testing.T, c *Context, m Module, format string, calibrated 
 		wait.Go(func() {
 			row := *s
 			row.n = position + i/(heads*group) + 1
-			want := row.oracle(g, i/group%heads, q[i*fastDim:(i+1)*fastDim], scale)
-			errors[i] = relative(out[i*fastDim:(i+1)*fastDim], want)
+			want := row.oracle(g, i/group%heads, q[i*dim:(i+1)*dim], scale)
+			errors[i] = relative(out[i*dim:(i+1)*dim], want)
 		})
 	}
 	wait.Wait()
-	name := fmt.Sprintf("%s/%v group %d rows %d…%d", format, calibrated, group, position, position+rows)
+	name := fmt.Sprintf("%+v group %d rows %d…%d", f, group, position, position+rows)
 	worst := 0.0
 	for i, e := range errors {
 		n, limit := position+i/(heads*group)+1, 0.015

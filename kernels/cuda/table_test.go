@@ -180,10 +180,10 @@ func TestTable(t *testing.T) {
 }
 
 func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads, group, batch, n int, rate float64) {
-	c, g := b.c, geometry(t, name, calibrated, heads)
+	c, g := b.c, geometry(t, name, calibrated, heads, 128)
 	bytes := 0
 	w := newWork(g.Format, n)
-	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*fastDim)
+	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*g.HeadDim)
 	if 4*bytes > int(c.info.Memory)/2 {
 		return
 	}
@@ -194,7 +194,7 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads,
 	ok(t, err)
 	mem := randomCache(t, c, g, batch, n)
 	r := rand.New(rand.NewPCG(1, 3))
-	q := make([]float32, batch*heads*group*fastDim)
+	q := make([]float32, batch*heads*group*g.HeadDim)
 	for i := range q {
 		q[i] = float32(r.NormFloat64())
 	}
@@ -231,7 +231,7 @@ func TestTablePrefill(t *testing.T) {
 				name       string
 				calibrated bool
 			}{{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}} {
-				g := geometry(t, f.name, f.calibrated, heads)
+				g := geometry(t, f.name, f.calibrated, heads, 128)
 				p, err := c.NewPrefiller(m, g, group)
 				ok(t, err)
 				tf, err := quant.NewTransform(g, nil)
@@ -240,13 +240,13 @@ func TestTablePrefill(t *testing.T) {
 				ok(t, err)
 				mem := randomCache(t, c, g, 1, n)
 				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
-				q, _ := l.normal(n * heads * group * fastDim)
-				out := l.bytes(make([]byte, 4*n*heads*group*fastDim))
+				q, _ := l.normal(n * heads * group * g.HeadDim)
+				out := l.bytes(make([]byte, 4*n*heads*group*g.HeadDim))
 				code := b.median(t, 7, func() error { return c.Append(e, 0, 0, n, q, out, mem.tables.Exact, mem.tables.Coded, 0) })
 				us := b.median(t, 5, func() error {
 					return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
 				})
-				fmt.Printf("%-12s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym", false: " asym"}[f.calibrated]), n, us, 2*float64(n)*float64(n)*fastDim*heads*group/us/1e6, code)
+				fmt.Printf("%-12s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym", false: " asym"}[f.calibrated]), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
 				l.close()
 				mem.free(t, c)
 				ok(t, c.CloseEncoder(e))

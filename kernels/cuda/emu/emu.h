@@ -95,6 +95,7 @@ DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {
 DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   mmaBytes<u8, signed char>(c, {a0, a1, a2, a3, b0, b1});
 }
+DEV void mmaQueryHalf(int (&c)[4], u32 a0, u32 a1, u32 b0) { mmaQuery(c, a0, a1, 0, 0, b0, 0); }
 DEV void mmaSigned(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   mmaBytes<signed char, u8>(c, {a0, a1, a2, a3, b0, b1});
 }
@@ -154,12 +155,15 @@ DEV u32 transpose8(u32 x) {
   for (int i = 0; i < 2; i++) memcpy(&e[i], o[(2 * q + i) * 4 + row / 2].b + 2 * (row % 2), 2);
   return (u32)e[0] | (u32)e[1] << 16;
 }
-template <u32 SELECT>
-DEV u32 permute(u32 a, u32 b) {
+DEV u32 permuteBy(u32 a, u32 b, u32 select) {
   u64 both = (u64)b << 32 | a;
   u32 y = 0;
-  for (int i = 0; i < 4; i++) y |= (u32)(both >> 8 * (SELECT >> 4 * i & 7) & 255) << 8 * i;
+  for (int i = 0; i < 4; i++) y |= (u32)(both >> 8 * (select >> 4 * i & 7) & 255) << 8 * i;
   return y;
+}
+template <u32 SELECT>
+DEV u32 permute(u32 a, u32 b) {
+  return permuteBy(a, b, SELECT);
 }
 DEV int dot4(u32 a, u32 b, int c) {
   for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> 8 * i) * (int)(signed char)(b >> 8 * i);

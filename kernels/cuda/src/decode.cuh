@@ -6,9 +6,9 @@
 
 // Merging is little work done once, with its code fetched from memory for it: it
 // is written to be short.
-template <int WARPS, int NQ>
+template <int D, int WARPS, int NQ>
 struct Merge {
-  static constexpr int kValues = NQ * kDim;
+  static constexpr int kValues = NQ * D;
   static_assert(WARPS <= 16, "half a warp weighs the warps of one query");
 
   // Shared memory beyond the warps' rings.
@@ -40,14 +40,14 @@ struct Merge {
     }
     blockSync();
     for (int i = threadIdx.x; i < kValues; i += 32 * WARPS) {
-      int query = i / kDim;
+      int query = i / D;
       float value = 0;
 #pragma unroll 8
       for (int w = 0; w < WARPS; w++) value += s->weights[w * NQ + query] * ((const float*)(rings + w * stride))[i];
       if (it.parts > 1) {
         p.values[(u64)it.slot * kValues + i] = value;
       } else {
-        put(p, it, query, i % kDim, value, s->total[query].sum);
+        put(p, it, query, i % D, value, s->total[query].sum);
       }
     }
     if (it.parts > 1) last(p, it, s, (float*)rings);
@@ -56,7 +56,7 @@ struct Merge {
 
   DEV void put(const AttendParams& p, const Item& it, int query, int channel, float value, float sum) {
     int row = it.firstQuery + query;
-    if (row < p.group) p.out[((u64)(it.sequence * p.heads + it.head) * p.group + row) * kDim + channel] = sum > 0 ? value / sum : 0;
+    if (row < p.group) p.out[((u64)(it.sequence * p.heads + it.head) * p.group + row) * D + channel] = sum > 0 ? value / sum : 0;
   }
 
   // last merges the parts' states in the block that comes last of them.
@@ -91,25 +91,25 @@ struct Merge {
       const float* values = p.values + (u64)it.first * kValues + i;
       float value = 0;
 #pragma unroll 16
-      for (int k = 0; k < it.parts; k++) value += weights[k * NQ + i / kDim] * values[(u64)k * kValues];
-      put(p, it, i / kDim, i % kDim, value, s->total[i / kDim].sum);
+      for (int k = 0; k < it.parts; k++) value += weights[k * NQ + i / D] * values[(u64)k * kValues];
+      put(p, it, i / D, i % D, value, s->total[i / D].sum);
     }
   }
 };
 
-template <int K, int V, bool ASYM, int NQ, int WARPS, int STAGES>
+template <int D, int K, int V, bool ASYM, int NQ, int WARPS, int STAGES>
 DEV void decode(const AttendParams& p) {
-  using Coded = Decode<K, V, ASYM, NQ>;
+  using Coded = Decode<D, K, V, ASYM, NQ>;
   SHARED(memory);
-  constexpr int kStage = Coded::P::bytes * STAGES;
-  constexpr int kRing = kStage > NQ * kDim * 4 ? kStage : NQ * kDim * 4;
-  using M = Merge<WARPS, NQ>;
-  using Queries = QueryCodes<K, NQ>;
+  using Layout = typename Coded::Layout;
+  const int share = max(Layout::stage(Layout::of(p)) * STAGES + Layout::work, NQ * D * 4);
+  using M = Merge<D, WARPS, NQ>;
+  using Queries = QueryCodes<D, K, NQ>;
   using Pages = typename Coded::template Pages<STAGES>;
-  typename Queries::Shared* queries = (typename Queries::Shared*)(memory + WARPS * kRing);
+  typename Queries::Shared* queries = (typename Queries::Shared*)(memory + WARPS * share);
   typename M::Shared* shared = (typename M::Shared*)(queries + 1);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  u8* ring = memory + warp * kRing;
+  u8* ring = memory + warp * share;
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
     State* states = shared->states + warp * NQ;
@@ -121,26 +121,26 @@ DEV void decode(const AttendParams& p) {
     if (warp < NQ) Queries::code(queries, query, p.scale, warp, lane);
     blockSync();
     if (warp < it.exactWarps) {
-      Exact::run(p, it, NQ, states, (float*)ring, warp, it.exactWarps, lane);
+      Exact<D>::run(p, it, NQ, states, (float*)ring, warp, it.exactWarps, lane);
     } else {
       Coded::template run<STAGES>(pages, queries, states, (float*)ring, lane);
     }
-    M::block(p, it, shared, memory, kRing);
+    M::block(p, it, shared, memory, share);
     i = it.next;
   }
 }
 
 // The same for exact tokens alone: f16.
-template <int NQ, int WARPS>
+template <int D, int NQ, int WARPS>
 DEV void decodeExact(const AttendParams& p) {
   SHARED(memory);
-  constexpr int kShare = NQ * kDim * 4;
-  using M = Merge<WARPS, NQ>;
+  constexpr int kShare = NQ * D * 4;
+  using M = Merge<D, WARPS, NQ>;
   typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kShare);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
-    Exact::run(p, it, NQ, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
+    Exact<D>::run(p, it, NQ, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
     M::block(p, it, shared, memory, kShare);
     i = it.next;
   }

@@ -1,25 +1,26 @@
-// Attention over exact float16 pages of 128 channels on the float16 tensor
+// Attention over exact float16 pages of D channels on the float16 tensor
 // cores: the exact windows of coded formats, and the whole of f16. Queries are
 // two float16 each, so that only the weights are rounded.
 #pragma once
 #include "page.cuh"
 
+template <int D>
 struct Exact {
-  static constexpr int kHalf = kTokens * kDim * 2;  // bytes of K or V of a head
+  static constexpr int kHalf = kTokens * D * 2;  // bytes of K or V of a head
 
   // row is exact token i's K (or V, half = 1) from channel c on.
   DEV const u8* row(const AttendParams& p, const Item& it, int i, int half, int c) {
     int t = i < it.sinks ? i : i + it.skip;
     const u8* page = (const u8*)(p.exact[(u64)it.sequence * p.pages + t / kTokens] + p.exactLayer);
-    return page + (2 * it.head + half) * kHalf + (t % kTokens * kDim + c) * 2;
+    return page + (2 * it.head + half) * kHalf + (t % kTokens * D + c) * 2;
   }
 
-  DEV void loadQueries(u32 (&high)[16], u32 (&low)[16], const AttendParams& p, const Item& it, int queries, int lane) {
+  DEV void loadQueries(u32 (&high)[D / 8], u32 (&low)[D / 8], const AttendParams& p, const Item& it, int queries, int lane) {
     int r = lane >> 2, q = lane & 3, n = it.firstQuery + r;
     bool real = r < queries && n < p.group;
-    const float* x = p.q + ((u64)(it.sequence * p.heads + it.head) * p.group + n) * kDim;
+    const float* x = p.q + ((u64)(it.sequence * p.heads + it.head) * p.group + n) * D;
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < D / 8; i++) {
       int c = 32 * (i / 4) + 8 * q + 2 * (i % 4);
       float a = real ? x[c] * p.scale : 0, b = real ? x[c + 1] * p.scale : 0;
       high[i] = narrow2(a, b);
@@ -30,9 +31,9 @@ struct Exact {
   // run does a warp's share of an exact item: 16 tokens at a time.
   DEV void run(const AttendParams& p, const Item& it, int queries, State* states, float* out, int warp, int warps, int lane) {
     int r = lane >> 2, q = lane & 3;
-    u32 high[16], low[16];
+    u32 high[D / 8], low[D / 8];
     loadQueries(high, low, p, it, queries, lane);
-    float m[2] = {kMinusInf, kMinusInf}, sum[2] = {0, 0}, value[8][4] = {};
+    float m[2] = {kMinusInf, kMinusInf}, sum[2] = {0, 0}, value[D / 16][4] = {};
     for (int first = it.exactLo + 16 * warp; first < it.exactHi; first += 16 * warps) {
       float x[4];
       scores(x, p, it, first, high, low, lane);
@@ -49,7 +50,7 @@ struct Exact {
         w[e] = exp2Fast(x[e] - top), w[2 + e] = exp2Fast(x[2 + e] - top);
         sum[e] = sum[e] * shrink + w[e] + w[2 + e];
 #pragma unroll
-        for (int i = 0; i < 8; i++) value[i][e] *= shrink, value[i][2 + e] *= shrink;
+        for (int i = 0; i < D / 16; i++) value[i][e] *= shrink, value[i][2 + e] *= shrink;
       }
       u32 b0 = transpose8(narrow2(w[0], w[1])), b1 = transpose8(narrow2(w[2], w[3]));
       weigh(value, p, it, first, b0, b1, r, q);
@@ -62,30 +63,30 @@ struct Exact {
       if (query >= queries) continue;
       if (r == 0) states[query] = State{m[e], sum[e]};
 #pragma unroll
-      for (int i = 0; i < 8; i++) {
+      for (int i = 0; i < D / 16; i++) {
         int c = 64 * (i / 4) + 8 * r + 2 * (i % 4);
-        out[query * kDim + c] = value[i][e];
-        out[query * kDim + c + 1] = value[i][2 + e];
+        out[query * D + c] = value[i][e];
+        out[query * D + c + 1] = value[i][2 + e];
       }
     }
   }
 
   // scores: x[0], x[1] of token first + r and queries 2q, 2q+1; x[2], x[3] of
   // token first + r + 8.
-  DEV void scores(float (&x)[4], const AttendParams& p, const Item& it, int first, const u32 (&high)[16], const u32 (&low)[16], int lane) {
+  DEV void scores(float (&x)[4], const AttendParams& p, const Item& it, int first, const u32 (&high)[D / 8], const u32 (&low)[D / 8], int lane) {
     int r = lane >> 2, q = lane & 3;
     bool seen[2];
     float c[4] = {0, 0, 0, 0};
-    Quad32 k[2][4];
+    Quad32 k[2][D / 32];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       int t = first + r + 8 * h;
       seen[h] = t < it.exactHi;
 #pragma unroll
-      for (int s = 0; s < 4; s++) k[h][s] = seen[h] ? load<Quad32>(row(p, it, t, 0, 32 * s + 8 * q)) : Quad32{0, 0, 0, 0};
+      for (int s = 0; s < D / 32; s++) k[h][s] = seen[h] ? load<Quad32>(row(p, it, t, 0, 32 * s + 8 * q)) : Quad32{0, 0, 0, 0};
     }
 #pragma unroll
-    for (int s = 0; s < 4; s++) {
+    for (int s = 0; s < D / 32; s++) {
       mmaHalf(c, k[0][s].x, k[1][s].x, k[0][s].y, k[1][s].y, high[4 * s], high[4 * s + 1]);
       mmaHalf(c, k[0][s].z, k[1][s].z, k[0][s].w, k[1][s].w, high[4 * s + 2], high[4 * s + 3]);
       mmaHalf(c, k[0][s].x, k[1][s].x, k[0][s].y, k[1][s].y, low[4 * s], low[4 * s + 1]);
@@ -98,9 +99,9 @@ struct Exact {
 
   // weigh adds the weighted values: rows of the operand are channels, so that
   // pairs of tokens are put side by side on the way.
-  DEV void weigh(float (&value)[8][4], const AttendParams& p, const Item& it, int first, u32 b0, u32 b1, int r, int q) {
+  DEV void weigh(float (&value)[D / 16][4], const AttendParams& p, const Item& it, int first, u32 b0, u32 b1, int r, int q) {
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < D / 64; half++) {
       Quad32 v[4];
 #pragma unroll
       for (int k = 0; k < 4; k++) {

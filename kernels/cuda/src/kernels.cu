@@ -9,28 +9,31 @@
 extern "C" __device__ __constant__ const char terse_sources[] = TERSE_SOURCES;
 #endif
 
-#define DECODE(name, K, V, ASYM, NQ, WARPS, STAGES) \
-  KERNEL(name, AttendParams, 32 * WARPS, 1) { decode<K, V, ASYM, NQ, WARPS, STAGES>(p); }
+#define DECODE(name, D, K, V, ASYM, NQ, WARPS, STAGES) \
+  KERNEL(decode_##name##_##D##_##NQ, AttendParams, 32 * WARPS, 1) { decode<D, K, V, ASYM, NQ, WARPS, STAGES>(p); }
+// For four and for eight queries of a KV head. decode.go knows the numbers.
+#define DECODE_BOTH(name, D, K, V, ASYM, WARPS4, WARPS8, STAGES) \
+  DECODE(name, D, K, V, ASYM, 4, WARPS4, STAGES)                  \
+  DECODE(name, D, K, V, ASYM, 8, WARPS8, STAGES)
+#define DECODE_ALL(name, D, K, V, WARPS4, WARPS8, STAGES)             \
+  DECODE_BOTH(name##_sym, D, K, V, false, WARPS4, WARPS8, STAGES)      \
+  DECODE_BOTH(name##_asym, D, K, V, true, WARPS4, WARPS8, STAGES)
+#define DECODE_F16(D)                                                        \
+  KERNEL(decode_f16_##D##_4, AttendParams, 512, 1) { decodeExact<D, 4, 16>(p); } \
+  KERNEL(decode_f16_##D##_8, AttendParams, 512, 1) { decodeExact<D, 8, 16>(p); }
 
-DECODE(decode_hq2_sym_4, kTwoBits, kTwoBits, false, 4, 16, 3)
-DECODE(decode_hq2_sym_8, kTwoBits, kTwoBits, false, 8, 12, 3)
-DECODE(decode_hq2_asym_4, kTwoBits, kTwoBits, true, 4, 16, 3)
-DECODE(decode_hq2_asym_8, kTwoBits, kTwoBits, true, 8, 12, 3)
-DECODE(decode_hq3_sym_4, kFourBits, kTwoBits, false, 4, 16, 2)
-DECODE(decode_hq3_sym_8, kFourBits, kTwoBits, false, 8, 12, 2)
-DECODE(decode_hq3_asym_4, kFourBits, kTwoBits, true, 4, 16, 2)
-DECODE(decode_hq3_asym_8, kFourBits, kTwoBits, true, 8, 12, 2)
-DECODE(decode_hq4_sym_4, kFourBits, kFourBits, false, 4, 12, 2)
-DECODE(decode_hq4_sym_8, kFourBits, kFourBits, false, 8, 12, 2)
-DECODE(decode_hq4_asym_4, kFourBits, kFourBits, true, 4, 12, 2)
-DECODE(decode_hq4_asym_8, kFourBits, kFourBits, true, 8, 12, 2)
-DECODE(decode_lead_sym_4, kLeading, kTwoBits, false, 4, 12, 3)
-DECODE(decode_lead_sym_8, kLeading, kTwoBits, false, 8, 12, 3)
-DECODE(decode_lead_asym_4, kLeading, kTwoBits, true, 4, 12, 3)
-DECODE(decode_lead_asym_8, kLeading, kTwoBits, true, 8, 12, 3)
+DECODE_ALL(hq2, 128, kTwoBits, kTwoBits, 16, 12, 3)
+DECODE_ALL(hq3, 128, kFourBits, kTwoBits, 16, 12, 2)
+DECODE_ALL(hq4, 128, kFourBits, kFourBits, 12, 12, 2)
+DECODE_ALL(lead32, 128, 32, kTwoBits, 12, 12, 3)
+DECODE_F16(128)
 
-KERNEL(decode_f16_4, AttendParams, 512, 1) { decodeExact<4, 16>(p); }
-KERNEL(decode_f16_8, AttendParams, 512, 1) { decodeExact<8, 16>(p); }
+DECODE_ALL(hq2, 64, kTwoBits, kTwoBits, 16, 12, 4)
+DECODE_ALL(hq3, 64, kFourBits, kTwoBits, 16, 12, 4)
+DECODE_ALL(hq4, 64, kFourBits, kFourBits, 12, 12, 4)
+DECODE_ALL(lead16, 64, 16, kTwoBits, 12, 12, 4)
+DECODE_ALL(lead32, 64, 32, kTwoBits, 12, 12, 4)
+DECODE_F16(64)
 
 struct ReadParams {
   const Quad32* data;
@@ -56,12 +59,13 @@ KERNEL(read_all, ReadParams, 512, 2) {
 KERNEL(encode_64, EncodeParams, kEncodeThreads, 2) { Encode<64>::run(p); }
 KERNEL(encode_128, EncodeParams, kEncodeThreads, 2) { Encode<128>::run(p); }
 
-#define PREFILL(name, K, V, ASYM) \
-  KERNEL(name, PrefillParams, 128, 3) { Prefill<K, V, ASYM>::run(p); }
+#define PREFILL(name, D, K, V)                                                                 \
+  KERNEL(prefill_##name##_sym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, false>::run(p); } \
+  KERNEL(prefill_##name##_asym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, true>::run(p); }
 
-PREFILL(prefill_hq2_sym, kTwoBits, kTwoBits, false)
-PREFILL(prefill_hq2_asym, kTwoBits, kTwoBits, true)
-PREFILL(prefill_hq3_sym, kFourBits, kTwoBits, false)
-PREFILL(prefill_hq3_asym, kFourBits, kTwoBits, true)
-PREFILL(prefill_hq4_sym, kFourBits, kFourBits, false)
-PREFILL(prefill_hq4_asym, kFourBits, kFourBits, true)
+PREFILL(hq2, 128, kTwoBits, kTwoBits)
+PREFILL(hq3, 128, kFourBits, kTwoBits)
+PREFILL(hq4, 128, kFourBits, kFourBits)
+PREFILL(hq2, 64, kTwoBits, kTwoBits)
+PREFILL(hq3, 64, kFourBits, kTwoBits)
+PREFILL(hq4, 64, kFourBits, kFourBits)

@@ -1,30 +1,105 @@
-// Where everything lies in one KV head of a coded page of 64 tokens and 128
-// channels: quant.Geometry.HQ's offsets as constants (decode.go compares them).
+// Where everything lies in one KV head of a coded page of 64 tokens and D
+// channels: quant.Geometry.HQ's offsets as constants (a test compares them).
 #pragma once
 #include "prim.cuh"
 
 static constexpr int kTokens = 64;
-static constexpr int kDim = 128;
-static constexpr int kLead = 32;  // channels of the 4-bit segment of K, where there is one
 
-// How a half is coded: one plane, both, or the second for leading channels only.
-enum Planes { kTwoBits = 0, kFourBits = 1, kLeading = 2 };
+// How a half is coded: one plane, both, the second for some tokens only, or, from
+// 16 on, the second for so many leading channels only.
+enum Planes { kTwoBits = 0, kFourBits = 1, kSomeTokens = 2 };
 
-template <int K, int V, bool ASYM>
+template <int PLANES>
+static constexpr bool kLeads = PLANES >= 16;
+
+template <int D, int K, int V, bool ASYM>
 struct Page {
+  static constexpr int kLead = kLeads<K> ? K : 0;
   static constexpr int params = 2 * kTokens;  // bytes of one array of scales
-  static constexpr int kSegments = K == kLeading ? 2 : 1;
+  static constexpr int kSegments = kLeads<K> ? 2 : 1;
   static constexpr int perSegment = params * (ASYM ? 2 : 1);
+  static constexpr int plane = kTokens * D / 4;
   static constexpr int kScale = 0;  // segment i: + i * perSegment; zeros follow
-  static constexpr int kTop = kSegments * perSegment;
+  static constexpr int kSet = kSegments * perSegment;
+  static constexpr int kTop = kSet + (K == kSomeTokens ? 16 : 0);
   static constexpr int kTop1 = kTop + kTokens * kLead / 4;  // of the second segment
-  static constexpr int kLow = kTop + kTokens * kDim / 4;
-  static constexpr int kLowBytes = K == kFourBits ? kTokens * kDim / 4 : K == kLeading ? kTokens * kLead / 4 : 0;
-  static constexpr int vScale = kLow + kLowBytes;
-  static constexpr int vTop = vScale + perSegment;
-  static constexpr int plane = kTokens * kDim / 4;
+  static constexpr int kLow = kTop + plane;
+  static constexpr int vScale = kLow + (K == kFourBits ? plane : kTokens * kLead / 4);
+  static constexpr int vSet = vScale + perSegment;
+  static constexpr int vTop = vSet + (V == kSomeTokens ? 16 : 0);
+  // Without the second planes of some tokens only: their rows are counted at run
+  // time, and in shared memory they stand behind all the rest.
   static constexpr int bytes = vTop + plane * (V == kFourBits ? 2 : 1);
+  static constexpr bool kSome = K == kSomeTokens || V == kSomeTokens;
+
+  // staged is where 16 bytes of a page go in shared memory. The words of V are read
+  // four quads of tokens at a time, in which whole rows would meet in the same
+  // banks: they are turned against each other on arrival.
+  DEV int staged(int at, int lowRows) {
+    if (K == kSomeTokens && at >= kLow / 16) {
+      int low = lowRows * (D / 64);
+      if (at < kLow / 16 + low) return at + (bytes - kLow) / 16;
+      at -= low;
+      if (at >= bytes / 16) return at + low;
+    }
+    if (at < vTop / 16 || (V == kSomeTokens && at >= bytes / 16)) return at;
+    int v = at - vTop / 16;
+    return vTop / 16 + (v ^ turn(v / (D / 16)));
+  }
+  // turn is what a quad's 16-byte pieces are turned by.
+  DEV int turn(int quad) { return quad & 6; }
 };
+
+// rowsBytes is the size of rows of a second plane.
+template <int D>
+DEV int rowsBytes(int rows) {
+  return rows * (D / 4);
+}
+
+// some gives the scale and the middle of a token's levels where some tokens have
+// the second plane: those that have none are 4-bit codes of a quarter of the scale
+// whose low half is zero.
+DEV void some(float& scale, float& middle, u64 set, int token) {
+  bool both = set >> token & 1;
+  if (!both) scale *= 0.25f;
+  middle = both ? 7.5f : 6;
+}
+
+// below is the number of a set's tokens before one.
+DEV int below(u64 set, int token) { return __popcll(set & (((u64)1 << token) - 1)); }
+
+// spreadBits makes each of four bits a byte of ones.
+DEV u32 spreadBits(u32 four) { return ((four & 1) | (four & 2) << 7 | (four & 4) << 14 | (four & 8) << 21) * 255; }
+
+// lowKeyWord is a token's word of K's second plane, 0 where it has none.
+template <int D>
+DEV u32 lowKeyWord(const u8* low, int rows, u64 set, int token, int word) {
+  if (!(set >> token & 1)) return 0;
+  int row = min(below(set, token), rows - 1);
+  return ((const u32*)low)[(row / 8 * (D / 16) + word) * 8 + row % 8];
+}
+
+// spreadLow gives V's second plane all its rows, those of tokens without it zero,
+// turned as the first plane is.
+template <int D>
+DEV void spreadLow(u8* to, const u8* low, int rows, u64 set, int first, int step) {
+  constexpr int kWords = D / 4;  // of a quad
+  for (int i = first; i < kTokens / 4 * kWords; i += step) {
+    int quad = i / kWords, at = i % kWords, row = below(set, 4 * quad), four = (int)(set >> (4 * quad)) & 15;
+    u32 word = 0;
+    if (four) {
+      int q0 = min(row / 4, rows / 4 - 1), q1 = min(row / 4 + 1, rows / 4 - 1);
+      u32 a = ((const u32*)low)[q0 * kWords + at], b = ((const u32*)low)[q1 * kWords + at];
+      u32 select = 0, from = row % 4;
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        if (four >> k & 1) select |= from++ << (4 * k);
+      word = permuteBy(a, b, select) & spreadBits(four);
+    }
+    int piece = i / 4;
+    ((u32*)to)[(piece ^ (quad & 6)) * 4 + i % 4] = word;
+  }
+}
 
 // Every attention kernel gives, of a run of tokens and a query, the reference
 // exponent m, the sum of 2^(x-m) and the values weighted so: the state that
@@ -54,14 +129,15 @@ struct AttendParams {
   const u64* exact;  // [sequence][pages]: addresses of exact pages
   u64 codedLayer;    // the layer's offset in a page
   u64 exactLayer;
-  const float* q;  // [sequence][kv head][group][128]
+  const float* q;  // [sequence][kv head][group][D]
   float* out;      // the same
   const Item* items;  // block b begins with item b
   float* states;      // [slot][queries]{m, sum}
-  float* values;      // [slot][queries][128]
+  float* values;      // [slot][queries][D]
   u32* arrived;       // [slot], zero; of first slots only
   int pages;          // width of the tables
   int heads;
   int group;
   float scale;  // of the scores, times log2(e)
+  int lowRows[2];  // rows of the second planes of some tokens only, of K and V
 };

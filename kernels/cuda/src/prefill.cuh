@@ -1,4 +1,4 @@
-// Prompt attention over coded pages of 128 channels, with the exact windows.
+// Prompt attention over coded pages, with the exact windows.
 //
 // A warp has 16 query vectors, the rows of the tensor cores' 16-row operand. A
 // column is a quad of tokens: tile j of 32 tokens has token j of each quad, so
@@ -15,7 +15,7 @@ struct PrefillParams {
   const u64* coded;  // [page] of the sequence
   const u64* exact;
   u64 codedLayer, exactLayer;
-  const float* q;  // [row][kv head][group][128]
+  const float* q;  // [row][kv head][group][D]
   float* out;
   int position;  // of row 0
   int rows;
@@ -24,26 +24,32 @@ struct PrefillParams {
   int sinks;   // multiples of 64
   int recent;  // < 0: everything is exact
   float scale;  // of the scores, times log2(e)
+  int lowRows[2];  // rows of the second planes of some tokens only, of K and V
 };
 
-template <int K, int V, bool ASYM>
+template <int D, int K, int V, bool ASYM>
 struct Prefill {
-  using P = Page<K, V, ASYM>;
+  using P = Page<D, K, V, ASYM>;
+  using Words = ValueWords<D>;
   static constexpr int kWarps = 4, kVectors = 16 * kWarps, kStages = 4;
-  static constexpr int kOperand = kTokens * kDim;  // bytes of a page's K, as the tensor cores read it
-  static constexpr int kShared = kStages * P::bytes + 2 * kOperand;
-  static constexpr float kMiddleK = K == kFourBits ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
+  static constexpr int kTiles = D / 8;  // of 8 channels
+  static constexpr int kPairs = D / 32;  // bit pairs times the 32-deep products that one takes
+  // Bytes of a page's K, as the tensor cores read it, and of what some tokens have
+  // of a second plane of V, in full.
+  static constexpr int kKeys = kTokens * D, kOperand = kKeys + (V == kSomeTokens ? P::plane : 0);
+  static constexpr bool kBothK = K != kTwoBits, kBothV = V != kTwoBits;
+  static constexpr float kMiddleK = kBothK ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
 
   // Rows is a lane's two vectors, r and r + 8 of its warp.
   struct Rows {
     int position[2];  // -1: beyond the last
     int from[2];      // coded tokens end here
     float m[2], sum[2], middle[2], centre[2];
-    float value[16][4];  // tile 4i + j, channels 32q + 8i + 4e + j
+    float value[kTiles][4];  // tile (D/32)·i + j: word j of a run, bit pair i
   };
 
   struct Codes {
-    u32 word[4][4];  // [bit pair][register of the operand]
+    u32 word[kPairs][4];  // [product][register of the operand]: a bit pair of 8 words, or two of 4
     float scale[2];
     int sum[2];
   };
@@ -54,16 +60,16 @@ struct Prefill {
     return f > p.sinks ? f : 0;
   }
 
-  DEV const float* vector(const PrefillParams& p, int v) { return p.q + ((u64)(v / p.group * p.heads + blockIdx.y) * p.group + v % p.group) * kDim; }
+  DEV const float* vector(const PrefillParams& p, int v) { return p.q + ((u64)(v / p.group * p.heads + blockIdx.y) * p.group + v % p.group) * D; }
 
   DEV void loadQueries(Codes& c, const PrefillParams& p, const Rows& rows, int first, int lane) {
     int r = lane >> 2, q = lane & 3;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float* x = vector(p, first + r + 8 * h);
-      float v[2][16], top = 0;
+      float v[D / 64][16], top = 0;
 #pragma unroll
-      for (int s = 0; s < 2; s++)
+      for (int s = 0; s < D / 64; s++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           Quad32 w = rows.position[h] >= 0 ? load<Quad32>(x + 16 * (4 * s + q) + 4 * i) : Quad32{0, 0, 0, 0};
@@ -78,14 +84,18 @@ struct Prefill {
       float inv = top > kTiny ? 127 / top : 0;
       int sum = 0;
 #pragma unroll
-      for (int s = 0; s < 2; s++)
+      for (int s = 0; s < D / 64; s++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           u32 b[4];
 #pragma unroll
           for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(v[s][4 * i + k], inv, kMagicFloat));
           u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
-          c.word[i][h + 2 * s] = w;
+          if (D == 128) {
+            c.word[i][h + 2 * s] = w;
+          } else {
+            c.word[i / 2][h + 2 * (i % 2)] = w;
+          }
           sum = dot4(w, 0x01010101u, sum);
         }
       sum += laneXor(sum, 1);
@@ -98,25 +108,48 @@ struct Prefill {
   // twice is two times the codes of bit pair i: the products are whole numbers
   // when the middle of the levels is taken off.
   DEV u32 twice(u32 top, u32 low, int i) {
-    if (K != kFourBits) return (i == 0 ? top << 1 : top >> (2 * i - 1)) & 0x06060606u;
+    if (!kBothK) return (i == 0 ? top << 1 : top >> (2 * i - 1)) & 0x06060606u;
     u32 high = i == 0 ? top << 3 : i == 1 ? top << 1 : top >> (2 * i - 3);
     return (high & 0x18181818u) | ((i == 0 ? low << 1 : low >> (2 * i - 1)) & 0x06060606u);
   }
 
-  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + (quad >> 1) * 256 + word * 32 + (quad & 1) * 16 + 4 * j); }
+  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + (quad >> 1) * (2 * D) + word * 32 + (quad & 1) * 16 + 4 * j); }
 
   // spread makes a page's K what all warps multiply with, a quarter of it each:
-  // [half of the page][token of the quad][two bit pairs][lane] of 16 bytes.
-  DEV void spread(u8* operand, const u8* page, int warp, int lane) {
-    int r = lane >> 2, q = lane & 3;
+  // [half of the page][token of the quad][product][lane] of 8 bytes, two products
+  // side by side.
+  DEV void spread(const PrefillParams& p, u8* operand, const u8* page, int warp, int lane) {
+    int r = lane >> 2, q = lane & 3, j = warp;
+    u64 set = 0;
+    if (K == kSomeTokens) set = load<u64>(page + P::kSet);
+    auto low = [&](int quad, int word) {
+      if (K == kSomeTokens) return lowKeyWord<D>(page + P::bytes, p.lowRows[0], set, 4 * quad + j, word);
+      return K == kFourBits ? keyWord(page + P::kLow, quad, word, j) : 0;
+    };
 #pragma unroll
     for (int u = 0; u < 2; u++) {
-      int j = warp;
-      u32 a = keyWord(page + P::kTop, 8 * u + r, q, j), b = keyWord(page + P::kTop, 8 * u + r, 4 + q, j), al = a, bl = b;
-      if (K == kFourBits) al = keyWord(page + P::kLow, 8 * u + r, q, j), bl = keyWord(page + P::kLow, 8 * u + r, 4 + q, j);
+      u32 a = keyWord(page + P::kTop, 8 * u + r, q, j), al = low(8 * u + r, q);
+      u8* to = operand + (u * 4 + j) * (kPairs * 256) + lane * 16;
+      if (D == 128) {
+        u32 b = keyWord(page + P::kTop, 8 * u + r, 4 + q, j), bl = low(8 * u + r, 4 + q);
 #pragma unroll
-      for (int i = 0; i < 4; i += 2)
-        *(Quad32*)(operand + ((u * 4 + j) * 2 + i / 2) * 512 + lane * 16) = Quad32{twice(a, al, i), twice(b, bl, i), twice(a, al, i + 1), twice(b, bl, i + 1)};
+        for (int i = 0; i < 4; i += 2) *(Quad32*)(to + i * 256) = Quad32{twice(a, al, i), twice(b, bl, i), twice(a, al, i + 1), twice(b, bl, i + 1)};
+      } else {
+        *(Quad32*)to = Quad32{twice(a, al, 0), twice(a, al, 1), twice(a, al, 2), twice(a, al, 3)};
+      }
+    }
+    if (V == kSomeTokens) spreadLow<D>(operand + kKeys, page + P::bytes + rowsBytes<D>(p.lowRows[0]), p.lowRows[1], load<u64>(page + P::vSet), threadIdx.x, 32 * kWarps);
+  }
+
+  using Levels = typename Keys<D, K, V, ASYM, 8>::Levels;
+
+  // levels is what the codes of a quad of tokens stand for.
+  DEV void levels(Levels& l, const u8* page, bool someTokens, int set, int params, int quad, float middle) {
+    Keys<D, K, V, ASYM, 8>::levels(l, page + params, quad, middle);
+    if (someTokens) {
+      u64 four = load<u64>(page + set);
+#pragma unroll
+      for (int t = 0; t < 4; t++) some(l.scale[t], l.middle[t], four, 4 * quad + t);
     }
   }
 
@@ -130,27 +163,30 @@ struct Prefill {
       int sum[4][4];
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        Quad32 b = load<Quad32>(operand + (u * 4 + j) * 1024 + lane * 16), d = load<Quad32>(operand + (u * 4 + j) * 1024 + 512 + lane * 16);
-        mmaSignedFrom(sum[j], c.word[0][0], c.word[0][1], c.word[0][2], c.word[0][3], b.x, b.y, init[0], init[1]);
-        mmaSigned(sum[j], c.word[1][0], c.word[1][1], c.word[1][2], c.word[1][3], b.z, b.w);
-        mmaSigned(sum[j], c.word[2][0], c.word[2][1], c.word[2][2], c.word[2][3], d.x, d.y);
-        mmaSigned(sum[j], c.word[3][0], c.word[3][1], c.word[3][2], c.word[3][3], d.z, d.w);
+        const u8* from = operand + (u * 4 + j) * (kPairs * 256) + lane * 16;
+#pragma unroll
+        for (int i = 0; i < kPairs; i += 2) {
+          Quad32 b = load<Quad32>(from + i * 256);
+          if (i == 0) {
+            mmaSignedFrom(sum[j], c.word[0][0], c.word[0][1], c.word[0][2], c.word[0][3], b.x, b.y, init[0], init[1]);
+          } else {
+            mmaSigned(sum[j], c.word[i][0], c.word[i][1], c.word[i][2], c.word[i][3], b.x, b.y);
+          }
+          mmaSigned(sum[j], c.word[i + 1][0], c.word[i + 1][1], c.word[i + 1][2], c.word[i + 1][3], b.z, b.w);
+        }
       }
 #pragma unroll
       for (int e = 0; e < 2; e++) {
-        Pair32 s0 = load<Pair32>(page + P::kScale + 8 * (8 * u + 2 * q + e));
-        float scale[4] = {widenLow(s0.x), widenHigh(s0.x), widenLow(s0.y), widenHigh(s0.y)}, zero[4];
-        if (ASYM) {
-          Pair32 z = load<Pair32>(page + P::kScale + P::params + 8 * (8 * u + 2 * q + e));
-          zero[0] = widenLow(z.x), zero[1] = widenHigh(z.x), zero[2] = widenLow(z.y), zero[3] = widenHigh(z.y);
-        }
+        Levels l;
+        levels(l, page, K == kSomeTokens, P::kSet, P::kScale, 8 * u + 2 * q + e, kMiddleK);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-          float off = -kMagicFloat * scale[j];  // exact: a float16 times 1.5·2^23
+          float off = -kMagicFloat * l.scale[j];  // exact: a float16 times 1.5·2^23
 #pragma unroll
           for (int h = 0; h < 2; h++) {
-            float y = fusedMulAdd(asFloat((u32)sum[j][2 * h + e]), scale[j], off);
-            if (ASYM) y += (zero[j] + kMiddleK * scale[j]) * (2 * (float)c.sum[h]);
+            float y = fusedMulAdd(asFloat((u32)sum[j][2 * h + e]), l.scale[j], off);
+            if (K == kSomeTokens) y += (2 * kMiddleK - 2 * l.middle[j]) * l.scale[j] * (float)c.sum[h];
+            if (ASYM) y += (l.zero[j] + l.middle[j] * l.scale[j]) * (2 * (float)c.sum[h]);
             x[u][j][2 * h + e] = y;
           }
         }
@@ -183,21 +219,16 @@ struct Prefill {
     for (int u = 0; u < 2; u++)
 #pragma unroll
       for (int e = 0; e < 2; e++) {
-        Pair32 s0 = load<Pair32>(stage + P::vScale + 8 * (8 * u + 2 * q + e));
-        float scale[4] = {widenLow(s0.x), widenHigh(s0.x), widenLow(s0.y), widenHigh(s0.y)}, centre[4];
-        if (ASYM) {
-          Pair32 z = load<Pair32>(stage + P::vScale + P::params + 8 * (8 * u + 2 * q + e));
-          centre[0] = widenLow(z.x) + kMiddleV * scale[0], centre[1] = widenHigh(z.x) + kMiddleV * scale[1];
-          centre[2] = widenLow(z.y) + kMiddleV * scale[2], centre[3] = widenHigh(z.y) + kMiddleV * scale[3];
-        }
+        Levels l;
+        levels(l, stage, V == kSomeTokens, P::vSet, P::vScale, 8 * u + 2 * q + e, kMiddleV);
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
           for (int h = 0; h < 2; h++) {
             float w = exp2Fast(fusedMulAdd(x[u][j][2 * h + e], c.scale[h], -m[h]));
             s.sum[h] += w;
-            if (ASYM) s.centre[h] += w * centre[j];
-            w *= scale[j];
+            if (ASYM) s.centre[h] += w * (l.zero[j] + l.middle[j] * l.scale[j]);
+            w *= l.scale[j];
             x[u][j][2 * h + e] = w;
             largest[h] = larger(w, largest[h]);
           }
@@ -238,30 +269,35 @@ struct Prefill {
           u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
           word[u][h + 2 * e] = w;
           all += sum4(w);
+          if (V == kSomeTokens) {  // middles of 6 and 7.5
+            u32 four = spreadBits((u32)(load<u64>(stage + P::vSet) >> (4 * (8 * u + 2 * q + e))) & 15);
+            all += 3 * sum4(w) + sum4(w & four);
+          }
         }
       s.middle[h] += step[h] * (float)all;
     }
-    Quad32 v[2][2];
-    auto read = [&](int plane) {
+    Words v[2][2];
+    auto read = [&](const u8* plane) {
 #pragma unroll
       for (int u = 0; u < 2; u++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) v[u][e] = Decode<K, V, ASYM, 8>::valueWords(stage + P::vTop + plane * P::plane, 8 * u + 2 * q + e, r, q);
+        for (int e = 0; e < 2; e++) Words::read(v[u][e], plane, 8 * u + 2 * q + e, r, q);
     };
 #pragma unroll
-    for (int half = 0; half < (V == kFourBits ? 2 : 1); half++) {
-      read(half);
+    for (int half = 0; half < (kBothV ? 2 : 1); half++) {
+      read(half == 0 ? stage + P::vTop : V == kSomeTokens ? operand + kKeys : stage + P::vTop + P::plane);
       // of a 4-bit code the top plane weighs four times the other
-      float unit = V == kFourBits && half == 0 ? 4 : 1;
+      float unit = kBothV && half == 0 ? 4 : 1;
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < D / 32; j++) {
           int sum[4];  // of at most 64·255·192, as the bits of 2^23 + sum
-          mmaWeightFrom(sum, word[0][0], word[0][1], word[0][2], word[0][3], wordOf(v[0][0], j) & maskOf(i), wordOf(v[0][1], j) & maskOf(i), kWhole);
-          mmaWeight(sum, word[1][0], word[1][1], word[1][2], word[1][3], wordOf(v[1][0], j) & maskOf(i), wordOf(v[1][1], j) & maskOf(i));
+          mmaWeightFrom(sum, word[0][0], word[0][1], word[0][2], word[0][3], v[0][0].w[j] & maskOf(i), v[0][1].w[j] & maskOf(i), kWhole);
+          mmaWeight(sum, word[1][0], word[1][1], word[1][2], word[1][3], v[1][0].w[j] & maskOf(i), v[1][1].w[j] & maskOf(i));
+          float* to = s.value[D / 32 * i + j];
 #pragma unroll
-          for (int e = 0; e < 4; e++) s.value[4 * i + j][e] = fusedMulAdd(unit * step[e >> 1], asFloat((u32)sum[e]) - kWholeFloat, s.value[4 * i + j][e]);
+          for (int e = 0; e < 4; e++) to[e] = fusedMulAdd(unit * step[e >> 1], asFloat((u32)sum[e]) - kWholeFloat, to[e]);
         }
     }
   }
@@ -272,7 +308,7 @@ struct Prefill {
     s.m[h] = m;
     s.sum[h] *= shrink, s.middle[h] *= shrink, s.centre[h] *= shrink;
 #pragma unroll
-    for (int i = 0; i < 16; i++) s.value[i][2 * h] *= shrink, s.value[i][2 * h + 1] *= shrink;
+    for (int i = 0; i < kTiles; i++) s.value[i][2 * h] *= shrink, s.value[i][2 * h + 1] *= shrink;
   }
 
   // settle makes the sums over codes plain values.
@@ -283,25 +319,25 @@ struct Prefill {
       off += laneXor(off, 1);
       off += laneXor(off, 2);
 #pragma unroll
-      for (int i = 0; i < 16; i++)
+      for (int i = 0; i < kTiles; i++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) s.value[i][2 * h + e] = s.value[i][2 * h + e] * (1.0f / (1 << 2 * (i / 4))) + off;
+        for (int e = 0; e < 2; e++) s.value[i][2 * h + e] = s.value[i][2 * h + e] * (1.0f / (1 << 2 * (i / (D / 32)))) + off;
     }
   }
 
   DEV const u8* row(const PrefillParams& p, int t, int half) {
-    return (const u8*)(p.exact[t / kTokens] + p.exactLayer) + (2 * blockIdx.y + half) * (kTokens * kDim * 2) + t % kTokens * kDim * 2;
+    return (const u8*)(p.exact[t / kTokens] + p.exactLayer) + (2 * blockIdx.y + half) * (kTokens * D * 2) + t % kTokens * D * 2;
   }
 
   // exact adds 16 tokens in float16.
-  DEV void exact(Rows& s, const PrefillParams& p, const u32 (&query)[8][4], int first, int last, int lane) {
+  DEV void exact(Rows& s, const PrefillParams& p, const u32 (&query)[D / 16][4], int first, int last, int lane) {
     int r = lane >> 2, q = lane & 3;
     float x[2][4] = {};
 #pragma unroll
     for (int n = 0; n < 2; n++) {
       int t = min(first + 8 * n + r, last);
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
+      for (int k = 0; k < D / 32; k++) {
         Quad32 w = load<Quad32>(row(p, t, 0) + (32 * k + 8 * q) * 2);
         mmaHalf(x[n], query[2 * k][0], query[2 * k][1], query[2 * k][2], query[2 * k][3], w.x, w.y);
         mmaHalf(x[n], query[2 * k + 1][0], query[2 * k + 1][1], query[2 * k + 1][2], query[2 * k + 1][3], w.z, w.w);
@@ -335,16 +371,26 @@ struct Prefill {
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      Pair32 v[4];
+      u32 v[4][D / 64];
 #pragma unroll
       for (int k = 0; k < 4; k++) {
         int t = first + 2 * q + (k & 1) + 8 * (k >> 1);
-        v[k] = t <= last ? load<Pair32>(row(p, t, 1) + (32 * (r >> 1) + 8 * i + 4 * (r & 1)) * 2) : Pair32{0, 0};
+        const u8* from = row(p, min(t, last), 1) + (Words::channel(r) + 8 * i) * 2;
+        if (t > last) {
+          v[k][0] = 0;
+          v[k][D / 64 - 1] = 0;
+        } else if (D == 128) {
+          Pair32 x = load<Pair32>(from);
+          v[k][0] = x.x, v[k][D / 64 - 1] = x.y;
+        } else {
+          v[k][0] = load<u32>(from);
+        }
       }
-      mmaHalf(s.value[4 * i], a[0], a[1], a[2], a[3], permute<0x5410>(v[0].x, v[1].x), permute<0x5410>(v[2].x, v[3].x));
-      mmaHalf(s.value[4 * i + 1], a[0], a[1], a[2], a[3], permute<0x7632>(v[0].x, v[1].x), permute<0x7632>(v[2].x, v[3].x));
-      mmaHalf(s.value[4 * i + 2], a[0], a[1], a[2], a[3], permute<0x5410>(v[0].y, v[1].y), permute<0x5410>(v[2].y, v[3].y));
-      mmaHalf(s.value[4 * i + 3], a[0], a[1], a[2], a[3], permute<0x7632>(v[0].y, v[1].y), permute<0x7632>(v[2].y, v[3].y));
+#pragma unroll
+      for (int j = 0; j < D / 64; j++) {
+        mmaHalf(s.value[D / 32 * i + 2 * j], a[0], a[1], a[2], a[3], permute<0x5410>(v[0][j], v[1][j]), permute<0x5410>(v[2][j], v[3][j]));
+        mmaHalf(s.value[D / 32 * i + 2 * j + 1], a[0], a[1], a[2], a[3], permute<0x7632>(v[0][j], v[1][j]), permute<0x7632>(v[2][j], v[3][j]));
+      }
     }
   }
 
@@ -362,23 +408,21 @@ struct Prefill {
       s.m[h] = kMinusInf, s.sum[h] = s.middle[h] = s.centre[h] = 0;
     }
 #pragma unroll
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < kTiles; i++)
 #pragma unroll
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
     int lo = p.sinks / kTokens, end = from(p, p.position + blockLast / p.group), n = end / kTokens - lo;
-    u64 offset = p.codedLayer + (u64)blockIdx.y * P::bytes;
+    const int lows = P::kSome ? rowsBytes<D>(p.lowRows[0] + p.lowRows[1]) : 0, pageBytes = P::bytes + lows;
+    u64 offset = p.codedLayer + (u64)blockIdx.y * pageBytes;
     auto start = [&](int k) {
       if (k < n) {
         const u8* page = (const u8*)(p.coded[lo + k] + offset);
-        u8* stage = ring + k % kStages * P::bytes;
-        for (int at = threadIdx.x; at < P::bytes / 16; at += 32 * kWarps) {
-          int v = at - P::vTop / 16;
-          copy16(stage + 16 * (v >= 0 ? P::vTop / 16 + (v ^ (v >> 3 & 6)) : at), page + 16 * at);
-        }
+        u8* stage = ring + k % kStages * pageBytes;
+        for (int at = threadIdx.x; at < pageBytes / 16; at += 32 * kWarps) copy16(stage + 16 * P::staged(at, p.lowRows[0]), page + 16 * at);
       }
       copyCommit();
     };
-    u8* operands = ring + kStages * P::bytes;
+    u8* operands = ring + kStages * pageBytes;
     Codes c;
     start(0), start(1);
     loadQueries(c, p, s, first, lane);
@@ -387,16 +431,16 @@ struct Prefill {
       copyWait<1>();
       blockSync();
       start(k + 3);
-      if (k + 1 < n) spread(operands + (k + 1) % 2 * kOperand, ring + (k + 1) % kStages * P::bytes, warp, lane);
-      if (k >= 0) coded(s, c, operands + k % 2 * kOperand, ring + k % kStages * P::bytes, (lo + k) * kTokens, lane);
+      if (k + 1 < n) spread(p, operands + (k + 1) % 2 * kOperand, ring + (k + 1) % kStages * pageBytes, warp, lane);
+      if (k >= 0) coded(s, c, operands + k % 2 * kOperand, ring + k % kStages * pageBytes, (lo + k) * kTokens, lane);
     }
     settle(s);
-    u32 query[8][4];
+    u32 query[D / 16][4];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float* x = vector(p, first + r + 8 * h);
 #pragma unroll
-      for (int k = 0; k < 8; k++)
+      for (int k = 0; k < D / 16; k++)
 #pragma unroll
         for (int y = 0; y < 2; y++) {
           int ch = 32 * (k / 2) + 8 * q + 4 * (k % 2) + 2 * y;
@@ -419,10 +463,12 @@ struct Prefill {
       for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-          u32 w[4];
+          u32 w[D / 32];
 #pragma unroll
-          for (int j = 0; j < 4; j++) w[j] = asBits(s.value[4 * i + j][2 * h + e] * inv);
-          *(Quad32*)(out + 32 * q + 8 * i + 4 * e) = Quad32{w[0], w[1], w[2], w[3]};
+          for (int j = 0; j < D / 32; j++) w[j] = asBits(s.value[D / 32 * i + j][2 * h + e] * inv);
+          float* to = out + Words::channel(2 * q + e) + 8 * i;
+          *(Pair32*)to = Pair32{w[0], w[1]};
+          if (D == 128) *(Pair32*)(to + 2) = Pair32{w[D / 64], w[D / 32 - 1]};
         }
     }
   }

@@ -54,6 +54,12 @@ DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
+// The same with an inner dimension of 16.
+DEV void mmaQueryHalf(int (&c)[4], u32 a0, u32 a1, u32 b0) {
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a0), "r"(a1), "r"(b0));
+}
 // d = A·B + c with sums c of their own, A signed and B unsigned, or both unsigned.
 DEV void mmaSignedFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, int c0, int c1) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%10,%11,%11};"
@@ -94,6 +100,8 @@ DEV u32 permute(u32 a, u32 b) {
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "n"(SELECT));
   return y;
 }
+// The same by the low nibbles of a selector, up to 7.
+DEV u32 permuteBy(u32 a, u32 b, u32 select) { return __byte_perm(a, b, select); }
 DEV int dot4(u32 a, u32 b, int c) { return __dp4a((int)a, (int)b, c); }
 DEV u32 sum4(u32 a) { return __dp4a(a, 0x01010101u, 0u); }
 DEV float exp2Fast(float x) {
