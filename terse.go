@@ -109,6 +109,7 @@ type Timing struct {
 	TransferTotal time.Duration // first to last KV byte, hidden part included
 	KVFormat      string
 	KVBytes       int64  // KV bytes that crossed between workers
+	KVBytesHeld   int64  // KV bytes that did not cross because the decode worker held the prefix
 	KVExposed     int64  // of KVBytes, what had not arrived when the prompt was computed
 	KVBytesF16    int64  // what the same tokens would have been in f16
 	PrefillWorker string `json:",omitempty"`

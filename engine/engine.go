@@ -323,7 +323,8 @@ func (e *Engine) settle(plan sched.Plan) {
 		s := e.seqs[r.ID]
 		s.timing.Queue = now.Sub(s.arrived)
 		e.pages.Stage(r.Table, len(s.req.Prompt), s.nextView())
-		s.reserved <- s.view
+		s.view.Staged = r.HeldTokens
+		s.reserved <- reservation{s.view, r.HeldTokens}
 	}
 	for _, id := range plan.Dropped {
 		if s := e.seqs[id]; s != nil {

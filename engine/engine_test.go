@@ -47,11 +47,19 @@ func TestGenerateEqualsOneText(t *testing.T) {
 // handover moves a prompt between two engines as the wire does, part by part,
 // and decodes on the second.
 func handover(ctx context.Context, from, to *rig, req *terse.Request, emit func(terse.Output) error) error {
-	return to.Receive(ctx, req, emit, func(ctx context.Context, view *quant.View) (Prefilled, error) {
+	_, err := handoverRest(ctx, from, to, req, emit)
+	return err
+}
+
+// handoverRest is handover, and says how many tokens' pages the second held.
+func handoverRest(ctx context.Context, from, to *rig, req *terse.Request, emit func(terse.Output) error) (had int, err error) {
+	err = to.Receive(ctx, req, emit, func(ctx context.Context, view *quant.View, held int) (Prefilled, error) {
 		var out Prefilled
 		remote := *req
 		remote.ID += "/0"
 		sink := newCopier(from.cfg.Runner.Geometry(), view, len(req.Prompt))
+		sink.hold(held)
+		had = held
 		err := from.Prefill(ctx, &remote, sink, func(p Prefilled) error {
 			if sink.left > 0 {
 				return errors.New("the hand-over is not complete")
@@ -61,6 +69,7 @@ func handover(ctx context.Context, from, to *rig, req *terse.Request, emit func(
 		})
 		return out, err
 	})
+	return had, err
 }
 
 // copier is a Sink that copies whole parts into another view.
@@ -81,6 +90,18 @@ func newCopier(g *quant.Geometry, to *quant.View, n int) *copier {
 	}
 	c.left = g.Layers * len(c.parts)
 	return c
+}
+
+// hold leaves out what the other side has.
+func (c *copier) hold(tokens int) {
+	for layer := range c.copied {
+		for i, p := range c.parts {
+			if (p.Page+1)*c.g.Format.PageTokens <= tokens {
+				c.copied[layer][i] = true
+				c.left--
+			}
+		}
+	}
 }
 
 func (c *copier) Stop() { c.stopped = true }
@@ -222,7 +243,7 @@ func TestFailedFetchFreesPages(t *testing.T) {
 	r := newRig(t, "hq3", nil).start(t)
 	lost := &terse.Error{Code: terse.CodeWorkerLost, Message: "gone"}
 	err := r.Receive(context.Background(), request("x", prompt(1, 300), 10), func(terse.Output) error { return nil },
-		func(context.Context, *quant.View) (Prefilled, error) { return Prefilled{}, lost })
+		func(context.Context, *quant.View, int) (Prefilled, error) { return Prefilled{}, lost })
 	if terse.CodeOf(err) != terse.CodeWorkerLost {
 		t.Fatalf("got %v", err)
 	}

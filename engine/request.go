@@ -81,21 +81,22 @@ func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, han
 }
 
 // Receive reserves pages for req's prompt, lets fetch fill them from another
-// worker, and generates from the first token that fetch returns. What fetch
-// returns as timing (all parts up to the hand-over) becomes part of the last
-// output's.
+// worker, and generates from the first token that fetch returns. The pages of
+// the first held tokens, a prefix of whole pages, are filled already; others may
+// be reading them, and fetch must not write them. What fetch returns as timing
+// (all parts up to the hand-over) becomes part of the last output's.
 func (e *Engine) Receive(ctx context.Context, req *terse.Request, emit func(terse.Output) error,
-	fetch func(ctx context.Context, view *quant.View) (Prefilled, error)) error {
+	fetch func(ctx context.Context, view *quant.View, held int) (Prefilled, error)) error {
 	s := e.newSequence(req, sched.ModeRemote)
 	if err := e.add(ctx, s); err != nil {
 		return err
 	}
 	defer e.forget(s)
-	view, err := s.awaitPages(ctx)
+	r, err := s.awaitPages(ctx)
 	if err != nil {
 		return err
 	}
-	first, err := fetch(ctx, view)
+	first, err := fetch(ctx, r.view, r.held)
 	if err != nil {
 		return err
 	}
@@ -107,21 +108,21 @@ func (e *Engine) Receive(ctx context.Context, req *terse.Request, emit func(ters
 }
 
 // awaitPages waits until the scheduler has reserved pages, or refused.
-func (s *sequence) awaitPages(ctx context.Context) (*quant.View, error) {
+func (s *sequence) awaitPages(ctx context.Context) (reservation, error) {
 	select {
-	case v := <-s.reserved:
-		return v, nil
+	case r := <-s.reserved:
+		return r, nil
 	case <-s.out.more: // refused or stopped: there is nothing else to say yet
 		s.out.more <- struct{}{}
 		err := s.out.drain(ctx, func(terse.Output) error { return nil })
 		if err == nil {
 			err = fmt.Errorf("BUG: request %s ended before its pages were reserved", s.id)
 		}
-		return nil, err
+		return reservation{}, err
 	case <-ctx.Done():
-		return nil, cancelled(ctx)
+		return reservation{}, cancelled(ctx)
 	case <-s.out.ended:
-		return nil, errStopped
+		return reservation{}, errStopped
 	}
 }
 
@@ -141,6 +142,7 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	s.timing.Queue += p.Timing.Queue
 	s.timing.Transfer, s.timing.TransferTotal, s.timing.KVExposed = p.Timing.Transfer, p.Timing.TransferTotal, p.Timing.KVExposed
 	s.timing.KVBytes, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVBytesF16
+	s.timing.KVBytesHeld = p.Timing.KVBytesHeld
 	s.timing.PrefillWorker, s.timing.Retries = p.Timing.PrefillWorker, p.Timing.Retries
 	s.cached = p.Cached
 	s.timing.Wait = time.Since(ready)

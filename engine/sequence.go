@@ -22,7 +22,7 @@ type sequence struct {
 	view     *quant.View      // of the last plan
 	sink     Sink             // ModePrefill
 	staged   int              // tokens that the sink's last view had on the host
-	reserved chan *quant.View // ModeRemote: receives the view once
+	reserved chan reservation // ModeRemote: receives one
 
 	slab      []terse.Token // memory of the outputs' tokens
 	generated int           // tokens picked, here or by the prefill worker
@@ -37,11 +37,17 @@ type sequence struct {
 	firstToken, lastOne time.Time
 }
 
+// reservation is pages for a prompt's KV. Those of the first held tokens have it.
+type reservation struct {
+	view *quant.View
+	held int
+}
+
 func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
 	return &sequence{
 		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(e.closed), arrived: time.Now(),
 		sampler:  sample.New(req.Sampling, req.Prompt),
-		reserved: make(chan *quant.View, 1),
+		reserved: make(chan reservation, 1),
 	}
 }
 

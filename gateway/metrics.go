@@ -23,10 +23,10 @@ type metrics struct {
 	latency, queue, prefill, decode  prometheus.Histogram
 	requestPrompt, requestGeneration prometheus.Histogram
 
-	kvBytes, kvBytesF16, retries prometheus.Counter
-	transfer, transferTotal      prometheus.Histogram
-	exposed                      prometheus.Histogram
-	routes                       *prometheus.CounterVec // reason
+	kvBytes, kvHeld, kvBytesF16, retries prometheus.Counter
+	transfer, transferTotal              prometheus.Histogram
+	exposed                              prometheus.Histogram
+	routes                               *prometheus.CounterVec // reason
 }
 
 // Bucket bounds in seconds, vLLM's: quantiles of both are comparable.
@@ -108,6 +108,7 @@ func newMetrics(opts *Options) (*metrics, error) {
 		requestGeneration: r.histogram("vllm:request_generation_tokens", "Tokens generated for a request.", countBuckets(opts.MaxContext)),
 
 		kvBytes:       r.counter("terse_kv_transfer_bytes_total", "KV bytes that crossed between workers."),
+		kvHeld:        r.counter("terse_kv_transfer_held_bytes_total", "KV bytes that did not cross between workers because the decode worker held the prefix."),
 		kvBytesF16:    r.counter("terse_kv_transfer_f16_bytes_total", "What the same tokens' KV would have been in f16."),
 		retries:       r.counter("terse_request_retries_total", "Prompts computed again after a lost worker or a broken transfer."),
 		transfer:      r.histogram("terse_kv_transfer_seconds", "KV transfer that was not hidden behind prefill.", ttftBuckets()),
@@ -151,6 +152,7 @@ func (m *metrics) choice(r choiceResult, err error) {
 	}
 	if t.KVBytes > 0 {
 		m.kvBytes.Add(float64(t.KVBytes))
+		m.kvHeld.Add(float64(t.KVBytesHeld))
 		m.kvBytesF16.Add(float64(t.KVBytesF16))
 		m.transfer.Observe(t.Transfer.Seconds())
 		m.transferTotal.Observe(t.TransferTotal.Seconds())

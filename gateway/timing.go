@@ -31,6 +31,7 @@ type timingReport struct {
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVFormat      string  `json:"kv_format"`
 	KVBytes       int64   `json:"kv_bytes"`
+	KVHeld        int64   `json:"kv_bytes_held"`    // not moved: the decode worker had them
 	KVExposed     int64   `json:"kv_bytes_exposed"` // of them, not there when the prompt was computed
 	KVBytesF16    int64   `json:"kv_bytes_f16"`
 	Route         string  `json:"route"`
@@ -49,13 +50,14 @@ func millis(d time.Duration) float64 {
 func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 	var slowest terse.Timing
 	var longest time.Duration
-	var bytes, exposed, bytesF16 int64
+	var bytes, held, exposed, bytesF16 int64
 	retries := 0
 	for _, r := range results {
 		if r.jct >= longest {
 			slowest, longest = r.timing, r.jct
 		}
 		bytes += r.timing.KVBytes
+		held += r.timing.KVBytesHeld
 		exposed += r.timing.KVExposed
 		bytesF16 += r.timing.KVBytesF16
 		retries += r.timing.Retries
@@ -64,7 +66,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
 		Quantise: millis(slowest.Quantise), Transfer: millis(slowest.Transfer), Wait: millis(slowest.Wait),
 		Decode: millis(slowest.Decode), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
-		KVFormat: slowest.KVFormat, KVBytes: bytes, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route,
+		KVFormat: slowest.KVFormat, KVBytes: bytes, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route,
 		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker, Retries: retries,
 	}
 }
@@ -119,6 +121,7 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Float64("decode_ms", report.Decode), slog.Float64("ttft_ms", report.TTFT),
 		slog.Float64("transfer_total_ms", report.TransferTotal),
 		slog.String("kv_format", report.KVFormat), slog.Int64("kv_bytes", report.KVBytes), slog.Int64("kv_bytes_exposed", report.KVExposed),
+		slog.Int64("kv_bytes_held", report.KVHeld),
 		slog.Int64("kv_bytes_f16", report.KVBytesF16), slog.String("route", report.Route),
 		slog.String("prefill_worker", report.PrefillWorker), slog.String("decode_worker", report.DecodeWorker),
 		slog.Int("retries", report.Retries),

@@ -33,24 +33,26 @@ func (c *Cache) growCoded(t *Table, n int) {
 }
 
 // ReserveBytes is what Reserve would have to allocate.
-func (c *Cache) ReserveBytes(n int) int64 {
+func (c *Cache) ReserveBytes(t *Table, n int) int64 {
 	sinks, lo, hi := c.exactAfter(n)
 	from, to := c.g.Format.CodedPages(n)
-	return c.cost(sinks+hi-lo, to-from)
+	held := t.Pages()
+	return c.cost(max(0, sinks-held)+max(0, hi-max(lo, held)), max(0, to-max(from, held)))
 }
 
-// Reserve makes the empty t hold what a sequence has once its prompt of n
-// tokens is computed elsewhere: sink pages and Format.ExactPages(n) exactly,
-// Format.CodedPages(n) coded. All or nothing, as Grow.
+// Reserve makes t, which is empty or holds a prefix that Match found, hold what
+// a sequence has once its prompt of n tokens is computed elsewhere: sink pages
+// and Format.ExactPages(n) exactly, Format.CodedPages(n) coded. All or nothing,
+// as Grow. A prefix must end before the exact tail, whose rows it has not got.
 func (c *Cache) Reserve(t *Table, n int) bool {
-	if t.Pages() != 0 {
-		panic("BUG: pages reserved for a table that has some")
+	sinks, lo, hi := c.exactAfter(n)
+	if t.Pages() > hi || c.g.Format.Coded() && t.Pages() > max(lo, sinks) {
+		panic("BUG: pages reserved for a table that has others")
 	}
-	if !c.room(c.ReserveBytes(n)) {
+	if !c.room(c.ReserveBytes(t, n)) {
 		return false
 	}
-	sinks, lo, hi := c.exactAfter(n)
-	for i := range hi {
+	for i := t.Pages(); i < hi; i++ {
 		id := None
 		if i < sinks || i >= lo {
 			id = c.alloc(Exact)
@@ -59,7 +61,7 @@ func (c *Cache) Reserve(t *Table, n int) bool {
 		t.Exact = append(t.Exact, id)
 		t.Coded = append(t.Coded, None)
 	}
-	t.trimmed = lo
+	t.trimmed = max(t.trimmed, lo)
 	c.growCoded(t, n)
 	return true
 }

@@ -221,7 +221,7 @@ func TestPeakBytesIsReached(t *testing.T) {
 			if got := c.PeakBytes(n, prompt); got != peak {
 				rt.Fatalf("%s: peak of %d tokens (prompt %d) is %d, said %d", name, n, prompt, peak, got)
 			}
-			if r := c.ReserveBytes(n); r > peak {
+			if r := c.ReserveBytes(&Table{}, n); r > peak {
 				rt.Fatalf("%s: reserving %d tokens takes %d, computing them %d", name, n, r, peak)
 			}
 		})

@@ -88,7 +88,7 @@ func (b *books) do(t *testing.T, c script.Command) string {
 			return fmt.Sprintf("%s: no room for %d bytes more\n", name, need)
 		}
 	case "reserve":
-		need := b.c.ReserveBytes(n)
+		need := b.c.ReserveBytes(tab, n)
 		if !b.c.Reserve(tab, n) {
 			return fmt.Sprintf("%s: no room for %d bytes\n", name, need)
 		}

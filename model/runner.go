@@ -21,7 +21,8 @@ type Runner interface {
 	// Step runs the rows of b.
 	Step(b *Batch) (Result, error)
 	// Adopt takes over a prompt of n tokens that another worker has written into
-	// view's pages on the host, and codes what came exact and has a coded form.
+	// view's pages on the host, from token view.Staged on (the pages before it are
+	// of a prefix that was there), and codes what came exact and has a coded form.
 	Adopt(view *quant.View, n int) error
 }
 

@@ -14,7 +14,8 @@ type View struct {
 	// Where the cache is not in this machine's memory, ExactIDs and CodedIDs name
 	// the pages in it (-1: none), and Exact and Coded are empty but for sequences
 	// that are moved between workers. Their leading Staged tokens, already written,
-	// are in Exact and Coded.
+	// are in Exact and Coded; of a prompt that is to be received they are the prefix
+	// that is in the cache already.
 	ExactIDs, CodedIDs []int32
 	Staged             int
 }

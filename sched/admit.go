@@ -81,11 +81,11 @@ func (s *Scheduler) enter(q *seq) bool {
 }
 
 // reusable is the part of q's tokens that may be looked up in the prefix index.
-// A prompt computed for another worker has to hand over its exact tail, which
-// pages reused as codes have not got.
+// A prompt that crosses between workers has an exact tail, which pages reused as
+// codes have not got: the one cannot hand it over, the other must be given it.
 func (s *Scheduler) reusable(q *seq) []terse.Token {
 	pages := q.reuse
-	if q.mode == ModePrefill && s.coded {
+	if q.mode != ModeLocal && s.coded {
 		tail, _ := s.cache.Format().ExactPages(q.promptLen, q.promptLen)
 		if pages == anyPrefix || pages > tail {
 			pages = tail
@@ -97,16 +97,25 @@ func (s *Scheduler) reusable(q *seq) []terse.Token {
 	return q.tokens[:min(len(q.tokens), pages*s.page+1)]
 }
 
-// reserve gives the head of the queue the pages that its KV will be written to.
+// reserve gives the head of the queue the pages that its KV will be written to,
+// behind those of its prefix that are there already.
 func (s *Scheduler) reserve(q *seq) bool {
-	if s.headroom() < s.cache.ReserveBytes(q.promptLen) {
+	room := s.headroom()
+	if s.blocked == q && room <= s.blockedAt {
+		return false
+	}
+	pages, table := s.cache.Match(s.reusable(q))
+	q.table = table
+	if s.headroom() < s.cache.ReserveBytes(&q.table, q.promptLen) {
+		s.cache.Free(&q.table)
+		s.blocked, s.blockedAt = q, room
 		return false
 	}
 	if !s.cache.Reserve(&q.table, q.promptLen) {
 		panic("BUG: the KV cache refuses what it had available")
 	}
 	waited := s.activate(q, reserved)
-	s.plan.Reserved = append(s.plan.Reserved, Reservation{ID: q.id, Table: &q.table, Waited: waited})
+	s.plan.Reserved = append(s.plan.Reserved, Reservation{ID: q.id, Table: &q.table, HeldTokens: pages * s.page, Waited: waited})
 	return true
 }
 

@@ -42,9 +42,12 @@ type Admission struct {
 
 // Reservation is a remote request with the pages its KV goes to.
 type Reservation struct {
-	ID     ID
-	Table  *kvcache.Table
-	Waited time.Duration
+	ID    ID
+	Table *kvcache.Table
+	// HeldTokens is how many leading tokens have their KV already. Their pages
+	// may be shared and must not be written.
+	HeldTokens int
+	Waited     time.Duration
 }
 
 // Rejection is a request that was refused, and why.

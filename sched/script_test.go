@@ -136,7 +136,7 @@ func show(p Plan) string {
 		fmt.Fprintf(&b, "admitted %s cached=%d waited=%v\n", a.ID, a.CachedTokens, a.Waited)
 	}
 	for _, r := range p.Reserved {
-		fmt.Fprintf(&b, "reserved %s exact=%d coded=%d waited=%v\n", r.ID, pages(r.Table.Exact), pages(r.Table.Coded), r.Waited)
+		fmt.Fprintf(&b, "reserved %s exact=%d coded=%d held=%d waited=%v\n", r.ID, pages(r.Table.Exact), pages(r.Table.Coded), r.HeldTokens, r.Waited)
 	}
 	for _, r := range p.Rejected {
 		fmt.Fprintf(&b, "rejected %s %s: %s\n", r.ID, r.Err.Code, r.Err.Message)

@@ -28,6 +28,8 @@ type Fetch struct {
 	unfit    error       // why nothing can be fetched into view
 	state    []landing
 	left     int
+	held     int    // of each layer, the leading parts that were there before
+	wanted   int    // all other parts
 	fresh    []span // landed and not acknowledged
 	freshLen int64
 	epoch    uint32
@@ -46,12 +48,14 @@ const (
 	partMissing landing = iota
 	partLanding         // being copied
 	partLanded
+	partHeld // there before the fetch
 )
 
 // Result is what a fetch brought.
 type Result struct {
 	Done        []byte    // the prefill side's answer
 	Bytes       int64     // KV payload that landed
+	Held        int64     // KV payload that was there already and was not sent
 	Again       int64     // KV payload that came although it was there
 	First, Last time.Time // when the first and the last KV frame had arrived
 	Exposed     int64     // KV payload that had not arrived when the prompt was computed
@@ -66,14 +70,30 @@ func (c *Client) Begin(view *quant.View, n int) *Fetch {
 	for f.lease == 0 {
 		f.lease = rand.Uint64()
 	}
-	f.left = f.plan.count()
-	f.state = make([]landing, f.left)
-	for n := range f.left {
+	f.state = make([]landing, f.plan.count())
+	f.startOver()
+	for n := range f.state {
 		if f.plan.page(view, n) == nil {
 			f.unfit = fmt.Errorf("BUG: part %d of a prompt of %d tokens has no page reserved", n, f.plan.n)
 		}
 	}
 	return f
+}
+
+// Hold says, before anything is fetched, that the pages of the first tokens are
+// filled: whole pages of a prefix that this worker holds. They are not asked
+// for, and whatever comes they are not written.
+func (f *Fetch) Hold(tokens int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = 0
+	for _, p := range f.plan.parts {
+		if (p.Page+1)*f.plan.g.Format.PageTokens > tokens {
+			break
+		}
+		f.held++
+	}
+	f.startOver()
 }
 
 // End lets go of the pages: nothing writes to them when it has returned.
@@ -133,7 +153,7 @@ func (f *Fetch) goOn(err error, try *int, before int) bool {
 		*try = 0
 	case code == terse.CodeWorkerLost && *try > 0:
 		return false // silent twice, or nobody there
-	case code == terse.CodeWorkerLost && before == f.plan.count() && !f.wasAccepted():
+	case code == terse.CodeWorkerLost && before == f.wanted && !f.wasAccepted():
 		return false // never there
 	}
 	f.mu.Lock()
@@ -256,7 +276,7 @@ func (f *Fetch) open(l *link, request []byte) error {
 	f.numerics = l.peer.Numerics
 	var have []span
 	for i, s := range f.state {
-		if s == partLanded {
+		if s >= partLanded {
 			have = addSpan(have, i)
 		}
 	}
@@ -271,8 +291,17 @@ func (f *Fetch) open(l *link, request []byte) error {
 
 // startOver forgets what has arrived. f.mu is held.
 func (f *Fetch) startOver() {
-	f.left = len(f.state)
-	clear(f.state)
+	f.left, f.res.Held = 0, 0
+	for n := range f.state {
+		if _, part := f.plan.at(n); part < f.held {
+			f.state[n] = partHeld
+			f.res.Held += int64(f.plan.bytesOf(n))
+			continue
+		}
+		f.state[n] = partMissing
+		f.left++
+	}
+	f.wanted = f.left
 	f.res.Bytes, f.res.First, f.res.Last = 0, time.Time{}, time.Time{}
 }
 
@@ -482,7 +511,7 @@ func (f *Fetch) acknowledge(control *link, all bool) {
 	if all {
 		spans = nil
 		for i, s := range f.state {
-			if s == partLanded {
+			if s >= partLanded {
 				spans = addSpan(spans, i)
 			}
 		}

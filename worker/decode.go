@@ -22,8 +22,8 @@ func (w *Worker) handle(ctx context.Context, job cluster.Job, emit func(terse.Ou
 	if job.Prefill == nil || job.Prefill.WorkerID == w.cfg.ID || req.Sampling.PromptLogprobs >= 0 {
 		return w.cfg.Engine.Generate(ctx, &req, emit)
 	}
-	return w.cfg.Engine.Receive(ctx, &req, emit, func(ctx context.Context, view *quant.View) (engine.Prefilled, error) {
-		return w.fetch(ctx, job, view)
+	return w.cfg.Engine.Receive(ctx, &req, emit, func(ctx context.Context, view *quant.View, held int) (engine.Prefilled, error) {
+		return w.fetch(ctx, job, view, held)
 	})
 }
 
@@ -44,9 +44,15 @@ func (w *Worker) stamped(job cluster.Job, emit func(terse.Output) error) func(te
 
 // fetch has the prompt prefilled by the job's target and takes over its KV. A
 // target that fails is replaced by the next one, which sends what is missing.
-func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View) (p engine.Prefilled, err error) {
+//
+// The prefix that this worker holds, of the conversation's last turn say, is not
+// sent. The prefill worker computes what it does not hold itself: it has the
+// last turn's prompt, and to compute the answer of that turn once more, in one
+// pass, takes less than to fetch it from here would.
+func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, held int) (p engine.Prefilled, err error) {
 	f := w.client.Begin(view, len(job.Request.Prompt))
 	defer f.End()
+	f.Hold(held)
 	for i, target := range append([]cluster.Target{*job.Prefill}, job.Others...) {
 		if p, err = w.fetchFrom(ctx, f, job, target, i); err == nil {
 			p.Timing.Retries = i
@@ -93,6 +99,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	// beyond the other side's own work is transfer that prefill did not hide.
 	t.Transfer = max(0, took-t.Queue-t.Prefill-t.Quantise)
 	t.TransferTotal = res.Last.Sub(res.First)
+	t.KVBytesHeld = res.Held
 	t.KVBytes, t.KVExposed, t.KVBytesF16 = res.Bytes, min(res.Exposed, res.Bytes), transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }

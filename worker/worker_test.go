@@ -423,3 +423,34 @@ func TestCancelFreesBothSides(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("both sides were free after %v (median), %v at most", took[len(took)/2], took[len(took)-1])
 }
+
+// A conversation's next turn moves only what the decoder does not hold of it:
+// neither the prompt before nor its own answer crosses again.
+func TestNextTurnMovesLess(t *testing.T) {
+	r := newRig(t, "f16", "prefill-a", "decode-a")
+	defer r.stop()
+	whole := newRig(t, "f16", "decode-a")
+	defer whole.stop()
+	turn := prompt(1, 500)
+	perToken := int64(0)
+	for i := range 3 {
+		got, timing, err := r.ask(t.Context(), r.job(fmt.Sprint("turn", i), turn, 80, "prefill-a", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _, err := whole.ask(t.Context(), whole.job(fmt.Sprint("whole", i), turn, 80, "", ""))
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("turn %d: %v, want %v, %v", i, got, want, err)
+		}
+		if i == 0 {
+			perToken = timing.KVBytes / int64(len(turn))
+		}
+		// All but the page that was open, the token that was never computed, and
+		// what is new.
+		if most := perToken * (64 + 1 + 50); i > 0 && timing.KVBytes > most || timing.KVBytes+timing.KVBytesHeld != perToken*int64(len(turn)) {
+			t.Errorf("turn %d of %d tokens: %d bytes moved, %d were held, at %d a token", i, len(turn), timing.KVBytes, timing.KVBytesHeld, perToken)
+		}
+		turn = slices.Concat(turn, got, prompt(uint64(i+5), 50))
+	}
+	r.awaitFree()
+}
