@@ -9,16 +9,6 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-//go:generate go run -C ../_asm ./exact -out ../exact/exact_amd64.s -stubs ../exact/exact_amd64.go -pkg exact
-
-// next is memory to fetch: the rows' own where there is nothing to come.
-func (r Rows) next() *byte {
-	if len(r.Next) == 0 {
-		return unsafe.SliceData(r.Data)
-	}
-	return unsafe.SliceData(r.Next)
-}
-
 func (k Kernels) qk(n int, w []float32, ld int, q []float32, d, tokens int, rows Rows) {
 	wide := rows.Type == tensor.F32
 	stride := rows.stride(d)
