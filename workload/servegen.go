@@ -260,10 +260,10 @@ func parseHistogram(s string) (h histogram, err error) {
 	if s == "" {
 		return h, nil
 	}
-	inner, ok := strings.CutPrefix(s, "{")
-	if inner, ok = strings.CutSuffix(inner, "}"); !ok {
+	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' {
 		return h, errors.New("a histogram must be written as {tokens: share, …}")
 	}
+	inner := s[1 : len(s)-1]
 	if strings.TrimSpace(inner) == "" {
 		return h, nil
 	}
