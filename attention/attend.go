@@ -45,12 +45,25 @@ type Segment struct {
 // Attend computes out = attention(q) for one layer; both are [rows][heads]
 // [HeadDim] over the batch's rows. q is turned into the cache's basis in place.
 func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
-	r.transform.Queries(r.ops, layer, q)
+	group := r.group(segs, q)
+	r.transform.Queries(r.ops, layer, q, group*r.geometry.KVHeads)
 	r.plan(layer, segs)
-	group := r.gather(layer, q)
+	r.gather(layer, q, group)
 	r.ops.Attend(r.jobs)
 	r.scatter(group, out)
 	r.transform.Outputs(r.ops, layer, out, group*r.geometry.KVHeads)
+}
+
+// group is the number of query heads per KV head in q, the segments' rows.
+func (r *Runner) group(segs []Segment, q []float32) int {
+	rows := 0
+	for _, s := range segs {
+		rows = max(rows, s.Row+s.Rows)
+	}
+	if rows == 0 {
+		return 0
+	}
+	return len(q) / rows / r.geometry.HeadDim / r.geometry.KVHeads
 }
 
 // rowGroup is a run of rows of one segment that read the same tiles.
@@ -155,18 +168,10 @@ func bind(t *kernels.Tile, exact, coded []byte) {
 	}
 }
 
-// gather makes one job per group and KV head, with its queries side by side,
-// and returns the number of query heads per KV head.
-func (r *Runner) gather(layer int, q []float32) int {
-	rows := 0
-	for _, g := range r.groups {
-		rows = max(rows, g.row+g.rows)
-	}
+// gather makes one job per group of rows and KV head, with its queries (group
+// heads of each row) side by side.
+func (r *Runner) gather(layer int, q []float32, group int) {
 	d, kv := r.geometry.HeadDim, r.geometry.KVHeads
-	group := 0
-	if rows > 0 {
-		group = len(q) / rows / d / kv
-	}
 	r.q, r.out = grow(r.q, len(q)), grow(r.out, len(q))
 	r.jobs = r.jobs[:0]
 	at := 0
@@ -183,7 +188,6 @@ func (r *Runner) gather(layer int, q []float32) int {
 	}
 	r.copies = copies{runner: r, batch: q, group: group}
 	r.ops.Parallel(len(r.groups), &r.copies)
-	return group
 }
 
 // scatter puts the jobs' outputs back into batch order.

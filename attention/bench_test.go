@@ -53,7 +53,7 @@ func BenchmarkCache(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					run.Append(view, 0, 0, k, v)
-					run.transform.Queries(ops, 0, q)
+					run.transform.Queries(ops, 0, q, heads)
 					run.transform.Outputs(ops, 0, out, heads)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*tokens), "ns/token")

@@ -35,7 +35,7 @@ type Ops interface {
 	// Embed widens rows ids of table into dst[len(ids)][dim].
 	Embed(dst []float32, table tensor.Tensor, ids []int32)
 
-	// Rotator has Rotate and Add: the basis of the cache, and residual sums.
+	// Rotator has Rotate, Map and Add: the basis of the cache, and residual sums.
 	quant.Rotator
 	// Store writes rows of K and V, from token tok of the page on, as
 	// quant.Geometry.PutExact does, and Encode codes a page as

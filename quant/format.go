@@ -32,8 +32,19 @@ const (
 // Half is how one half of a page, K or V, is coded by an hq format.
 type Half struct {
 	Second  Second
-	Leading int // channels of the 4-bit segment, a multiple of 16 (SecondLeading)
+	Leading int // channels of the 4-bit segment, a multiple of 16, or Quarter (SecondLeading)
 	Tokens  int // the most tokens of one page and head that may be in the set (SecondTokens)
+}
+
+// Quarter as Half.Leading is the multiple of 16 nearest to a quarter of head_dim.
+const Quarter = -1
+
+// leading is the number of channels of the 4-bit segment of heads of d channels.
+func (h Half) leading(d int) int {
+	if h.Leading == Quarter {
+		return max(16, (d/4+8)/16*16)
+	}
+	return h.Leading
 }
 
 // Format is a KV number format with all its parameters. The zero value is f16.
@@ -52,6 +63,7 @@ type Format struct {
 	K, V      Half
 	Symmetric bool // scale only, levels (c - (2^b-1)/2)·s; else a zero as well
 	Rotate    bool
+	Balanced  bool // K in its calibrated basis, leading channels first; Rotate turns within segments
 	Mean      bool // subtract the calibrated means where there are any
 	Clip      bool // choose the scale by squared error; else min/max
 
@@ -199,7 +211,7 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
 func FormatNames() []string {
-	return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "f32"}
+	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "f32"}
 }
 
 func base(name string) (Format, error) {
@@ -209,6 +221,9 @@ func base(name string) (Format, error) {
 	case "f16", "f32":
 		return Format{Family: FamilyF16, PageTokens: 64, Wide: name == "f32"}, nil
 	case "hq2":
+		return hq, nil
+	case "hq2+":
+		hq.Balanced, hq.K = true, Half{Second: SecondLeading, Leading: Quarter}
 		return hq, nil
 	case "hq3":
 		hq.K.Second = SecondAll

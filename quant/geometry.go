@@ -65,8 +65,8 @@ func (g *Geometry) check() error {
 		return fmt.Errorf("coded formats want a head_dim that is a multiple of 8 and at most %d; use f16", maxHeadDim)
 	}
 	for _, h := range []Half{f.K, f.V} {
-		if h.Second == SecondLeading && h.Leading >= g.HeadDim {
-			return fmt.Errorf("%d leading channels with a second plane; use fewer than head_dim, or all", h.Leading)
+		if n := h.leading(g.HeadDim); h.Second == SecondLeading && n >= g.HeadDim {
+			return fmt.Errorf("%d leading channels with a second plane; use fewer than head_dim, or all", n)
 		}
 	}
 	return nil

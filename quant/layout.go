@@ -94,8 +94,8 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 	case SecondLeading:
 		l.LowRows = g.Format.PageTokens
 		l.NSegments = 2
-		l.Segments[0].Hi = h.Leading
-		l.Segments[1] = Segment{Lo: h.Leading, Hi: g.HeadDim, Zero: -1, Low: -1}
+		l.Segments[0].Hi = h.leading(g.HeadDim)
+		l.Segments[1] = Segment{Lo: l.Segments[0].Hi, Hi: g.HeadDim, Zero: -1, Low: -1}
 	}
 	segments := l.Segments[:l.NSegments]
 	for i := range segments {

@@ -10,9 +10,9 @@ import (
 // ParseFormat reads a KV format: a base name ([FormatNames]) and options after
 // commas, as in "hq2,recent=256" or "hack,bits=4,round=nearest". The options are
 //
-//	hq*:     sym=on|off|auto rotate=on|off mean=on|off clip=on|off
-//	         sinks=N recent=N (multiples of 64)
-//	         k2=none|all|lead:N|tokens:N v2=(as k2)
+//	hq*:     sym=on|off|auto rotate=on|off basis=hadamard|balanced mean=on|off
+//	         clip=on|off sinks=N recent=N (multiples of 64)
+//	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2)
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
@@ -127,6 +127,8 @@ func baseName(f Format) string {
 		return "f32"
 	case f.Family == FamilyF16:
 		return "f16"
+	case f.Balanced && f.K.Second == SecondLeading && f.K.Leading == Quarter:
+		return "hq2+"
 	case f.K.Second == SecondAll && f.V.Second == SecondAll:
 		return "hq4"
 	case f.K.Second == SecondAll && f.V.Second == SecondNone:
@@ -154,6 +156,7 @@ func hqOptions() []option {
 			return v == "on" || v == "off" || v == "auto"
 		}, func(f Format) string { return onOff(f.Symmetric) }},
 		flag("rotate", func(f *Format) *bool { return &f.Rotate }),
+		pair("basis", "hadamard", "balanced", func(f *Format) *bool { return &f.Balanced }),
 		flag("mean", func(f *Format) *bool { return &f.Mean }),
 		flag("clip", func(f *Format) *bool { return &f.Clip }),
 		window("sinks", func(f *Format) *int { return &f.Sinks }),
@@ -240,7 +243,7 @@ func choice(key string, field func(*Format) *int, values ...int) option {
 
 // secondPlane reads which values of a half have the second 2-bit plane.
 func secondPlane(key string, field func(*Format) *Half) option {
-	const allowed = "none|all|lead:N (leading channels, a multiple of 16)|tokens:N (tokens of a page, 8 to 56 in steps of 8)"
+	const allowed = "none|all|lead:N (leading channels, a multiple of 16, or lead:quarter)|tokens:N (tokens of a page, 8 to 56 in steps of 8)"
 	return option{key, allowed, func(p *parser, v string) bool {
 		h, ok := parseHalf(v)
 		*field(&p.Format) = h
@@ -256,6 +259,8 @@ func parseHalf(v string) (Half, bool) {
 		return Half{}, true
 	case v == "all":
 		return Half{Second: SecondAll}, true
+	case v == "lead:quarter":
+		return Half{Second: SecondLeading, Leading: Quarter}, true
 	case !counted || err != nil || n <= 0:
 		return Half{}, false
 	case word == "lead":
@@ -272,6 +277,9 @@ func (h Half) String() string {
 	case SecondAll:
 		return "all"
 	case SecondLeading:
+		if h.Leading == Quarter {
+			return "lead:quarter"
+		}
 		return fmt.Sprintf("lead:%d", h.Leading)
 	case SecondTokens:
 		return fmt.Sprintf("tokens:%d", h.Tokens)

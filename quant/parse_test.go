@@ -28,6 +28,11 @@ func TestParseFormatName(t *testing.T) {
 	f("hack,bits=2,seed=0", true, "hack")
 	f("hack,seed=7,partition=128,bits=4", true, "hack,bits=4,partition=128,seed=7")
 	f("int8", true, "int8")
+	f("hq2+", true, "hq2+")
+	f("hq2,k2=lead:quarter,basis=balanced", true, "hq2+")
+	f("hq2+,basis=hadamard", true, "hq2,k2=lead:quarter")
+	f("hq2+,k2=none,recent=256", true, "hq2,basis=balanced,recent=256")
+	f("hq3,basis=balanced", false, "hq3,basis=balanced")
 	f("kivi,group=32,bits=4", false, "kivi,bits=4")
 	f("kivi,residual=64,prefill=codes,group=64", true, "kivi,group=64,residual=64,prefill=codes")
 	f("hack:v2,round=stochastic,seed=9,prefill=codes,rqe=off,se=off", true, "hack:v2,se=off,rqe=off,round=stochastic,seed=9,prefill=codes")
@@ -67,7 +72,7 @@ func TestParseFormatErrors(t *testing.T) {
 			}
 		}
 	}
-	f("hq5", "did you mean hq2 or hq3 or hq4?", "f16, hq2, hq3, hq4, hack, hack:v2")
+	f("hq5", "did you mean hq2 or hq3 or hq4?", "f16, hq2, hq2+, hq3, hq4, hack, hack:v2")
 	f("hcak", "did you mean hack?")
 	f("", "choose one of")
 	f("int8-something-else", "choose one of")

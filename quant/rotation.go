@@ -52,6 +52,23 @@ func (Plain) Add(x, y []float32) {
 	}
 }
 
+// Map multiplies every head of x with the matrix of its KV head.
+func (Plain) Map(x []float32, heads, d int, m []float32) {
+	group := heads / (len(m) / (d * d))
+	y := make([]float32, d)
+	for i := 0; i < len(x); i += d {
+		head := x[i : i+d]
+		clear(y)
+		for in, v := range head {
+			at := (i/d%heads/group*d + in) * d
+			for out, w := range m[at : at+d] {
+				y[out] += float32(v * w)
+			}
+		}
+		copy(head, y)
+	}
+}
+
 func (r *Rotation) flip(head []float32) {
 	for c, s := range r.Signs {
 		head[c] *= s

@@ -12,16 +12,24 @@ type Transform struct {
 	rotK, rotV     *Rotation // nil: no rotation
 	kShift, vShift []float32 // what is added to K and V, minus the means: [Layers][KVHeads][HeadDim]; nil: none
 	vMean          []float32 // what outputs get back
+	// In the balanced basis what takes K (Q) there, in place of rotK:
+	// [Layers][KVHeads][HeadDim in][HeadDim out].
+	kMap, qMap []float32
 }
 
 // Rotator is the arithmetic of a change of basis. Implementations must give the
-// bits of [Plain]: caches travel between machines.
+// bits of [Plain] (in Map but for fused multiply-adds): caches travel between
+// machines.
 type Rotator interface {
 	// Rotate turns every head of x (runs of len(r.Signs) elements) in place, or
 	// turns it back.
 	Rotate(x []float32, r *Rotation, inverse bool)
 	// Add adds y to every run of len(y) elements of x.
 	Add(x, y []float32)
+	// Map multiplies every head of x ([rows][heads][d]) in place with the matrix of
+	// its KV head: y[out] = Σ_in x[in]·m[in][out], m being [KV heads][d][d], in
+	// order.
+	Map(x []float32, heads, d int, m []float32)
 }
 
 // NewTransform makes g's basis; cal is nil where the model has no calibration.
@@ -44,6 +52,12 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 	if g.Format.Rotate {
 		t.rotK, t.rotV = newRotation(g.HeadDim, HalfK), newRotation(g.HeadDim, HalfV)
 	}
+	if g.Format.Balanced {
+		t.rotK = nil
+		if err := t.balance(cal); err != nil {
+			return nil, fmt.Errorf("cannot use KV format %s: %w", g.Format.Name, err)
+		}
+	}
 	return t, nil
 }
 
@@ -58,6 +72,9 @@ func negated(x []float32) []float32 {
 // Keys takes rows of K ([rows][KVHeads][HeadDim], after RoPE) into the basis.
 func (t *Transform) Keys(ro Rotator, layer int, k []float32) {
 	t.enter(ro, k, t.rotK, t.kShift, layer)
+	if t.kMap != nil {
+		ro.Map(k, t.g.KVHeads, t.g.HeadDim, t.maps(t.kMap, layer))
+	}
 }
 
 // Values takes rows of V ([rows][KVHeads][HeadDim]) into the basis.
@@ -75,8 +92,12 @@ func (t *Transform) enter(ro Rotator, x []float32, r *Rotation, shifts []float32
 }
 
 // Queries takes rows of Q ([rows][heads][HeadDim], after RoPE) into K's basis.
-// K's mean needs nothing of them: it moves all scores of a row alike.
-func (t *Transform) Queries(ro Rotator, layer int, q []float32) {
+// K's mean needs nothing of them: it moves all scores of a row alike. heads is the
+// number of query heads, a multiple of KVHeads.
+func (t *Transform) Queries(ro Rotator, layer int, q []float32, heads int) {
+	if t.qMap != nil && len(q) > 0 {
+		ro.Map(q, heads, t.g.HeadDim, t.maps(t.qMap, layer))
+	}
 	if t.rotK != nil {
 		ro.Rotate(q, t.rotK, false)
 	}
@@ -102,5 +123,11 @@ func (t *Transform) Outputs(ro Rotator, layer int, o []float32, heads int) {
 // of is one layer's part of per-channel numbers, [KVHeads][HeadDim].
 func (t *Transform) of(x []float32, layer int) []float32 {
 	n := t.g.KVHeads * t.g.HeadDim
+	return x[layer*n : (layer+1)*n]
+}
+
+// maps is one layer's part of matrices.
+func (t *Transform) maps(x []float32, layer int) []float32 {
+	n := t.g.KVHeads * t.g.HeadDim * t.g.HeadDim
 	return x[layer*n : (layer+1)*n]
 }

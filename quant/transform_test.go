@@ -2,6 +2,7 @@ package quant
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -21,6 +22,20 @@ func testCalibration(layers, heads, d int) *Calibration {
 	r := rand.New(rand.NewPCG(3, 3))
 	n := layers * heads * d
 	return &Calibration{Layers: layers, KVHeads: heads, HeadDim: d, KMean: randomRow(r, n), VMean: randomRow(r, n)}
+}
+
+// withBasis gives c bases that are far from orthogonal.
+func withBasis(c *Calibration) *Calibration {
+	r := rand.New(rand.NewPCG(3, 4))
+	d := c.HeadDim
+	for range c.Layers * c.KVHeads {
+		a := randomRow(r, d*d)
+		for i := range d {
+			a[i*d+i] += 2 * float32(math.Sqrt(float64(d)))
+		}
+		c.KBasis = append(c.KBasis, a...)
+	}
+	return c
 }
 
 func transformOf(t *testing.T, name string, d int, cal *Calibration) *Transform {
@@ -46,17 +61,20 @@ func dotRow(a, b []float32) (s float64) {
 // In the cache's basis all scores of a query move by one constant, and weighted
 // sums of V come back: attention is unchanged.
 func TestTransformKeepsAttention(t *testing.T) {
-	for _, name := range []string{"hq2", "hq2,rotate=off", "hq2,mean=off", "hack", "f16"} {
+	for _, name := range []string{"hq2", "hq2,rotate=off", "hq2,mean=off", "hack", "f16", "hq2,basis=balanced", "hq2,basis=balanced,rotate=off", "hq2+"} {
 		for _, d := range []int{8, 64, 72, 80, 96, 128} {
+			if name == "hq2+" && d < 32 {
+				continue // a quarter is 16 at least
+			}
 			r := rand.New(rand.NewPCG(uint64(d), 1))
-			tf := transformOf(t, name, d, testCalibration(2, 2, d))
+			tf := transformOf(t, name, d, withBasis(testCalibration(2, 2, d)))
 			const tokens, heads, layer = 5, 4, 1
 			k, v := randomRow(r, tokens*2*d), randomRow(r, tokens*2*d)
 			q := randomRow(r, heads*d)
 			k0, v0, q0 := slices.Clone(k), slices.Clone(v), slices.Clone(q)
 			tf.Keys(Plain{}, layer, k)
 			tf.Values(Plain{}, layer, v)
-			tf.Queries(Plain{}, layer, q)
+			tf.Queries(Plain{}, layer, q, heads)
 			out, want := make([]float32, heads*d), make([]float32, heads*d)
 			for h := range heads {
 				kv := h / 2
@@ -102,7 +120,7 @@ func TestRotationSpreads(t *testing.T) {
 	tf := transformOf(t, "hack", 64, testCalibration(2, 2, 64))
 	tf.Keys(Plain{}, 0, y)
 	tf.Values(Plain{}, 0, y)
-	tf.Queries(Plain{}, 0, y)
+	tf.Queries(Plain{}, 0, y, 2)
 	tf.Outputs(Plain{}, 0, y, 2)
 	if !slices.Equal(y, want) {
 		t.Error("hack's transform changes values")
@@ -129,6 +147,12 @@ func TestRotationSigns(t *testing.T) {
 
 func TestCalibrationFile(t *testing.T) {
 	c := testCalibration(3, 2, 8)
+	calibrationFile(t, c, 384)
+	calibrationFile(t, withBasis(c), 1920)
+}
+
+func calibrationFile(t *testing.T, c *Calibration, size int) {
+	t.Helper()
 	var file bytes.Buffer
 	if err := WriteCalibration(&file, c); err != nil {
 		t.Fatal(err)
@@ -138,7 +162,7 @@ func TestCalibrationFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) {
+	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) {
 		t.Error("a calibration does not survive its file")
 	}
 	f := func(what string, data []byte, want string) {
@@ -148,11 +172,13 @@ func TestCalibrationFile(t *testing.T) {
 		}
 	}
 	f("empty", nil, "line of JSON")
-	f("cut", data[:len(data)-1], "wants 384 bytes of means, found 383")
-	f("longer", append(slices.Clone(data), 0), "found 385")
-	f("other kind", []byte(`{"format":"x","version":1}`+"\n"), "want \"terse-calibration\" version 1")
+	f("cut", data[:len(data)-1], fmt.Sprintf("found %d", size-1))
+	f("longer", append(slices.Clone(data), 0), fmt.Sprintf("wants %d", size))
+	f("other kind", []byte(`{"format":"x","version":1}`+"\n"), "want \"terse-calibration\" version 1 or 2")
+	f("other version", []byte(`{"format":"terse-calibration","version":3}`+"\n"), "version 3")
 	f("unknown field", []byte(`{"format":"terse-calibration","version":1,"rank":3}`+"\n"), "unknown field")
 	f("huge", []byte(`{"format":"terse-calibration","version":1,"layers":4096,"kv_heads":4096,"head_dim":4096}`+"\n"), "more than")
+	f("huge bases", []byte(`{"format":"terse-calibration","version":2,"layers":128,"kv_heads":64,"head_dim":128}`+"\n"), "more than")
 	f("negative", []byte(`{"format":"terse-calibration","version":1,"layers":-1,"kv_heads":1,"head_dim":1}`+"\n"), "from 1 to")
 	bad := slices.Clone(data)
 	copy(bad[len(bad)-4:], []byte{0, 0, 0xc0, 0x7f})
@@ -170,9 +196,39 @@ func TestTransformRefusesOtherShapes(t *testing.T) {
 	}
 }
 
+// What wants the balanced basis says so where there is none, or none that can be
+// undone.
+func TestTransformRefusesBases(t *testing.T) {
+	f := func(cal *Calibration, want string) {
+		t.Helper()
+		g, err := NewGeometry(parse(t, "hq2+", true), 2, 2, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := NewTransform(g, cal); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	f(nil, "terse calibrate")
+	f(testCalibration(2, 2, 64), "terse calibrate")
+	c := withBasis(testCalibration(2, 2, 64))
+	at := (2*1 + 0) * 64 * 64 // layer 1, head 0
+	copy(c.KBasis[at+5*64:at+6*64], c.KBasis[at+9*64:at+10*64])
+	f(c, "layer 1, KV head 0: it cannot be undone")
+	for i := range 64 {
+		c.KBasis[at+5*64+i] += float32(i%2) * 1e-4
+	}
+	f(c, "condition")
+}
+
 func FuzzReadCalibration(f *testing.F) {
 	var file bytes.Buffer
 	if err := WriteCalibration(&file, testCalibration(1, 1, 2)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(slices.Clone(file.Bytes()))
+	file.Reset()
+	if err := WriteCalibration(&file, withBasis(testCalibration(1, 1, 2))); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(file.Bytes())

@@ -183,6 +183,7 @@ func TestWireShare(t *testing.T) {
 	}
 	f("f16", 1)
 	f("hq2", 0.21)
+	f("hq2+", 0.23)
 	f("hq3", 0.27)
 	f("hq4", 0.35)
 	f("hack", 0.18)

@@ -88,8 +88,12 @@ func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int) exa
 	g, e := it.job.Geometry, &s.exact
 	e.floats = grow(e.floats, n*g.HeadDim)
 	e.widen.Rows(e.floats, g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Lo+n)
-	data := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(e.floats))), 4*len(e.floats))
-	return exact.Rows{Data: data, Type: tensor.F32}
+	return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
+}
+
+// bytesOf is x's memory.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
 // widens reports whether a job's coded tiles are widened and then read as exact

@@ -19,7 +19,7 @@ type exactScratch struct {
 	w    []float32 // [vector][softmax.Tokens] scores, then weights
 	wide []byte    // one half of a page in float32
 
-	floats []float32 // the same of a coded page
+	floats []float32 // the same of a coded page; what Map sums in
 	widen  baseline.Scratch
 }
 

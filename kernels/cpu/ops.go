@@ -37,6 +37,7 @@ type Ops struct {
 	linears  sync.Pool // *linear
 	multiply sync.Pool // *matmul.Scratch
 	vectors  sync.Pool // *vectors
+	mappings sync.Pool // *mapping
 	encoders sync.Pool // *encode.Scratch
 }
 
@@ -56,6 +57,7 @@ func New(threads int, level cpu.Level) *Ops {
 		linears:  poolOf[linear](),
 		multiply: poolOf[matmul.Scratch](),
 		vectors:  poolOf[vectors](),
+		mappings: poolOf[mapping](),
 		encoders: poolOf[encode.Scratch](),
 	}
 }

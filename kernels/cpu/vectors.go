@@ -2,7 +2,9 @@ package cpu
 
 import (
 	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/cpu/exact"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tensor"
 )
 
 // vectors is element-wise work over runs of floats, cut for the cores.
@@ -105,4 +107,52 @@ func (o *Ops) Add(x, y []float32) {
 func (o *Ops) Rotate(x []float32, r *quant.Rotation, inverse bool) {
 	d := len(r.Signs)
 	o.spread(vectors{what: opRotate, x: x, rotation: r, inverse: inverse}, len(x)/d, d)
+}
+
+// mapRows is the number of rows that a matrix of [Ops.Map] is read for at a time.
+const mapRows = 16
+
+// mapping is one Map, cut into one head of mapRows rows each.
+type mapping struct {
+	ops            *Ops
+	x, m           []float32
+	heads, d, rows int
+	items, step    int
+}
+
+// Map multiplies every head of x with the matrix of its KV head, by the product of
+// weights and exact rows: a matrix's rows are the tokens, a head's channels the
+// weights.
+func (o *Ops) Map(x []float32, heads, d int, m []float32) {
+	if len(x) == 0 {
+		return
+	}
+	t := o.mappings.Get().(*mapping)
+	rows := len(x) / (heads * d)
+	*t = mapping{ops: o, x: x, m: m, heads: heads, d: d, rows: rows, items: heads * ((rows + mapRows - 1) / mapRows)}
+	t.step = max(1, 16*grain/(d*d*min(rows, mapRows)))
+	o.pool.do((t.items+t.step-1)/t.step, t)
+	*t = mapping{}
+	o.mappings.Put(t)
+}
+
+// Do does piece i.
+func (t *mapping) Do(i int) {
+	s := t.ops.scratch.Get().(*attender)
+	d, width := t.d, t.heads*t.d
+	group := t.heads / (len(t.m) / (d * d))
+	for item := i * t.step; item < min(t.items, (i+1)*t.step); item++ {
+		head, row := item%t.heads, item/t.heads*mapRows
+		n := min(mapRows, t.rows-row)
+		s.exact.floats = grow(s.exact.floats, n*d)
+		acc := s.exact.floats
+		clear(acc)
+		at := head / group * d * d
+		x := t.x[row*width+head*d:]
+		t.ops.exact.PV(acc, n, d, x, width, exact.Rows{Data: bytesOf(t.m[at : at+d*d]), Type: tensor.F32})
+		for r := range n {
+			copy(x[r*width:r*width+d], acc[r*d:])
+		}
+	}
+	t.ops.scratch.Put(s)
 }

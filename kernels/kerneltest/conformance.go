@@ -16,7 +16,7 @@ func Conformance(t *testing.T, ops kernels.Ops) {
 	}{
 		{"Linear", checkLinears}, {"LinearTogether", checkLinearTogether}, {"LinearSpecials", checkLinearSpecials},
 		{"RMSNorm", checkRMSNorm}, {"RoPE", checkRoPE}, {"SwiGLU", checkSwiGLU}, {"Add", checkAdd},
-		{"Embed", checkEmbed}, {"Rotate", checkRotate}, {"Store", checkStore}, {"Encode", checkEncode},
+		{"Embed", checkEmbed}, {"Rotate", checkRotate}, {"Map", checkMap}, {"Store", checkStore}, {"Encode", checkEncode},
 		{"Attend", checkAttend}, {"AttendInvariance", checkAttendInvariance}, {"AttendEmptyRows", checkAttendEmptyRows},
 		{"Parallel", checkParallel},
 	} {

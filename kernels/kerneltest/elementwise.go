@@ -195,3 +195,33 @@ func checkRotate(t *testing.T, ops kernels.Ops) {
 		}
 	}
 }
+
+// A map is sums of products, fused or not: 1e-6 of their sizes. A row's bits are
+// those of the row alone.
+func checkMap(t *testing.T, ops kernels.Ops) {
+	r := rand.New(rand.NewPCG(1, 13))
+	for _, d := range []int{8, 16, 64, 80, 128, 256} {
+		for _, shape := range [][3]int{{1, 1, 1}, {1, 8, 2}, {3, 6, 3}, {33, 4, 2}, {70, 2, 2}} {
+			rows, heads, kv := shape[0], shape[1], shape[2]
+			x, m := cases.Gaussian(r, rows*heads*d), cases.Gaussian(r, kv*d*d)
+			got, what := copyOf(x), fmt.Sprintf("%d rows of %d heads (%d) of %d", rows, heads, kv, d)
+			ops.Map(got.data, heads, d, m)
+			got.check(t, what)
+			for i := range x {
+				from, matrix := x[i/d*d:][:d], m[i/d%heads/(heads/kv)*d*d:]
+				var want, size float64
+				for in, v := range from {
+					p := float64(v) * float64(matrix[in*d+i%d])
+					want, size = want+p, size+math.Abs(p)
+				}
+				near(t, what, i, got.data[i], want, 1e-6*size)
+			}
+			for row := range rows {
+				alone := copyOf(x[row*heads*d : (row+1)*heads*d])
+				ops.Map(alone.data, heads, d, m)
+				same(t, what+": alone", alone.data, got.data[row*heads*d:(row+1)*heads*d])
+			}
+		}
+	}
+	ops.Map(nil, 4, 64, make([]float32, 2*64*64))
+}

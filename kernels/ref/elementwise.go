@@ -85,6 +85,12 @@ func (o *Ops) Add(x, y []float32) {
 	o.split(len(x), 1, func(lo, hi int) { quant.Plain{}.Add(x[lo:hi], y[lo:hi]) })
 }
 
+// Map multiplies heads with the matrix of their KV head.
+func (o *Ops) Map(x []float32, heads, d int, m []float32) {
+	row := heads * d
+	o.split(len(x)/row, row*d, func(lo, hi int) { quant.Plain{}.Map(x[lo*row:hi*row], heads, d, m) })
+}
+
 // Rotate turns heads into the cache's basis or back.
 func (o *Ops) Rotate(x []float32, r *quant.Rotation, inverse bool) {
 	d := len(r.Signs)

@@ -193,6 +193,7 @@ type chunk struct {
 	weight   []float32
 	angles   *kernels.Angles
 	rotation *quant.Rotation
+	maps     []float32 // of a quarter as many KV heads
 	table    tensor.Tensor
 	ids      []int32
 }
@@ -204,8 +205,8 @@ func newChunk() *chunk {
 	c := &chunk{
 		x: slices.Repeat(some, n/len(some)), y: slices.Repeat(some, n/len(some)), weight: Gaussian(r, chunkHidden),
 		angles:   &kernels.Angles{Pairs: chunkHeadDim / 2, Cos: Gaussian(r, chunkRows*chunkHeadDim/2), Sin: Gaussian(r, chunkRows*chunkHeadDim/2)},
-		rotation: Rotation(chunkHeadDim, 1),
-		table:    Linear{Type: tensor.Q8_0, Out: chunkRows, In: chunkHidden}.BulkWeights(1),
+		rotation: Rotation(chunkHeadDim, 1), maps: make([]float32, chunkHeads/4*chunkHeadDim*chunkHeadDim),
+		table: Linear{Type: tensor.Q8_0, Out: chunkRows, In: chunkHidden}.BulkWeights(1),
 	}
 	for i := range chunkRows {
 		c.ids = append(c.ids, int32(i))
@@ -234,6 +235,7 @@ func elementwise() []Work {
 		work("add/512x2048", 3*rows, func(ops kernels.Ops, c *chunk) { ops.Add(hidden(c.x), hidden(c.y)) }),
 		work("embed/Q8_0/512x2048", rows*5/4, func(ops kernels.Ops, c *chunk) { ops.Embed(hidden(c.y), c.table, c.ids) }),
 		work("rotate/512x32x64", 2*rows, func(ops kernels.Ops, c *chunk) { ops.Rotate(hidden(c.y), c.rotation, false) }),
+		work("map/512x32x64", 2*rows, func(ops kernels.Ops, c *chunk) { ops.Map(hidden(c.y), chunkHeads, chunkHeadDim, c.maps) }),
 	}
 }
 
