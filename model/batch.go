@@ -55,6 +55,15 @@ func (b *Batch) WantAll(n int) {
 	}
 }
 
+// WantEvery asks for the logits of every n-th row and of the last.
+func (b *Batch) WantEvery(n int) {
+	for row := range b.Tokens {
+		if row%n == n-1 || row == len(b.Tokens)-1 {
+			b.Logits, b.Greedy = append(b.Logits, row), append(b.Greedy, false)
+		}
+	}
+}
+
 // WantLast asks for the logits of the last row.
 func (b *Batch) WantLast() { b.WantAll(1) }
 

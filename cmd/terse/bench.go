@@ -183,10 +183,7 @@ func (f *benchModelFlags) run(c *cobra.Command, m *modelFlags) error {
 		return err
 	}
 	defer ops.Close()
-	o := bench.ModelOptions{Formats: list(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: f.chunk, Log: f.progress(c)}
-	for i := range o.Formats {
-		o.Formats[i] = strings.ReplaceAll(o.Formats[i], "+", ",")
-	}
+	o := bench.ModelOptions{Formats: formatList(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: f.chunk, Log: f.progress(c)}
 	if o.Prompts, err = sizes("prompt", f.prompts); err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}

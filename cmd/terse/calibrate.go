@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,18 +19,20 @@ import (
 	"github.com/terse-llm/terse/tokenizer"
 )
 
-// newCalibrate is terse calibrate: the means of K and V of a model.
+// newCalibrate is terse calibrate: the means of K and V of a model, and the
+// balanced basis of K.
 func newCalibrate() *cobra.Command {
 	var m modelFlags
 	var text, out string
 	var tokens, window, threads int
 	c := &cobra.Command{
 		Use:   "calibrate --model DIR|FILE",
-		Short: "Learn the means of K and V of a model from sample text",
+		Short: "Learn the means and the basis of K and V of a model from sample text",
 		Long: `Runs a model over sample text and writes the mean of K and of V per layer, KV head
-and channel. The file belongs beside the model (` + calibrationFile + `), on every worker: they
+and channel, and a basis of K in which the channels that matter most to the scores
+come first. The file belongs beside the model (` + calibrationFile + `), on every worker: they
 compare its hash. With it codes are symmetric: smaller and faster; without it they
-are asymmetric.`,
+are asymmetric, and there is no hq2+.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := m.open()
@@ -42,12 +45,15 @@ are asymmetric.`,
 					return usageError{c.CommandPath(), err}
 				}
 			}
-			cal, err := fit(c.Context(), f, text, tokens, window, threads, c.ErrOrStderr())
+			cal, left, err := fit(c.Context(), f, text, tokens, window, threads, c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			if err := writeCalibration(out, cal); err != nil {
 				return err
+			}
+			for layer, x := range left {
+				fmt.Fprintf(c.OutOrStdout(), "layer %d: codes of K err by %.1f dB less in the scores\n", layer, -10*math.Log10(x))
 			}
 			fmt.Fprintf(c.OutOrStdout(), "wrote %s (%x)\n", out, cal.Hash[:6])
 			return nil
@@ -77,20 +83,20 @@ func (f *modelFlags) calibrationPath() (string, error) {
 	return f.path + "." + calibrationFile, nil
 }
 
-func fit(ctx context.Context, f *files, text string, tokens, window, threads int, progress io.Writer) (*quant.Calibration, error) {
+func fit(ctx context.Context, f *files, text string, tokens, window, threads int, progress io.Writer) (*quant.Calibration, []float64, error) {
 	tok, err := f.tokenizer()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	windows, err := sampleWindows(tok, text, tokens, min(window, f.config.MaxContext))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ops := cpu.Best(threadsOr(threads))
 	defer ops.Close()
 	bound, err := model.Bind(f.config, f.source, ops)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return calibrate.Fit(ctx, bound, windows, bar(progress, "calibrating"))
 }

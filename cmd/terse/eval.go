@@ -46,7 +46,7 @@ several runs into one table.`,
 	}
 	m.register(c)
 	flags := c.Flags()
-	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off)")
+	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off, hq2++recent=256)")
 	flags.StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
 	flags.StringVar(&f.texts, "texts", strings.Join(eval.TextNames(), ","), "built-in texts, split by commas; none for no text")
 	flags.StringVar(&f.file, "file", "", "text file to use instead of the built-in texts")
@@ -148,12 +148,25 @@ func list(s string) []string {
 	return strings.Split(s, ",")
 }
 
+// formatList splits a flag of KV formats, whose options follow a '+' each: hq2+
+// alone has one of its own.
+func formatList(s string) []string {
+	formats := list(s)
+	for i, name := range formats {
+		b := []byte(name)
+		for at := range b {
+			if b[at] == '+' && at+1 < len(b) && b[at+1] >= 'a' && b[at+1] <= 'z' {
+				b[at] = ','
+			}
+		}
+		formats[i] = string(b)
+	}
+	return formats
+}
+
 // kvFormats are the formats asked for, f16 first.
 func (f *evalFlags) kvFormats() []string {
-	formats := slices.DeleteFunc(list(f.formats), func(name string) bool { return name == "f16" })
-	for i := range formats {
-		formats[i] = strings.ReplaceAll(formats[i], "+", ",")
-	}
+	formats := slices.DeleteFunc(formatList(f.formats), func(name string) bool { return name == "f16" })
 	return append([]string{"f16"}, formats...)
 }
 

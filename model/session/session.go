@@ -6,6 +6,7 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
 	"github.com/terse-llm/terse/internal/huge"
+	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 )
@@ -17,12 +18,14 @@ type Want int
 const (
 	NoLogits   Want = iota
 	LastLogits      // of the last token
+	SomeLogits      // of every 16th token and the last: samples of the last layer
 	AllLogits       // of every token
 )
 
 // Session is one text in progress. It is not safe for concurrent use.
 type Session struct {
 	model   *model.Model
+	tf      *quant.Transform
 	runner  *attention.Runner
 	view    *quant.View
 	batch   model.Batch
@@ -38,7 +41,7 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{model: m, limit: maxTokens, view: &quant.View{Geometry: g},
+	s := &Session{model: m, tf: tf, limit: maxTokens, view: &quant.View{Geometry: g},
 		runner: attention.New(m.Ops(), g, tf, m.Config.AttentionScale())}
 	pages := (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens
 	s.view.Coded = make([][]byte, pages)
@@ -65,6 +68,8 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 	switch want {
 	case LastLogits:
 		s.batch.WantLast()
+	case SomeLogits:
+		s.batch.WantEvery(16)
 	case AllLogits:
 		s.batch.WantAll(len(tokens))
 	}
@@ -77,6 +82,23 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 // Prompt marks the first n positions as prompt, for formats whose prompt
 // queries attend exactly. Without it every query attends as in decoding.
 func (s *Session) Prompt(n int) { s.view.PromptLen = n }
+
+// Watch shows f the attention jobs of every layer before they are computed.
+func (s *Session) Watch(f func(jobs []kernels.AttnJob)) {
+	s.runner = attention.New(watched{s.model.Ops(), f}, s.view.Geometry, s.tf, s.model.Config.AttentionScale())
+}
+
+// watched is a backend under observation.
+type watched struct {
+	kernels.Ops
+	show func(jobs []kernels.AttnJob)
+}
+
+// Attend shows the jobs and does them.
+func (w watched) Attend(jobs []kernels.AttnJob) {
+	w.show(jobs)
+	w.Ops.Attend(jobs)
+}
 
 // View is the session's cache.
 func (s *Session) View() *quant.View { return s.view }
