@@ -11,7 +11,7 @@ import (
 // Moving one is a decision: change the document too.
 var floors = map[string]int{
 	"": 0, "tensor": 0, "internal": 0,
-	"quant": 1, "tokenizer": 1, "route": 1, "cluster": 1,
+	"quant": 1, "tokenizer": 1, "route": 1, "cluster": 1, "workload": 1,
 	"kernels": 2, "kvcache": 2, "weights": 2,
 	"attention": 3, "transfer": 3, "sched": 3,
 	"model": 4, "sim": 4,

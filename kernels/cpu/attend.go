@@ -255,6 +255,7 @@ func (s *attender) start(it *attendItem) {
 	for i := it.from; i < it.to; i++ {
 		if it.job.Tiles[i].KCoded {
 			s.q.prepare(s.ops.codes, it)
+			s.passes.prepare(it.job.Geometry)
 			return
 		}
 	}
@@ -297,13 +298,15 @@ func tileEnd(j *kernels.AttnJob, tiles []kernels.Tile) int {
 // aim sets which tokens of some tiles the vectors [v, v+nq) see, offset by off
 // tokens that lie before them in the softmax tile, and returns the most of them.
 func (s *attender) aim(it *attendItem, tiles []kernels.Tile, v, nq int) int {
-	most := 0
-	for i := range nq {
-		limit, end := it.job.Limit[(it.lo+v+i)/it.job.Group], 0
+	most, row, first := 0, (it.lo+v)/it.job.Group, (it.lo+v)%it.job.Group
+	for i := 0; i < nq; row, first = row+1, 0 {
+		limit, end := it.job.Limit[row], 0
 		for t := range tiles {
 			end += min(max(limit-tiles[t].First-tiles[t].Lo, 0), tiles[t].Hi-tiles[t].Lo)
 		}
-		s.tile.End[i] = end
+		for ; first < it.job.Group && i < nq; first, i = first+1, i+1 {
+			s.tile.End[i] = end
+		}
 		most = max(most, end)
 	}
 	return most

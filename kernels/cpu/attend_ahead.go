@@ -33,8 +33,8 @@ type passes struct {
 	parts   [4][]byte   // its pages
 }
 
-func (p *passes) start(g *quant.Geometry, on bool) {
-	p.n, p.pass, p.on = 0, 0, on
+func (p *passes) prepare(g *quant.Geometry) {
+	p.n = 0
 	for half := range g.HQ {
 		l := &g.HQ[half]
 		for i, seg := range l.Segments[:l.NSegments] {
@@ -54,6 +54,9 @@ func (p *passes) start(g *quant.Geometry, on bool) {
 	}
 }
 
+// start begins a tile's passes for some vectors, with fetching or without.
+func (p *passes) start(on bool) { p.pass, p.on = 0, on }
+
 func (p *passes) add(off, end int) {
 	p.stretch[p.n].off, p.stretch[p.n].len = off, end-off
 	p.n++
@@ -69,12 +72,14 @@ func (s *attender) expect(next upcoming, n int) {
 	}
 	g, t := next.it.job.Geometry, next.tiles
 	if t[0].KCoded {
-		end := tileEnd(next.it.job, t)
+		last := 0
 		for i := range n { // where there are fewer, the last one again
-			p.parts[i] = g.CodedHead(t[min(i, end-1)].Coded, next.it.job.Head)
+			if i < len(t) && t[i].KCoded {
+				last = i
+			}
+			p.parts[i] = g.CodedHead(t[last].Coded, next.it.job.Head)
 		}
-		seg := &g.HQ[quant.HalfK].Segments[0]
-		p.then.Off, p.then.Len = seg.Scale, seg.Top+pageTokens*seg.Width/4-seg.Scale
+		p.then.Off, p.then.Len = p.stretch[0].off, p.stretch[0].len
 	} else {
 		keys := s.exactAhead(next.it, &t[0], quant.HalfK)
 		p.then.Len = len(keys) / n

@@ -18,7 +18,7 @@ const pageTokens = 64
 type codedQueries struct {
 	codes [2][]int8    // [vector][width]
 	sums  [2][]float32 // [vector] Σ q'
-	scale []float32    // [vector]
+	scale []float32    // [vector] bits of a score per unit of q'·code
 }
 
 func (q *codedQueries) prepare(k *codes.Kernels, it *attendItem) {
@@ -31,7 +31,7 @@ func (q *codedQueries) prepare(k *codes.Kernels, it *attendItem) {
 	for v := range n {
 		x := it.job.Q[(it.lo+v)*g.HeadDim : (it.lo+v+1)*g.HeadDim]
 		top := k.MaxAbs(x)
-		q.scale[v] = top / 127
+		q.scale[v] = top / 127 * it.job.Scale * softmax.Log2E
 		for i, seg := range l.Segments[:l.NSegments] {
 			q.sums[i][v] = float32(k.Quantise(q.codes[i][v*seg.Width:(v+1)*seg.Width], x[seg.Lo:seg.Hi], top))
 		}
@@ -105,7 +105,7 @@ func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming
 	for v := 0; v < n; {
 		nq := groupOf(n - v)
 		if s.aim(it, tiles, v, nq) > 0 {
-			s.passes.start(g, first)
+			s.passes.start(first)
 			s.codedScores(it, v, nq, first)
 			if first {
 				s.v.load(s.ops.codes, g, quant.HalfV, s.pages)
@@ -125,9 +125,7 @@ func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming
 func (s *attender) codedScores(it *attendItem, v, nq int, first bool) {
 	g, k, c := it.job.Geometry, s.ops.codes, &s.ints
 	l := &g.HQ[quant.HalfK]
-	for i := range nq {
-		s.tile.Factor[i] = s.q.scale[v+i] * it.job.Scale * softmax.Log2E
-	}
+	copy(s.tile.Factor[:nq], s.q.scale[v:])
 	for i := range l.NSegments {
 		seg := &l.Segments[i]
 		q := s.q.codes[i][v*seg.Width:]

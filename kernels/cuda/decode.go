@@ -49,7 +49,8 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 		return nil, err
 	}
 	dim := g.HeadDim
-	d.shared = d.warps*max(d.stages*g.HeadBytes, d.queries*dim*4) + // of each warp: its pages, then its values
+	k, v := spreadRows(g)
+	d.shared = d.warps*max(d.stages*g.HeadBytes+k+v, d.queries*dim*4) + // of each warp: its pages, then its values
 		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
 		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
 	if d.f, err = c.Function(m, name, d.shared); err != nil {
@@ -68,6 +69,24 @@ func querySets(g *quant.Geometry) int {
 	return (words + 3) / 4
 }
 
+// spreadRows is the bytes that the second planes of some tokens only take in full,
+// which a kernel makes of them.
+func spreadRows(g *quant.Geometry) (k, v int) {
+	plane := pageTokens * g.HeadDim / 4
+	if g.Format.K.Second == quant.SecondTokens {
+		k = plane
+	}
+	if g.Format.V.Second == quant.SecondTokens {
+		v = plane
+	}
+	return k, v
+}
+
+// lowRows is the rows of such planes as they are stored.
+func lowRows(g *quant.Geometry) [2]int32 {
+	return [2]int32{int32(g.Format.K.Tokens), int32(g.Format.V.Tokens)}
+}
+
 // kernel is the name of the kernel for d's format (src/kernels.cu); it sets the
 // warps of a block and the stages of a warp's ring of pages.
 func (d *Decoder) kernel() (string, error) {
@@ -84,7 +103,9 @@ func (d *Decoder) kernel() (string, error) {
 		} else if strings.HasPrefix(base, "hq2_") || strings.HasPrefix(base, "lead") {
 			d.stages = 3
 		}
-		if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") {
+		if strings.HasPrefix(base, "some") {
+			d.warps = 8
+		} else if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") {
 			d.warps = 12
 		}
 	}
@@ -114,11 +135,15 @@ func attentionBase(g *quant.Geometry) (string, error) {
 		base = "hq3"
 	case k.Second == quant.SecondAll && v.Second == quant.SecondAll:
 		base = "hq4"
+	case k.Second == quant.SecondTokens && v.Second == quant.SecondNone:
+		base = "some"
+	case k.Second == quant.SecondTokens && v.Second == quant.SecondTokens:
+		base = "somesome"
 	case k.Second == quant.SecondLeading && v.Second == quant.SecondNone && (k.Leading == 32 || k.Leading == 16 && g.HeadDim == 64):
 		base = fmt.Sprintf("lead%d", k.Leading)
 	}
 	if base == "" {
-		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4 or hq2,k2=lead:32", f.Name, g.HeadDim)
+		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4, hq2,k2=lead:32 or hq2,k2=tokens:8", f.Name, g.HeadDim)
 	}
 	return base + "_" + symmetry, nil
 }
@@ -190,7 +215,7 @@ func (c *Context) Attend(s *Step, t Tables, layer int, q, out Ptr, scale float32
 	p.Coded, p.Exact, p.Pages = t.Coded, t.Exact, int32(t.Pages)
 	p.CodedLayer, p.ExactLayer = uint64(layer*g.CodedBytes()), uint64(layer*g.ExactBytes())
 	p.Q, p.Out, p.Heads, p.Group = q, out, int32(g.KVHeads), int32(s.d.group)
-	p.Scale = scale * log2e
+	p.Scale, p.LowRows = scale*log2e, lowRows(g)
 	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared}, stream, paramBytes(&p))
 }
 

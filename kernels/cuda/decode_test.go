@@ -68,7 +68,7 @@ func newSequence(g *quant.Geometry, n int, seed uint64) *sequence {
 		for page := range s.exact {
 			exactly.k = append(exactly.k, dequant.Exact(g, s.exact[page], head, quant.HalfK)...)
 			exactly.v = append(exactly.v, dequant.Exact(g, s.exact[page], head, quant.HalfV)...)
-			if g.Format.Coded() {
+			if g.Format.Coded() && (page+1)*g.Format.PageTokens <= n { // the last may not be coded
 				meant.k = append(meant.k, dequant.Half(g, s.coded[page], head, quant.HalfK)...)
 				meant.v = append(meant.v, dequant.Half(g, s.coded[page], head, quant.HalfV)...)
 			}
@@ -252,7 +252,9 @@ var decodeFormats = []attended{
 	{"hq2,k2=lead:32", false, 128}, {"f16", true, 128},
 	{"hq2", false, 64}, {"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq4", false, 64},
 	{"hq2,k2=lead:16", true, 64}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64}, {"f16", true, 64},
-	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64},
+	{"hq2,k2=tokens:8", true, 128}, {"hq2,k2=tokens:56,v2=tokens:56", false, 128}, {"hq2,k2=tokens:24", false, 64}, {"hq2,k2=tokens:16,v2=tokens:40", true, 64},
+	{"hq2,k2=tokens:8", false, 128}, {"hq2,k2=tokens:24,v2=tokens:8", true, 128}, {"hq2,k2=tokens:56", true, 64}, {"hq2,k2=tokens:8,v2=tokens:8", false, 64},
+	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64}, {"hq2,k2=tokens:40,v2=tokens:16", true, 128},
 }
 
 func (f attended) geometry(t testing.TB, heads int) *quant.Geometry {
@@ -270,7 +272,7 @@ func TestDecode(t *testing.T) {
 		for _, f := range formats {
 			for _, group := range pick([]int{4, 8}, []int{1, 4, 5, 8, 12}) {
 				g := f.geometry(t, 2)
-				seqs := []*sequence{newSequence(g, pick(900, 3000), 1), newSequence(g, 70, 2), newSequence(g, 256, 3), newSequence(g, 1, 4)}
+				seqs := []*sequence{newSequence(g, pick(600, 3000), 1), newSequence(g, 70, 2), newSequence(g, 256, 3), newSequence(g, 1, 4)}
 				for _, blocks := range pick([]int{3}, []int{1, 3, 40}) {
 					q, out := decodeOnce(t, c, m, g, seqs, group, func(d *Decoder, lengths []int) *Plan {
 						return NewPlan(g.Format, lengths, g.KVHeads, group, d.queries, PlanOptions{Blocks: blocks, Warps: d.warps})

@@ -18,7 +18,8 @@ type encodeSegment struct {
 type encodeHalf struct {
 	X, Shift, Signs Ptr
 	Segments        int32
-	_               int32
+	Set, Rows       int32
+	RowsBytes       int32
 	Segment         [2]encodeSegment
 }
 
@@ -39,7 +40,8 @@ func encodeShared(dim int) int { return 64*(dim+2)*2 + 2*5*64*4 + 3*64*4 }
 
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of
-// quant.Transform, PutExact and Encode.
+// quant.Transform, PutExact and Encode. Where some tokens only may have a second
+// plane, none has: nothing says yet which are important.
 type Encoder struct {
 	g      *quant.Geometry
 	f      Function
@@ -93,9 +95,8 @@ func (e *Encoder) layout() error {
 	f := g.Format
 	switch {
 	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
-		f.Coded() && f.Family != quant.FamilyHQ,
-		f.K.Second == quant.SecondTokens || f.V.Second == quant.SecondTokens, f.Balanced:
-		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without tokens:N and the balanced basis and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+		f.Coded() && f.Family != quant.FamilyHQ, f.Balanced:
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without the balanced basis and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
 	}
 	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
@@ -104,8 +105,12 @@ func (e *Encoder) layout() error {
 	}
 	for half := range 2 {
 		l := &g.HQ[half]
-		p.Half[half].Segments = int32(l.NSegments)
+		p.Half[half].Segments, p.Half[half].Set = int32(l.NSegments), int32(l.Mask)
 		for i, s := range l.Segments[:l.NSegments] {
+			if l.Mask >= 0 {
+				p.Half[half].Rows, p.Half[half].RowsBytes = int32(s.Low), int32(l.LowRows*s.Width/4)
+				s.Low = -1
+			}
 			p.Half[half].Segment[i] = encodeSegment{int32(s.Lo), int32(s.Hi), int32(s.Width), int32(s.Scale), int32(s.Zero), int32(s.Top), int32(s.Low)}
 		}
 	}

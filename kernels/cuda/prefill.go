@@ -52,11 +52,12 @@ func (p *Prefiller) kernel() (string, error) {
 	case err != nil:
 		return "", err
 	case p.g.Format.K.Second == quant.SecondLeading:
-		return "", fmt.Errorf("cannot prefill with KV format %s on the GPU: there is no kernel for it; choose f16, hq2, hq3 or hq4", p.g.Format.Name)
+		return "", fmt.Errorf("cannot prefill with KV format %s on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4 or hq2,k2=tokens:8", p.g.Format.Name)
 	case base == "f16":
 		base = "hq2_sym"
 	}
-	p.shared = prefillStages*p.g.HeadBytes + 2*pageTokens*p.g.HeadDim
+	_, v := spreadRows(p.g)
+	p.shared = prefillStages*p.g.HeadBytes + 2*(pageTokens*p.g.HeadDim+v)
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
 }
 
@@ -72,7 +73,7 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	params := prefillParams{
 		Coded: coded, Exact: exact, CodedLayer: uint64(layer * g.CodedBytes()), ExactLayer: uint64(layer * g.ExactBytes()),
 		Q: q, Out: out, Position: int32(position), Rows: int32(rows), Heads: int32(g.KVHeads), Group: int32(p.group),
-		Sinks: int32(g.Format.Sinks), Recent: int32(g.Format.Recent), Scale: scale * log2e,
+		Sinks: int32(g.Format.Sinks), Recent: int32(g.Format.Recent), Scale: scale * log2e, LowRows: lowRows(g),
 	}
 	if !g.Format.Coded() {
 		params.Recent = -1

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -136,6 +137,9 @@ func randomCodes(g *quant.Geometry, b []byte, r *rand.Rand) {
 		page := g.CodedHead(b, head)
 		for half := range 2 {
 			l := &g.HQ[half]
+			if l.Mask >= 0 {
+				binary.LittleEndian.PutUint64(page[l.Mask:], someSet(r, l.LowRows))
+			}
 			for _, s := range l.Segments[:l.NSegments] {
 				for t := range g.Format.PageTokens {
 					page[s.Scale+2*t+1] = 0x34 + byte(r.IntN(4)) // 0.25 … 0.5
@@ -158,10 +162,11 @@ func TestTable(t *testing.T) {
 		rate := b.bandwidth(t)
 		fmt.Printf("nothing takes %.1f µs, an empty kernel %.1f\n", b.median(t, 31, func() error { return nil }), b.median(t, 31, func() error { return b.read(b.flush, 0) }))
 		fmt.Printf("%s, %d SMs, L2 %d MiB, reads %.2f TB/s\n", c.info.Name, c.info.SMs, c.info.L2>>20, rate/1e6)
-		fmt.Printf("%-26s %-14s %9s %9s %9s %9s\n", "format", "shape", "µs", "GB/s", "floor µs", "×floor")
-		for _, s := range []struct{ heads, group, batch, n int }{
-			{8, 4, 1, 4 << 10}, {8, 4, 1, 16 << 10}, {8, 4, 1, 32 << 10}, {8, 4, 1, 128 << 10}, {8, 4, 8, 32 << 10}, {8, 4, 24, 32 << 10}, {8, 4, 32, 32 << 10},
-			{8, 8, 1, 16 << 10}, {8, 8, 1, 32 << 10}, {8, 8, 1, 128 << 10},
+		fmt.Printf("%-50s %-18s %9s %9s %9s %9s\n", "format", "shape", "µs", "GB/s", "floor µs", "×floor")
+		for _, s := range []tableShape{
+			{8, 4, 1, 4 << 10, 128}, {8, 4, 1, 16 << 10, 128}, {8, 4, 1, 32 << 10, 128}, {8, 4, 1, 128 << 10, 128}, {8, 4, 8, 32 << 10, 128}, {8, 4, 24, 32 << 10, 128}, {8, 4, 32, 32 << 10, 128},
+			{8, 8, 1, 16 << 10, 128}, {8, 8, 1, 32 << 10, 128}, {8, 8, 1, 128 << 10, 128},
+			{8, 4, 1, 32 << 10, 64}, {8, 4, 1, 128 << 10, 64}, {8, 4, 32, 32 << 10, 64},
 		} {
 			for _, f := range []struct {
 				name       string
@@ -169,18 +174,27 @@ func TestTable(t *testing.T) {
 			}{
 				{"hq2,sinks=0,recent=0", true}, {"hq2,sinks=0,recent=0", false}, {"hq2", true}, {"hq2,k2=lead:32,sinks=0,recent=0", true},
 				{"hq3,sinks=0,recent=0", true}, {"hq3", true}, {"hq4,sinks=0,recent=0", true}, {"f16", true},
+				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true},
 			} {
-				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " ", s.heads*s.group, "/", s.heads)); err != nil || !match {
+				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " ", s)); err != nil || !match {
 					continue
 				}
-				b.row(t, m, f.name, f.calibrated, s.heads, s.group, s.batch, s.n, rate)
+				b.row(t, m, f.name, f.calibrated, s, rate)
 			}
 		}
 	})
 }
 
-func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads, group, batch, n int, rate float64) {
-	c, g := b.c, geometry(t, name, calibrated, heads, 128)
+// tableShape is a decode step: query heads are group for each of heads.
+type tableShape struct{ heads, group, batch, n, dim int }
+
+func (s tableShape) String() string {
+	return fmt.Sprintf("%d/%d B%d %dK d%d", s.heads*s.group, s.heads, s.batch, s.n>>10, s.dim)
+}
+
+func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tableShape, rate float64) {
+	heads, group, batch, n := s.heads, s.group, s.batch, s.n
+	c, g := b.c, geometry(t, name, calibrated, heads, s.dim)
 	bytes := 0
 	w := newWork(g.Format, n)
 	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*g.HeadDim)
@@ -209,7 +223,7 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, heads,
 	if g.Format.Symmetric || !g.Format.Coded() {
 		symmetry = "sym"
 	}
-	fmt.Printf("%-26s %-14s %9.1f %9.0f %9.1f %9.2f\n", name+" "+symmetry, fmt.Sprintf("%d/%d B%d %dK", heads*group, heads, batch, n>>10), us, float64(bytes)/us/1e3, floor, us/floor)
+	fmt.Printf("%-50s %-18s %9.1f %9.0f %9.1f %9.2f\n", name+" "+symmetry, s, us, float64(bytes)/us/1e3, floor, us/floor)
 	ok(t, c.CloseStep(step))
 	ok(t, c.Free(qMem))
 	ok(t, c.Free(outMem))
@@ -225,13 +239,10 @@ func TestTablePrefill(t *testing.T) {
 	const heads, group = 8, 4
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
-		fmt.Printf("%-12s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
+		fmt.Printf("%-14s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
 		for _, n := range []int{16 << 10, 32 << 10} {
-			for _, f := range []struct {
-				name       string
-				calibrated bool
-			}{{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}} {
-				g := geometry(t, f.name, f.calibrated, heads, 128)
+			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2", true, 64}} {
+				g := f.geometry(t, heads)
 				p, err := c.NewPrefiller(m, g, group)
 				ok(t, err)
 				tf, err := quant.NewTransform(g, nil)
@@ -246,7 +257,7 @@ func TestTablePrefill(t *testing.T) {
 				us := b.median(t, 5, func() error {
 					return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
 				})
-				fmt.Printf("%-12s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym", false: " asym"}[f.calibrated]), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
+				fmt.Printf("%-14s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
 				l.close()
 				mem.free(t, c)
 				ok(t, c.CloseEncoder(e))

@@ -2,7 +2,8 @@
 // for every level of instructions: the bytes are those of quant.Geometry's
 // PutExact and Encode, which docs/formats.md defines and which remain the truth.
 // The hack formats are left to quant's plain Go, and so is everything at the
-// generic level. amd64's kernels are assembly made by _asm/encode.
+// generic level. amd64's kernels are assembly made by _asm/encode, arm64's
+// by _asm/neon/encode.
 //
 // An error of a candidate scale is a sum in channel order without fused steps.
 // To keep its bits the lanes of a vector are tokens: 16 rows are transposed once
@@ -15,3 +16,4 @@
 package encode
 
 //go:generate go run -C ../_asm ./encode -out ../encode/encode_amd64.s -stubs ../encode/encode_amd64.go -pkg encode
+//go:generate go run -C ../_asm ./neon/encode -out ../encode/encode_arm64.s -stubs ../encode/encode_arm64.go -pkg encode

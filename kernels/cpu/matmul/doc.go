@@ -53,6 +53,6 @@
 // 21.)
 //
 // arm64 cores with two vector pipes take 8 float32 multiply-adds a cycle and 32
-// int8 ones by sdot; without it smull makes 16, and codes of eight bits need a
+// int8 ones by sdot; without it smull makes 8 or 16, and codes of eight bits need a
 // saddlp for every two of them. Nothing is timed on arm64 yet.
 package matmul

@@ -15,7 +15,9 @@ struct EncodeHalf {
   const float* shift;  // [head][dim], added first; null: none
   const float* signs;  // [dim] of the rotation; null: none
   int segments;
-  int pad;
+  // Where some tokens only have a second plane: the offset of their set, -1
+  // otherwise, and of the plane's rows and their bytes. No token is in it.
+  int set, rows, rowsBytes;
   EncodeSegment segment[2];
 };
 
@@ -212,6 +214,10 @@ struct Encode {
     for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = narrow(tame(widen(exact[i])));
     blockSync();
     u8* out = (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes;
+    if (h.set >= 0) {
+      if (threadIdx.x < 4) ((u32*)(out + h.set))[threadIdx.x] = 0;
+      for (int i = threadIdx.x; i < h.rowsBytes / 4; i += kEncodeThreads) ((u32*)(out + h.rows))[i] = 0;
+    }
     for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, blockIdx.z == 1);
   }
 };
