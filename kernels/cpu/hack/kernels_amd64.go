@@ -8,8 +8,6 @@ import (
 	"github.com/terse-llm/terse/internal/cpu"
 )
 
-//go:generate go run -C ../_asm ./hack -out ../hack/hack_amd64.s -stubs ../hack/hack_amd64.go -pkg hack
-
 func (k Kernels) qk(n int, dots []int32, ld int, plane []byte, width int, q []byte, words, groups, shift int) {
 	dp, pp, qp, stride := unsafe.SliceData(dots), unsafe.SliceData(plane), unsafe.SliceData(q), 2*width
 	switch k.level {

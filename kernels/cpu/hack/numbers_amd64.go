@@ -2,101 +2,48 @@
 
 package hack
 
-import (
-	"unsafe"
+// 256 bits are as good as 512 for these.
 
-	"github.com/terse-llm/terse/internal/cpu"
-)
-
-// These do as much as goes in whole vectors, and report how much; the generic
-// level does nothing. 256 bits are as good as 512 for them.
-
-// whole is n down to a multiple of step, 0 at the generic level.
-func (k Kernels) whole(n, step int) int {
-	if k.level == cpu.Generic {
-		return 0
-	}
-	return n / step * step
+func affineWhole(acc *float64, dots *int32, scale, mins, sums *float64, x, y, z float64, n int) {
+	affineAVX2(acc, dots, scale, mins, sums, x, y, z, n)
 }
 
-func (k Kernels) affine(acc []float64, dots []int32, scale, mins, sums []float64, x, y, z float64) int {
-	n := k.whole(len(acc), 4)
-	if n > 0 {
-		affineAVX2(unsafe.SliceData(acc), unsafe.SliceData(dots), unsafe.SliceData(scale), unsafe.SliceData(mins), unsafe.SliceData(sums), x, y, z, n)
-	}
-	return n
+func blendWhole(acc, x *float64, a, b float64, n int) {
+	blendAVX2(acc, x, a, b, n)
 }
 
-func (k Kernels) blend(acc, x []float64, a, b float64) int {
-	n := k.whole(len(acc), 4)
-	if n > 0 {
-		blendAVX2(unsafe.SliceData(acc), unsafe.SliceData(x), a, b, n)
-	}
-	return n
+func widenF16Whole(dst *float64, src *byte, n int) {
+	widenF16AVX2(dst, src, n)
 }
 
-func (k Kernels) narrow(dst []float32, src []float64) int {
-	n := k.whole(len(src), 4)
-	if n > 0 {
-		narrowAVX2(unsafe.SliceData(dst), unsafe.SliceData(src), n)
-	}
-	return n
+func widenBF16Whole(dst *float64, src *byte, n int) {
+	widenBF16AVX2(dst, src, n)
 }
 
-func (k Kernels) fold(dst, x []float32, scale, mins []float64) (sum float64, done int) {
-	n := k.whole(len(x), 4)
-	if n == 0 {
-		n = len(x) &^ 3
-		return genericFold(dst, x, scale, mins, n), n
-	}
-	return foldAVX2(unsafe.SliceData(dst), unsafe.SliceData(x), unsafe.SliceData(scale), unsafe.SliceData(mins), n), n
+func widenU8Whole(dst *float64, src *byte, n int) {
+	widenU8AVX2(dst, src, n)
 }
 
-func (k Kernels) widen(dst []float64, src []byte, number Number) int {
-	n := k.whole(len(dst), 4)
-	if n == 0 {
-		return 0
-	}
-	to, from := unsafe.SliceData(dst), unsafe.SliceData(src)
-	switch number {
-	case Float16:
-		widenF16AVX2(to, from, n)
-	case BFloat16:
-		widenBF16AVX2(to, from, n)
-	case Uint8:
-		widenU8AVX2(to, from, n)
-	case Uint16:
-		widenU16AVX2(to, from, n)
-	}
-	return n
+func widenU16Whole(dst *float64, src *byte, n int) {
+	widenU16AVX2(dst, src, n)
 }
 
-// split parts the pairs of src if they come in fours.
-func (k Kernels) split(a, b, src []float64) bool {
-	n := k.whole(len(a), 4)
-	if n == 0 || n != len(a) || len(b) < n || len(src) < 2*n {
-		return false
-	}
-	splitAVX2(unsafe.SliceData(a), unsafe.SliceData(b), unsafe.SliceData(src), n)
-	return true
+func splitWhole(a, b, src *float64, n int) {
+	splitAVX2(a, b, src, n)
 }
 
-func (k Kernels) extremes(x []float32) (lo, hi float32) {
-	n := k.whole(len(x), 8)
-	if n == 0 {
-		return genericExtremes(x)
-	}
-	lo, hi = extremesAVX2(unsafe.SliceData(x), n)
-	for _, v := range x[n:] {
-		lo, hi = min(lo, v), max(hi, v)
-	}
-	return lo, hi
+func narrowWhole(dst *float32, src *float64, n int) {
+	narrowAVX2(dst, src, n)
 }
 
-func (k Kernels) nearest(codes []byte, x []float32, lo, inv float32) (done int, sum int32) {
-	n := k.whole(min(len(x), len(codes)), 32)
-	if n == 0 {
-		return 0, 0
-	}
-	return n, int32(nearestAVX2(unsafe.SliceData(codes), unsafe.SliceData(x), n, lo, inv))
+func extremesWhole(x *float32, n int) (lo, hi float32) {
+	return extremesAVX2(x, n)
+}
+
+func nearestWhole(codes *byte, x *float32, n int, lo, inv float32) int {
+	return nearestAVX2(codes, x, n, lo, inv)
+}
+
+func foldWhole(dst, x *float32, scale, mins *float64, n int) float64 {
+	return foldAVX2(dst, x, scale, mins, n)
 }

@@ -135,10 +135,11 @@ func (f *Func) Arg(name string, r R) {
 	f.Go("%s %s+%d(FP), %v", map[int]string{8: "MOVD", 1: "MOVBU"}[f.place(name).size], name, f.place(name).at, r)
 }
 
-// Scalar loads a float32 argument into all lanes of a register.
+// Scalar loads a float32 or float64 argument into all lanes of a register.
 func (f *Func) Scalar(name string, v V) {
-	f.Go("FMOVS %s+%d(FP), F%d", name, f.place(name).at, v)
-	f.DUP(S4, v, v, 0)
+	p := f.place(name)
+	f.Go("%s %s+%d(FP), F%d", moves[p.size], name, p.at, v)
+	f.DUP(map[int]Arr{4: S4, 8: D2}[p.size], v, v, 0)
 }
 
 // Result stores the result from a general register, FResult from the lowest lane

@@ -33,6 +33,8 @@ func every(f *Func) {
 	}
 	f.CMTST(S4, 5, 17, 29)
 	f.CMTST(B8, 5, 17, 29)
+	f.USHL(S4, 5, 17, 29)
+	f.USHL(D2, 5, 17, 29)
 	for _, op := range []func(d, n, m V){f.AND, f.BIC, f.ORR, f.EOR, f.BSL, f.BIT, f.BIF} {
 		op(2, 21, 12)
 	}
@@ -43,12 +45,14 @@ func every(f *Func) {
 	for _, upper := range []bool{false, true} {
 		f.SXTL(H8, 10, 26, upper)
 		f.SXTL(S4, 10, 26, upper)
+		f.SXTL(D2, 10, 26, upper)
 		f.UXTL(H8, 10, 26, upper)
 		f.UXTL(S4, 10, 26, upper)
 		f.SHLL16(15, 1, upper)
 		f.FCVTL(S4, 16, 2, upper)
 		f.FCVTL(D2, 16, 2, upper)
 		f.FCVTN(S4, 16, 2, upper)
+		f.FCVTN(D2, 16, 2, upper)
 		f.XTN(S4, 0, 31, upper)
 		f.SQXTN(S4, 0, 31, upper)
 		f.SQXTN(H8, 0, 31, upper)
@@ -67,6 +71,7 @@ func every(f *Func) {
 	}
 	f.UMAXV(18, 9)
 	f.FMAXV(18, 9)
+	f.FMINV(18, 9)
 	f.ADDV(18, 9)
 	f.UADDLV(18, 9)
 	f.Load(2, 20, 46, 31)

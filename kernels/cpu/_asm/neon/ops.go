@@ -206,6 +206,9 @@ func (f *Func) UDOT(d, n, m V, lane uint32) {
 	f.word(0x6f80e000|lane&1<<21|lane>>1<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "udot %s, %s, v%d.4b[%d]", d.in(S4), n.in(B16), m, lane)
 }
 
+// USHL shifts every lane of n to the left by m's.
+func (f *Func) USHL(a Arr, d, n, m V) { f.three("ushl", 0x2e204400|a.size<<22, a, d, n, m) }
+
 // CMTST sets the lanes where n and m have a bit in common to ones.
 func (f *Func) CMTST(a Arr, d, n, m V) { f.three("cmtst", 0x0e208c00|a.size<<22, a, d, n, m) }
 
@@ -221,6 +224,7 @@ func (f *Func) lane(name string, base uint32, d, n, m V, lane uint32) {
 // Over all lanes, into d's lowest.
 func (f *Func) UMAXV(d, n V)  { f.across("umaxv", 0x6eb0a800, S4, "s", d, n) }
 func (f *Func) FMAXV(d, n V)  { f.across("fmaxv", 0x6e30f800, S4, "s", d, n) }
+func (f *Func) FMINV(d, n V)  { f.across("fminv", 0x6eb0f800, S4, "s", d, n) }
 func (f *Func) ADDV(d, n V)   { f.across("addv", 0x4eb1b800, S4, "s", d, n) }
 func (f *Func) UADDLV(d, n V) { f.across("uaddlv", 0x6e303800, B16, "h", d, n) }
 

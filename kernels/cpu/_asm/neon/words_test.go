@@ -182,6 +182,8 @@ const words = `
 4ea06b6d sadalp v13.2d, v27.4s
 4ebd8e25 cmtst v5.4s, v17.4s, v29.4s
 0e3d8e25 cmtst v5.8b, v17.8b, v29.8b
+6ebd4625 ushl v5.4s, v17.4s, v29.4s
+6efd4625 ushl v5.2d, v17.2d, v29.2d
 4e2c1ea2 and v2.16b, v21.16b, v12.16b
 4e6c1ea2 bic v2.16b, v21.16b, v12.16b
 4eac1ea2 orr v2.16b, v21.16b, v12.16b
@@ -195,12 +197,14 @@ const words = `
 6e1c278e mov v14.s[3], v28.s[1]
 0f08a74a sshll v10.8h, v26.8b, #0
 0f10a74a sshll v10.4s, v26.4h, #0
+0f20a74a sshll v10.2d, v26.2s, #0
 2f08a74a ushll v10.8h, v26.8b, #0
 2f10a74a ushll v10.4s, v26.4h, #0
 2e61382f shll v15.4s, v1.4h, #16
 0e217850 fcvtl v16.4s, v2.4h
 0e617850 fcvtl v16.2d, v2.2s
 0e216850 fcvtn v16.4h, v2.4s
+0e616850 fcvtn v16.2s, v2.2d
 0e612be0 xtn v0.4h, v31.4s
 0e614be0 sqxtn v0.4h, v31.4s
 0e214be0 sqxtn v0.8b, v31.8h
@@ -211,12 +215,14 @@ const words = `
 2e33807e umlal v30.8h, v3.8b, v19.8b
 4f08a74a sshll2 v10.8h, v26.16b, #0
 4f10a74a sshll2 v10.4s, v26.8h, #0
+4f20a74a sshll2 v10.2d, v26.4s, #0
 6f08a74a ushll2 v10.8h, v26.16b, #0
 6f10a74a ushll2 v10.4s, v26.8h, #0
 6e61382f shll2 v15.4s, v1.8h, #16
 4e217850 fcvtl2 v16.4s, v2.8h
 4e617850 fcvtl2 v16.2d, v2.4s
 4e216850 fcvtn2 v16.8h, v2.4s
+4e616850 fcvtn2 v16.4s, v2.2d
 4e612be0 xtn2 v0.8h, v31.4s
 4e614be0 sqxtn2 v0.8h, v31.4s
 4e214be0 sqxtn2 v0.16b, v31.8h
@@ -247,6 +253,7 @@ const words = `
 4faf9ba6 fmul v6.4s, v29.4s, v15.s[3]
 6eb0a932 umaxv s18, v9.4s
 6e30f932 fmaxv s18, v9.4s
+6eb0f932 fminv s18, v9.4s
 4eb1b932 addv s18, v9.4s
 6e303932 uaddlv h18, v9.16b
 7d405e9f ldr h31, [x20, #46]

@@ -66,7 +66,7 @@ func merge(file *neon.File) {
 	}
 	f.Go("ADD $32, %v", s)
 	f.Go("ADD $32, %v", o)
-	repeat(f, channels, 8, left)
+	f.Repeat(channels, 8, left)
 	f.Go("ADD $4, %v", m)
 	f.Go("ADD %v<<2, %v", stride, out)
 	f.Go("ADD %v<<2, %v", width, sums)
@@ -74,7 +74,7 @@ func merge(file *neon.File) {
 	f.Go("CBZ %v, %s", low, alone)
 	f.Go("ADD %v<<2, %v", width, low)
 	f.Label(alone)
-	repeat(f, vector, 1, nq)
+	f.Repeat(vector, 1, nq)
 	f.Go("RET")
 }
 
@@ -93,7 +93,7 @@ func maxAbs(file *neon.File) {
 		f.BIT(i, 2+i, 4+i)
 	}
 	f.Go("ADD $32, %v", x)
-	repeat(f, loop, 8, n)
+	f.Repeat(loop, 8, n)
 	f.FMAX(neon.S4, 0, 0, 1)
 	f.FMAXV(0, 0)
 	f.FResult("top", 0)
@@ -135,7 +135,7 @@ func quantise(file *neon.File) {
 	f.Store(8, 0, codes, 0)
 	f.Go("ADD $32, %v", x)
 	f.Go("ADD $8, %v", codes)
-	repeat(f, loop, 8, n)
+	f.Repeat(loop, 8, n)
 	f.ADDV(sum, sum)
 	f.Go("VMOV V%d.S[0], %v", sum, n)
 	f.Go("SXTW %v, %v", n, n)
@@ -185,6 +185,6 @@ func widen(file *neon.File) {
 	f.Go("ADD $8, %v", scale)
 	f.Go("ADD $16, %v", step)
 	f.Go("ADD $16, %v", bias)
-	repeat(f, loop, 4, n)
+	f.Repeat(loop, 4, n)
 	f.Go("RET")
 }

@@ -58,22 +58,3 @@ func fetch(f *neon.Func) {
 	f.Go("PRFM (%v), PLDL2KEEP", ahead)
 	f.Go("ADD %v, %v", stride, ahead)
 }
-
-// pair makes x bit pair i of every byte of v.
-func pair(f *neon.Func, i int, x, v neon.V) {
-	switch i {
-	case 0:
-		f.AND(x, v, mask)
-	case 3:
-		f.USHR(neon.B16, x, v, 6)
-	default:
-		f.USHR(neon.B16, x, v, uint32(2*i))
-		f.AND(x, x, mask)
-	}
-}
-
-// repeat ends a loop that counts r down by n.
-func repeat(f *neon.Func, label string, n int, r neon.R) {
-	f.Go("SUBS $%d, %v", n, r)
-	f.Go("BNE %s", label)
-}

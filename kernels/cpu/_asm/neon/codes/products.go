@@ -49,13 +49,13 @@ func productsDot(file *neon.File, nq int) {
 	for i := range 4 {
 		for h := range 2 {
 			x := neon.V(16 + 2*i + h)
-			pair(f, i, x, neon.V(24+h))
+			f.BitPair(i, x, neon.V(24+h), mask)
 			for j := range nq {
 				f.SDOT(sum(i%sets, j, h), x, neon.V(26+j), uint32(i))
 			}
 		}
 	}
-	repeat(f, words, 16, left)
+	f.Repeat(words, 16, left)
 	for n := sets / 2; n > 0; n /= 2 {
 		for v := range n * nq * 2 {
 			f.ADD(neon.S4, neon.V(v), neon.V(v), neon.V(v+n*nq*2))
@@ -73,7 +73,7 @@ func productsDot(file *neon.File, nq int) {
 	f.Label(store)
 	each(func(v neon.V, at int) { f.Store(16, v, out, at) })
 	f.Go("ADD $32, %v", out)
-	repeat(f, group, 8, rows)
+	f.Repeat(group, 8, rows)
 	f.Go("RET")
 }
 
@@ -111,8 +111,8 @@ func productsNEON(file *neon.File, nq int) {
 	f.Label(words)
 	word(f, nq)
 	for i := range 4 {
-		pair(f, i, 16, 24)
-		pair(f, i, 17, 25)
+		f.BitPair(i, 16, 24, mask)
+		f.BitPair(i, 17, 25, mask)
 		for j := range nq {
 			q := neon.V(18 + j)
 			f.DUP(neon.S4, q, neon.V(26+j), uint32(i))
@@ -121,14 +121,14 @@ func productsNEON(file *neon.File, nq int) {
 			}
 		}
 	}
-	repeat(f, words, 16, count)
+	f.Repeat(words, 16, count)
 	each := func(do func(v neon.V, at int)) {
 		for j := range nq {
 			do(sum(j, 0), 4*rowStride*j)
 			do(sum(j, 2), 4*rowStride*j+16)
 		}
 	}
-	each(func(v neon.V, _ int) { joined(f, v, v, v+1) })
+	each(func(v neon.V, _ int) { f.SumQuads(v, v, v+1) })
 	// The first chunk sets the products or adds to four times what is there, the
 	// others add.
 	f.Go("MOVD %v, %v", row, at)
@@ -147,14 +147,6 @@ func productsNEON(file *neon.File, nq int) {
 	each(func(v neon.V, at int) { f.Store(16, v, out, at) })
 	f.Go("CBNZ %v, %s", left, chunks)
 	f.Go("ADD $32, %v", out)
-	repeat(f, group, 8, rows)
+	f.Repeat(group, 8, rows)
 	f.Go("RET")
-}
-
-// joined makes d the sums of four neighbours each of the 16-bit lanes of lo and
-// hi, which it changes.
-func joined(f *neon.Func, d, lo, hi neon.V) {
-	f.SADDLP(neon.H8, lo, lo)
-	f.SADDLP(neon.H8, hi, hi)
-	f.ADDP(neon.S4, d, lo, hi)
 }

@@ -28,7 +28,7 @@ func overQuads(f *neon.Func, first int, halves int, body func()) {
 	f.Go("ADD %v, %v", width, at)
 	body()
 	f.Go("ADD $4, %v", row)
-	repeat(f, quad, 4, left)
+	f.Repeat(quad, 4, left)
 }
 
 // place stores a sum for every vector, bit pair and half of 32 channels, or adds
@@ -65,7 +65,7 @@ func overGroups(f *neon.Func, body func()) {
 	body()
 	f.Go("ADD $32, %v", plane)
 	f.Go("ADD $128, %v", out)
-	repeat(f, group, 32, count)
+	f.Repeat(group, 32, count)
 	f.Go("RET")
 }
 
@@ -90,7 +90,7 @@ func sumsDot(file *neon.File, nq int) {
 				for i := range 4 {
 					for h := range halves {
 						x := neon.V(16 + 2*i + h)
-						pair(f, i, x, neon.V(24+h))
+						f.BitPair(i, x, neon.V(24+h), mask)
 						for j := range nq {
 							f.UDOT(sum(j, i, h), x, neon.V(26+j), 0)
 						}
@@ -120,7 +120,7 @@ func sumsNEON(file *neon.File, nq int) {
 					}
 					for i := range pairs {
 						x := neon.V(16 + i)
-						pair(f, firstPair+i, x, 24)
+						f.BitPair(firstPair+i, x, 24, mask)
 						for j := range nq {
 							f.UMLAL(sum(j, i, 0), x, neon.V(26+j), false)
 							f.UMLAL(sum(j, i, 0)+1, x, neon.V(26+j), true)
@@ -130,7 +130,7 @@ func sumsNEON(file *neon.File, nq int) {
 				for j := range nq {
 					for i := range pairs {
 						v := sum(j, i, 0)
-						joined(f, v, v, v+1)
+						f.SumQuads(v, v, v+1)
 					}
 				}
 				place(f, nq, firstPair, pairs, first, 1, sum)

@@ -62,7 +62,6 @@ func widen(file *neon.File) {
 	}
 	f.Go("ADD $64, %v", src)
 	f.Go("ADD $128, %v", dst)
-	f.Go("SUBS $1, %v", n)
-	f.Go("BNE %s", blocks)
+	f.Repeat(blocks, 1, n)
 	f.Go("RET")
 }

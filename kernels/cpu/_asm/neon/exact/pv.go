@@ -79,7 +79,6 @@ func pvColumns(f *neon.Func, r rows, nq, c int) {
 		}
 	}
 	f.Go("ADD %v, %v", pvStride, pvRow)
-	f.Go("SUBS $1, %v", pvLeft)
-	f.Go("BNE %s", loop)
+	f.Repeat(loop, 1, pvLeft)
 	each(func(v neon.V, at int) { f.Store(16, v, pvA, at) })
 }

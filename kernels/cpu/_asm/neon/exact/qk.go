@@ -70,8 +70,7 @@ func qkBlock(f *neon.Func, r rows, nq, t int) {
 			f.FMLA(neon.S4, sum(i, j), x, neon.V(16+i))
 		}
 	}
-	f.Go("SUBS $1, %v", qkLeft)
-	f.Go("BNE %s", channels)
+	f.Repeat(channels, 1, qkLeft)
 	f.Label(none)
 	f.Go("MOVD %v, %v", qkW, qkOut)
 	for i := range nq {
