@@ -52,9 +52,10 @@ func TestQualityReproduced(t *testing.T) {
 		got, want := readReport(t, path), readReport(t, filepath.Join("testdata", "eval", name))
 		sameReport(t, got, want)
 	}
-	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none")
+	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", "hq4,hq3,hq2+,hq2,int8,int4,kivi,hack:v2,hack")
 	if *full {
-		f("texts.json", "--windows", "6", "--tasks", "none")
+		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq4,hq3,hq2,hack:v2,hack,int8,int4,kivi")
+		f("plus.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2")
 		f("tasks.json", "--texts", "none", "--tasks", "retrieval,recall", "--kv", "hq4,hq3,hq2", "--cases", "40")
 	}
 }
