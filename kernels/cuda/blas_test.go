@@ -10,11 +10,8 @@ import (
 // cuBLASLt's products are those of the float64 formula, up to the rounding of
 // their operands, which are float16 here.
 func TestLinear(t *testing.T) {
-	if !*gpuFlag {
-		t.Skip("cuBLASLt is for a GPU: -gpu")
-	}
 	on(t, func(c *Context, m Module) {
-		version, err := c.OpenBLAS()
+		version, err := c.OpenBLAS(blasDirs(t)...)
 		ok(t, err)
 		t.Logf("cuBLASLt %d", version)
 		r := rand.New(rand.NewPCG(1, 4))

@@ -149,8 +149,11 @@ func attentionBase(g *quant.Geometry) (string, error) {
 }
 
 // Plan plans a step over sequences of the given lengths for this kernel.
-func (d *Decoder) Plan(info Info, lengths []int) *Plan {
-	return NewPlan(d.g.Format, lengths, d.g.KVHeads, d.group, d.queries, PlanOptions{Blocks: info.SMs, Warps: d.warps})
+func (d *Decoder) Plan(info Info, lengths []int) *Plan { return d.PlanFrom(info, lengths, nil) }
+
+// PlanFrom is Plan with PlanOptions.Floors.
+func (d *Decoder) PlanFrom(info Info, lengths, floors []int) *Plan {
+	return NewPlan(d.g.Format, lengths, d.g.KVHeads, d.group, d.queries, PlanOptions{Blocks: info.SMs, Warps: d.warps, Floors: floors})
 }
 
 // Step is a plan on the device with the memory it works in.

@@ -31,6 +31,9 @@ type encodeParams struct {
 	Heads, HeadBytes       int32
 	Norm                   float32
 	Clips                  int32
+	Positions              Ptr
+	Pages                  int32
+	_                      int32
 }
 
 // encodeThreads and the shared memory of Encode<D> are the kernel's.
@@ -135,6 +138,33 @@ func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, cod
 	if rows < 1 {
 		return nil
 	}
+	g, p := e.g, e.params(layer, k, v, exact, coded)
+	p.Position, p.Rows = int32(position), int32(rows)
+	pages := (position+rows-1)/64 - position/64 + 1
+	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim)}, s, paramBytes(&p))
+}
+
+// AppendEach puts one token of each of some sequences into their pages: of
+// sequence i, at positions[i] (int32; negative: none), row i of k and v. The
+// tables have a row a sequence.
+func (c *Context) AppendEach(e *Encoder, layer, sequences int, positions, k, v Ptr, t Tables, s Stream) error {
+	if sequences < 1 {
+		return nil
+	}
+	p := e.params(layer, k, v, t.Exact, t.Coded)
+	p.Positions, p.Pages, p.Rows = positions, int32(t.Pages), 1
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2 * sequences}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim)}, s, paramBytes(&p))
+}
+
+// Recode codes a full page of a sequence, in one layer, from its exact form.
+func (c *Context) Recode(e *Encoder, layer, page int, exact, coded Ptr, s Stream) error {
+	p := e.params(layer, 0, 0, exact, coded)
+	p.Position = int32(page * e.g.Format.PageTokens)
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim)}, s, paramBytes(&p))
+}
+
+// params are a launch's for one layer.
+func (e *Encoder) params(layer int, k, v, exact, coded Ptr) encodeParams {
 	g, p := e.g, e.base
 	for half, x := range []Ptr{k, v} {
 		p.Half[half].X = x
@@ -142,10 +172,9 @@ func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, cod
 			p.Half[half].Shift = e.shifts[half] + Ptr(4*layer*g.KVHeads*g.HeadDim)
 		}
 	}
-	p.Exact, p.Coded, p.Position, p.Rows = exact, coded, int32(position), int32(rows)
+	p.Exact, p.Coded = exact, coded
 	p.ExactLayer, p.CodedLayer = uint64(layer*g.ExactBytes()), uint64(layer*g.CodedBytes())
-	pages := (position+rows-1)/64 - position/64 + 1
-	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim)}, s, paramBytes(&p))
+	return p
 }
 
 // basis is what a transform does to one half of one layer: it adds shift, then

@@ -3,11 +3,11 @@ package cuda
 import (
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"testing"
+
+	"github.com/terse-llm/terse/kernels/cuda/cudatest"
 )
 
 var (
@@ -15,21 +15,6 @@ var (
 	fullFlag = flag.Bool("full", false, "more and larger cases")
 	fileFlag = flag.String("image", "", "a folder with kernels to use instead of the embedded ones (build.sh's image)")
 )
-
-// emulator builds the emulated driver once for all tests.
-var emulator = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "emu")
-	if err != nil {
-		return "", err
-	}
-	lib := filepath.Join(dir, "libcuda.so")
-	out, err := exec.Command("g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-fno-exceptions", "-DTERSE_EMU", "-fvisibility=hidden",
-		"-Wno-unknown-pragmas", "-Iemu", "-o", lib, "emu/driver.cc").CombinedOutput()
-	if err != nil {
-		return string(out), err
-	}
-	return lib, nil
-})
 
 // device is the GPU, or the emulated one; the test is skipped without either.
 func device(t testing.TB) *Device {
@@ -39,17 +24,7 @@ func device(t testing.TB) *Device {
 	}
 	var paths []string
 	if !*gpuFlag {
-		if runtime.GOARCH != "amd64" {
-			t.Skip("the emulated GPU switches between its threads in amd64 assembly")
-		}
-		if _, err := exec.LookPath("g++"); err != nil {
-			t.Skip("no GPU asked for (-gpu) and no g++ to build the emulated one with")
-		}
-		lib, err := emulator()
-		if err != nil {
-			t.Fatalf("cannot build the emulated GPU: %v\n%s", err, lib)
-		}
-		paths = []string{lib}
+		paths = []string{cudatest.Emulator(t)}
 	}
 	d, err := Load(paths...)
 	if err != nil {
@@ -65,6 +40,14 @@ func device(t testing.TB) *Device {
 		}
 	})
 	return dev
+}
+
+// blasDirs is where the emulated cuBLASLt is, or nothing on a GPU.
+func blasDirs(t testing.TB) []string {
+	if *gpuFlag {
+		return nil
+	}
+	return []string{filepath.Dir(cudatest.Emulator(t))}
 }
 
 func loadKernels(c *Context) (Module, error) {

@@ -5,10 +5,10 @@ import "fmt"
 // The kernels of the rest of a layer (src/layer.cuh).
 type (
 	normParams struct {
-		X, Add, Weight, Out Ptr
-		Dim, Brain          int32
-		Eps                 float32
-		_                   int32
+		X, Add, Weight, Out, Rows Ptr
+		Dim, Brain                int32
+		Eps                       float32
+		_                         int32
 	}
 	ropeParams struct {
 		X, Cos, Sin                    Ptr
@@ -68,7 +68,13 @@ func blocksOf(n int) [3]int { return [3]int{(n + layerThreads - 1) / layerThread
 // RMSNorm adds add (0: nothing) to x, rows of float32, and puts the norm of each
 // row, times weight ([dim] float32), into out.
 func (c *Context) RMSNorm(l *Layer, out, x, add, weight Ptr, rows, dim int, eps float32, s Stream) error {
-	p := normParams{X: x, Add: add, Weight: weight, Out: out, Dim: int32(dim), Brain: l.brain, Eps: eps}
+	return c.RMSNormOf(l, out, x, add, weight, 0, rows, dim, eps, s)
+}
+
+// RMSNormOf is RMSNorm of some rows of x and add: which ([rows] int32; 0: all)
+// names them, out has them side by side.
+func (c *Context) RMSNormOf(l *Layer, out, x, add, weight, which Ptr, rows, dim int, eps float32, s Stream) error {
+	p := normParams{X: x, Add: add, Weight: weight, Out: out, Rows: which, Dim: int32(dim), Brain: l.brain, Eps: eps}
 	return c.Launch(l.rmsNorm, Shape{Grid: [3]int{rows, 1, 1}, Block: layerThreads, Shared: layerThreads / 32 * 4}, s, paramBytes(&p))
 }
 

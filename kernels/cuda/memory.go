@@ -7,6 +7,22 @@ import (
 	"unsafe"
 )
 
+// Bytes is the memory of a slice of plain numbers.
+func Bytes[T int32 | uint64 | float32](s []T) []byte { return bytesOf(s) }
+
+// Int32s, Uint64s and Float32s are bytes as numbers; they must be aligned.
+func Int32s(b []byte) []int32     { return numbers[int32](b) }
+func Uint64s(b []byte) []uint64   { return numbers[uint64](b) }
+func Float32s(b []byte) []float32 { return numbers[float32](b) }
+
+func numbers[T int32 | uint64 | float32](b []byte) []T {
+	var x T
+	if len(b) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(x)))
+}
+
 // Ptr is an address in a device's memory.
 type Ptr uint64
 

@@ -30,6 +30,9 @@ type PlanOptions struct {
 	// else is in the batch: then a sequence's result does not depend on its
 	// company, bit for bit, at some cost.
 	Run int
+	// Floors, where not nil, has for each sequence the token below which nothing
+	// beyond the sinks exists exactly: pages that come from another prompt.
+	Floors []int
 }
 
 // work is what one group of queries of one KV head of one sequence reads.
@@ -92,9 +95,13 @@ func NewPlan(f quant.Format, lengths []int, heads, group, queries int, o PlanOpt
 	var all []work
 	total := 0
 	for seq, n := range lengths {
+		floor := 0
+		if o.Floors != nil {
+			floor = o.Floors[seq]
+		}
 		for head := range heads {
 			for first := 0; first < group; first += queries {
-				w := newWork(f, n)
+				w := newWork(f, n, floor)
 				w.Sequence, w.Head, w.FirstQuery = int32(seq), int32(head), int32(first)
 				all = append(all, w)
 				total += w.cost()
@@ -115,12 +122,14 @@ func NewPlan(f quant.Format, lengths []int, heads, group, queries int, o PlanOpt
 	return p.link()
 }
 
-// newWork is what a query with n tokens reads, as quant.Format says.
-func newWork(f quant.Format, n int) work {
+// newWork is what a query with n tokens reads, as quant.Format says, of a
+// sequence that has exact pages from floor on.
+func newWork(f quant.Format, n, floor int) work {
 	var w work
 	from := 0
 	if f.Coded() {
 		from, _ = f.ExactFrom(n)
+		from = max(from, floor)
 	}
 	sinks := min(f.Sinks, n)
 	if from <= sinks { // all of it is exact

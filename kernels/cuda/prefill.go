@@ -28,6 +28,7 @@ const (
 type Prefiller struct {
 	g      *quant.Geometry
 	group  int
+	recent int
 	shared int
 	f      Function
 }
@@ -35,7 +36,7 @@ type Prefiller struct {
 // NewPrefiller picks the kernel for a geometry; group is the number of query
 // heads of a KV head.
 func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefiller, error) {
-	p := &Prefiller{g: g, group: group}
+	p := &Prefiller{g: g, group: group, recent: g.Format.Recent}
 	name, err := p.kernel()
 	if err != nil {
 		return nil, err
@@ -61,6 +62,13 @@ func (p *Prefiller) kernel() (string, error) {
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
 }
 
+// Recent is p for rows that read other than the format's last tokens exactly.
+func (p *Prefiller) Recent(n int) *Prefiller {
+	q := *p
+	q.recent = n
+	return &q
+}
+
 // Prefill puts one layer's attention of rows of one sequence, at positions from
 // position on, into the stream. q and out are [row][KV head][group][head_dim]
 // float32 in the cache's basis; coded and exact are the sequence's tables of page
@@ -73,7 +81,7 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	params := prefillParams{
 		Coded: coded, Exact: exact, CodedLayer: uint64(layer * g.CodedBytes()), ExactLayer: uint64(layer * g.ExactBytes()),
 		Q: q, Out: out, Position: int32(position), Rows: int32(rows), Heads: int32(g.KVHeads), Group: int32(p.group),
-		Sinks: int32(g.Format.Sinks), Recent: int32(g.Format.Recent), Scale: scale * log2e, LowRows: lowRows(g),
+		Sinks: int32(g.Format.Sinks), Recent: int32(p.recent), Scale: scale * log2e, LowRows: lowRows(g),
 	}
 	if !g.Format.Coded() {
 		params.Recent = -1

@@ -56,6 +56,9 @@ func (c *Context) Record(e Event, s Stream) error {
 	return c.check(cuEventRecord, uintptr(e), uintptr(s))
 }
 
+// Await waits until the stream has got to e.
+func (c *Context) Await(e Event) error { return c.check(cuEventSynchronize, uintptr(e)) }
+
 // Elapsed is the time in microseconds between two recorded events; it waits for
 // the second.
 func (c *Context) Elapsed(from, to Event) (float64, error) {

@@ -196,7 +196,7 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tabl
 	heads, group, batch, n := s.heads, s.group, s.batch, s.n
 	c, g := b.c, geometry(t, name, calibrated, heads, s.dim)
 	bytes := 0
-	w := newWork(g.Format, n)
+	w := newWork(g.Format, n, 0)
 	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*g.HeadDim)
 	if 4*bytes > int(c.info.Memory)/2 {
 		return

@@ -339,3 +339,4 @@ API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 
 }
 
 #include "../src/kernels.cu"
+#include "blas.h"

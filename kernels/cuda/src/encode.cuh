@@ -27,11 +27,14 @@ struct EncodeParams {
   const u64* coded;    // [page]; 0 where a page has no codes
   u64 exactLayer, codedLayer;
   int position;   // of row 0
-  int rows;
+  int rows;       // 0: only code the page, which is full
   int heads;
   int headBytes;  // of a coded page
   float norm;     // of the Hadamard matrix
   int clips;      // candidates for the scale: 5, or 1
+  const int* positions;  // [sequence], one row each (negative: none); null: one sequence from position on
+  int pages;             // of a sequence's row of the tables
+  int pad;
 };
 
 static constexpr int kEncodeThreads = 320;  // a candidate of a token's scale each
@@ -39,6 +42,29 @@ static constexpr int kEncodeThreads = 320;  // a candidate of a token's scale ea
 DEV float tame(float x) {  // as quant.saturate
   if (x != x) return 0;
   return x > 65504 ? 65504 : x < -65504 ? -65504 : x;
+}
+
+// hadamard multiplies a vector with the orthonormal Hadamard matrix in natural
+// order; a lane has channels lane + 32j.
+template <int N>
+DEV void hadamard(float (&v)[N], int lane, float norm) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2)
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+      float other = laneXor(v[j], step);
+      v[j] = lane & step ? subRound(other, v[j]) : addRound(v[j], other);
+    }
+#pragma unroll
+  for (int step = 1; step < N; step *= 2)
+#pragma unroll
+    for (int j = 0; j < N; j++)
+      if (!(j & step)) {
+        float a = v[j], b = v[j + step];
+        v[j] = addRound(a, b), v[j + step] = subRound(a, b);
+      }
+#pragma unroll
+  for (int j = 0; j < N; j++) v[j] = mulRound(v[j], norm);
 }
 
 template <int D>
@@ -66,23 +92,7 @@ struct Encode {
     if (h.signs) {
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j] *= h.signs[lane + 32 * j];
-#pragma unroll
-      for (int step = 1; step < 32; step *= 2)
-#pragma unroll
-        for (int j = 0; j < kEach; j++) {
-          float other = laneXor(v[j], step);
-          v[j] = lane & step ? subRound(other, v[j]) : addRound(v[j], other);
-        }
-#pragma unroll
-      for (int step = 1; step < kEach; step *= 2)
-#pragma unroll
-        for (int j = 0; j < kEach; j++)
-          if (!(j & step)) {
-            float a = v[j], b = v[j + step];
-            v[j] = addRound(a, b), v[j + step] = subRound(a, b);
-          }
-#pragma unroll
-      for (int j = 0; j < kEach; j++) v[j] = mulRound(v[j], p.norm);
+      hadamard(v, lane, p.norm);
     }
 #pragma unroll
     for (int j = 0; j < kEach; j++) {
@@ -200,24 +210,31 @@ struct Encode {
     blockSync();
   }
 
-  // run does one half of one head of one page: block (page, head, half).
+  // run does one half of one head of one page: block (page, head, half), or
+  // (0, head, 2·sequence + half).
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
     Shared* m = (Shared*)memory;
-    const EncodeHalf& h = p.half[blockIdx.z];
-    int head = blockIdx.y, page = p.position / kPage + blockIdx.x, first = page * kPage;
-    int lo = max(p.position, first) - first, hi = min(p.position + p.rows, first + kPage) - first;
+    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1;
+    const EncodeHalf& h = p.half[half];
+    int position = p.positions ? p.positions[sequence] : p.position;
+    if (position < 0) return;
+    u64 table = (u64)sequence * p.pages;
+    int head = blockIdx.y, page = position / kPage + blockIdx.x, first = page * kPage;
+    int lo = max(position, first) - first, hi = min(position + p.rows, first + kPage) - first;
+    if (p.rows == 0) lo = hi = kPage;  // all of the page is there already
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    u16* exact = (u16*)(p.exact[page] + p.exactLayer) + (2 * head + blockIdx.z) * (kPage * D);
-    for (int t = lo + warp; t < hi; t += kEncodeThreads / 32) enter(p, h, first + t - p.position, head, m->x + t * kRow, exact + t * D, lane);
-    if (hi < kPage || !p.coded || !p.coded[page]) return;
+    u16* exact = (u16*)(p.exact[table + page] + p.exactLayer) + (2 * head + half) * (kPage * D);
+    for (int t = lo + warp; t < hi; t += kEncodeThreads / 32)
+      enter(p, h, sequence + first + t - position, head, m->x + t * kRow, exact + t * D, lane);
+    if (hi < kPage || !p.coded || !p.coded[table + page]) return;
     for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = narrow(tame(widen(exact[i])));
     blockSync();
-    u8* out = (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes;
+    u8* out = (u8*)(p.coded[table + page] + p.codedLayer) + head * p.headBytes;
     if (h.set >= 0) {
       if (threadIdx.x < 4) ((u32*)(out + h.set))[threadIdx.x] = 0;
       for (int i = threadIdx.x; i < h.rowsBytes / 4; i += kEncodeThreads) ((u32*)(out + h.rows))[i] = 0;
     }
-    for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, blockIdx.z == 1);
+    for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, half == 1);
   }
 };

@@ -3,6 +3,7 @@
 #include "encode.cuh"
 #include "layer.cuh"
 #include "prefill.cuh"
+#include "step.cuh"
 
 #ifndef TERSE_EMU
 // What this was built from (build.sh).

@@ -29,6 +29,7 @@ struct NormParams {
   const float* add;    // [row][dim], added to it first; null: none
   const float* weight; // [dim]
   u16* out;            // [row][dim]
+  const int* rows;     // the rows of x to take; null: all in order
   int dim, brain;
   float eps;
 };
@@ -36,8 +37,9 @@ struct NormParams {
 // One block a row: x += add; out = x / sqrt(mean(x²) + eps) · weight.
 KERNEL(rms_norm, NormParams, kLayerThreads, 4) {
   SHARED(scratch);
-  float* x = p.x + (u64)blockIdx.x * p.dim;
-  const float* add = p.add ? p.add + (u64)blockIdx.x * p.dim : nullptr;
+  u64 row = (u64)(p.rows ? p.rows[blockIdx.x] : (int)blockIdx.x) * p.dim;
+  float* x = p.x + row;
+  const float* add = p.add ? p.add + row : nullptr;
   float sum = 0;
   for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) {
     float v = x[i];

@@ -1,0 +1,247 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/terse-llm/terse/quant"
+)
+
+// The kernels between a layer's products and its attention (src/step.cuh).
+type (
+	turnParams struct {
+		X, Bias, QNorm, KNorm                    Ptr
+		Cos, Sin, Positions, Signs               Ptr
+		Q, K, V                                  Ptr
+		Rows, Heads, KVHeads, Pairs, Interleaved int32
+		Eps, Scale                               float32
+		_                                        int32
+	}
+	leaveParams struct {
+		X, Signs, Mean, Out    Ptr
+		N, Heads, Group, Brain int32
+		Scale                  float32
+		_                      int32
+	}
+	biasParams struct {
+		X, Bias Ptr
+		Dim, N  int32
+	}
+)
+
+// turnThreads are of a block of turn and leave: a warp for each head of a row.
+const turnThreads = 256
+
+// Turner takes queries, keys and values from their product to what attention and
+// the cache want, and attention's outputs to what the next product wants.
+type Turner struct {
+	g                  *quant.Geometry
+	heads              int
+	turn, leave, bias  Function
+	brain              int32
+	querySigns, vSigns Ptr
+	means              Ptr // of V, [layer][kv head][dim]; 0: none
+	owned              []Ptr
+}
+
+// NewTurner puts a geometry's basis on the device; heads are of queries, products
+// is F16 or BF16.
+func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, heads int, products DType) (*Turner, error) {
+	if g.HeadDim != 64 && g.HeadDim != 128 {
+		return nil, fmt.Errorf("cannot turn heads of %d on the GPU: the kernels are for head_dim 64 and 128", g.HeadDim)
+	}
+	t := &Turner{g: g, heads: heads}
+	if products == BF16 {
+		t.brain = 1
+	}
+	for _, k := range []struct {
+		name   string
+		shared int
+		dst    *Function
+	}{
+		{fmt.Sprintf("turn_%d", g.HeadDim), turnShared(g.HeadDim), &t.turn}, {fmt.Sprintf("leave_%d", g.HeadDim), 0, &t.leave}, {"add_bias", 0, &t.bias},
+	} {
+		var err error
+		if *k.dst, err = c.Function(m, k.name, k.shared); err != nil {
+			return nil, err
+		}
+	}
+	var means, signs []float32
+	for layer := range g.Layers {
+		b := basisOf(tf, g, layer, quant.HalfV)
+		for _, shift := range b.shift { // what goes in must come out
+			means = append(means, -shift)
+		}
+		signs = b.signs
+	}
+	var err error
+	if t.means, err = t.put(c, means); err != nil {
+		return nil, err
+	}
+	if t.vSigns, err = t.put(c, signs); err != nil {
+		return nil, err
+	}
+	t.querySigns, err = t.put(c, basisOf(tf, g, 0, quant.HalfK).signs)
+	return t, err
+}
+
+func turnShared(dim int) int { return turnThreads / 32 * dim * 4 }
+
+func (t *Turner) put(c *Context, x []float32) (Ptr, error) {
+	if len(x) == 0 {
+		return 0, nil
+	}
+	p, err := c.Alloc(4 * len(x))
+	if err != nil {
+		return 0, err
+	}
+	t.owned = append(t.owned, p)
+	return p, c.Upload(p, bytesOf(x))
+}
+
+// CloseTurner gives a turner's memory back.
+func (c *Context) CloseTurner(t *Turner) error {
+	for _, p := range t.owned {
+		if err := c.Free(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Turn is what a turn of some rows reads and writes. Addresses of what a model
+// does not have are 0.
+type Turn struct {
+	X            Ptr // [row][heads + 2·kv heads][dim] float32: queries, keys, values
+	Bias         Ptr // [heads + 2·kv heads][dim] float32
+	QNorm, KNorm Ptr // [dim] float32, of QK-norm
+	Eps          float32
+	Cos, Sin     Ptr // [position][Pairs] float32
+	Positions    Ptr // [row] int32; negative for rows of padding
+	Pairs        int
+	Interleaved  bool // kernels.Angles has what it means
+	Q, K, V      Ptr  // [row][heads or kv heads][dim] float32
+}
+
+// Turn puts the bias, norm and rotary embedding of rows into the stream. Queries
+// leave in the cache's basis, keys and values as [Context.Append] wants them.
+func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
+	p := turnParams{
+		X: a.X, Bias: a.Bias, QNorm: a.QNorm, KNorm: a.KNorm, Cos: a.Cos, Sin: a.Sin, Positions: a.Positions, Signs: t.querySigns,
+		Q: a.Q, K: a.K, V: a.V, Rows: int32(rows), Heads: int32(t.heads), KVHeads: int32(t.g.KVHeads), Pairs: int32(a.Pairs),
+		Eps: a.Eps, Scale: t.scale(),
+	}
+	if a.Interleaved {
+		p.Interleaved = 1
+	}
+	return c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
+}
+
+// Leave takes one layer's attention outputs x ([row][heads][dim] float32) out of
+// V's basis into out, of the products' type.
+func (c *Context) Leave(t *Turner, layer int, out, x Ptr, rows int, s Stream) error {
+	p := leaveParams{X: x, Signs: t.vSigns, Out: out, N: int32(rows * t.heads), Heads: int32(t.heads), Group: int32(t.heads / t.g.KVHeads), Brain: t.brain, Scale: t.scale()}
+	if t.means != 0 {
+		p.Mean = t.means + Ptr(4*layer*t.g.KVHeads*t.g.HeadDim)
+	}
+	return c.Launch(t.leave, warpsFor(rows*t.heads, 0), s, paramBytes(&p))
+}
+
+// AddBias adds bias ([dim] float32) to rows of x.
+func (c *Context) AddBias(t *Turner, x, bias Ptr, rows, dim int, s Stream) error {
+	p := biasParams{X: x, Bias: bias, Dim: int32(dim), N: int32(rows * dim)}
+	return c.Launch(t.bias, Shape{Grid: blocksOf(rows * dim), Block: layerThreads}, s, paramBytes(&p))
+}
+
+func (t *Turner) scale() float32 { return float32(1 / math.Sqrt(float64(t.g.HeadDim))) }
+
+// warpsFor is a launch of n warps.
+func warpsFor(n, shared int) Shape {
+	return Shape{Grid: [3]int{(n + turnThreads/32 - 1) / (turnThreads / 32), 1, 1}, Block: turnThreads, Shared: shared}
+}
+
+// Workspace is memory that one plan after another works in. A step's items are
+// where the caller puts them.
+type Workspace struct {
+	d                       *Decoder
+	states, values, arrived Ptr
+	slots                   int
+}
+
+// NewWorkspace makes room for plans of so many sequences.
+func (c *Context) NewWorkspace(d *Decoder, sequences int) (*Workspace, error) {
+	w := &Workspace{d: d, slots: d.MaxSlots(c.info, sequences)}
+	for _, part := range []struct {
+		dst *Ptr
+		n   int
+	}{{&w.states, w.slots * d.queries * 8}, {&w.values, w.slots * d.queries * d.g.HeadDim * 4}, {&w.arrived, w.slots * 4}} {
+		var err error
+		if *part.dst, err = c.Alloc(part.n); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.FillAsync(w.arrived, 0, w.slots*4, 0); err != nil {
+		return nil, err
+	}
+	return w, c.Synchronize(0)
+}
+
+// CloseWorkspace gives a workspace's memory back.
+func (c *Context) CloseWorkspace(w *Workspace) error {
+	for _, p := range []Ptr{w.states, w.values, w.arrived} {
+		if err := c.Free(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step is a plan in the workspace: items is where its Items lie on the device,
+// blocks how many it has.
+func (w *Workspace) Step(items Ptr, blocks int) *Step {
+	return &Step{d: w.d, blocks: blocks, p: attendParams{Items: items, States: w.states, Values: w.values, Arrived: w.arrived}}
+}
+
+// works is the number of pieces that the planner gives blocks to.
+func (d *Decoder) works(sequences int) int {
+	return sequences * d.g.KVHeads * ((d.group + d.queries - 1) / d.queries)
+}
+
+// MaxSlots is the most partial states that a plan of this decoder needs: every
+// block ends in one piece of work at most, and every piece has a last part.
+func (d *Decoder) MaxSlots(info Info, sequences int) int { return 2 * (d.works(sequences) + info.SMs) }
+
+// MaxItems is the size in bytes of the longest list of items.
+func (d *Decoder) MaxItems(info Info, sequences int) int {
+	return itemBytes * (d.MaxSlots(info, sequences) + info.SMs)
+}
+
+const itemBytes = 64
+
+// Items are the plan's items as the device reads them, and Blocks the number of
+// blocks.
+func (p *Plan) Items() []byte { return bytesOf(p.items) }
+
+// Blocks is the number of blocks that the plan is for.
+func (p *Plan) Blocks() int { return p.blocks }
+
+// Pad gives the plan exactly n blocks, which serves as long as the work fits in
+// them: further ones attend to nothing, for a sequence that is nobody's.
+func (p *Plan) Pad(n, nobody int) {
+	more := n - p.blocks
+	if more < 0 {
+		panic(fmt.Sprintf("BUG: a plan of %d blocks for %d", p.blocks, n))
+	}
+	items := make([]item, 0, len(p.items)+more)
+	items = append(items, p.items[:p.blocks]...)
+	for range more {
+		items = append(items, item{Sequence: int32(nobody), Parts: 1, Slot: int32(p.slots), First: int32(p.slots), Next: -1})
+	}
+	items = append(items, p.items[p.blocks:]...)
+	for i := range items {
+		if items[i].Next >= 0 {
+			items[i].Next += int32(more)
+		}
+	}
+	p.items, p.blocks = items, n
+}

@@ -1,0 +1,238 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/ref"
+	"github.com/terse-llm/terse/quant"
+)
+
+// turnCase is a geometry with means, and what heads go through.
+type turnCase struct {
+	g           *quant.Geometry
+	tf          *quant.Transform
+	heads       int
+	interleaved bool
+	pairs       int
+	norm, bias  bool
+}
+
+func newTurnCase(t *testing.T, r *rand.Rand, dim int) turnCase {
+	f, err := quant.ParseFormat("hq2", true)
+	ok(t, err)
+	g, err := quant.NewGeometry(f, 2, 2, dim)
+	ok(t, err)
+	cal := &quant.Calibration{Layers: 2, KVHeads: 2, HeadDim: dim}
+	for range 4 * dim {
+		cal.KMean, cal.VMean = append(cal.KMean, float32(r.NormFloat64())), append(cal.VMean, float32(r.NormFloat64()))
+	}
+	tf, err := quant.NewTransform(g, cal)
+	ok(t, err)
+	return turnCase{g: g, tf: tf, heads: 6, pairs: dim / 2}
+}
+
+// What a layer does between its products and attention is what package kernels
+// does with the same numbers.
+func TestTurn(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		r := rand.New(rand.NewPCG(1, 12))
+		for _, dim := range []int{64, 128} {
+			plain := newTurnCase(t, r, dim)
+			odd := plain
+			odd.interleaved, odd.pairs, odd.norm, odd.bias = true, dim/4, true, true
+			qwen := plain
+			qwen.norm, qwen.bias = true, true
+			for _, tc := range []turnCase{plain, odd, qwen} {
+				lab := &lab{t: t, c: c, r: r}
+				tc.check(lab, m)
+				tc.checkLeave(lab, m)
+				lab.close()
+			}
+		}
+	})
+}
+
+func (tc *turnCase) check(l *lab, m Module) {
+	const rows, positions, eps = 5, 9, 1e-5
+	g, d, kv := tc.g, tc.g.HeadDim, tc.g.KVHeads
+	tn, err := l.c.NewTurner(m, g, tc.tf, tc.heads, F16)
+	ok(l.t, err)
+	all := tc.heads + 2*kv
+	a := Turn{Pairs: tc.pairs, Interleaved: tc.interleaved, Eps: eps}
+	var x, bias, qNorm, kNorm, cos, sin []float32
+	a.X, x = l.normal(rows * all * d)
+	if tc.bias {
+		a.Bias, bias = l.normal(all * d)
+	}
+	if tc.norm {
+		a.QNorm, qNorm = l.normal(d)
+		a.KNorm, kNorm = l.normal(d)
+	}
+	a.Cos, cos = l.normal(positions * tc.pairs)
+	a.Sin, sin = l.normal(positions * tc.pairs)
+	at := []int32{7, 0, 3, 3, 8}
+	a.Positions = l.bytes(bytesOf(at))
+	a.Q, a.K, a.V = l.bytes(poison(4*rows*tc.heads*d)), l.bytes(poison(4*rows*kv*d)), l.bytes(poison(4*rows*kv*d))
+	ok(l.t, l.c.Turn(tn, rows, a, 0))
+
+	ops := ref.New(1)
+	angles := &kernels.Angles{Pairs: tc.pairs, Interleaved: tc.interleaved}
+	for _, p := range at {
+		angles.Cos = append(angles.Cos, cos[int(p)*tc.pairs:][:tc.pairs]...)
+		angles.Sin = append(angles.Sin, sin[int(p)*tc.pairs:][:tc.pairs]...)
+	}
+	part := func(first, heads int, norm []float32, rope bool) []float32 {
+		var y []float32
+		for row := range rows {
+			for i := range heads * d {
+				v := x[(row*all+first)*d+i]
+				if tc.bias {
+					v += bias[first*d+i]
+				}
+				y = append(y, v)
+			}
+		}
+		if norm != nil {
+			ops.RMSNorm(y, y, norm, eps)
+		}
+		if rope {
+			ops.RoPE(y, heads, d, angles)
+		}
+		return y
+	}
+	q := part(0, tc.heads, qNorm, true)
+	tc.tf.Queries(ops, 1, q, tc.heads)
+	for _, w := range []struct {
+		name string
+		got  Ptr
+		want []float32
+	}{{"Q", a.Q, q}, {"K", a.K, part(tc.heads, kv, kNorm, true)}, {"V", a.V, part(tc.heads+kv, kv, nil, false)}} {
+		if e := relative(floats(l.back(w.got, 4*len(w.want))), widened(w.want)); !(e < 1e-6) {
+			l.t.Errorf("%s of head_dim %d, %+v: relative error %g", w.name, d, tc, e)
+		}
+	}
+	ok(l.t, l.c.CloseTurner(tn))
+}
+
+func widened(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
+func (tc *turnCase) checkLeave(l *lab, m Module) {
+	const rows = 3
+	tn, err := l.c.NewTurner(m, tc.g, tc.tf, tc.heads, BF16)
+	ok(l.t, err)
+	n := rows * tc.heads * tc.g.HeadDim
+	x, want := l.normal(n)
+	out := l.bytes(poison(2 * n))
+	ok(l.t, l.c.Leave(tn, 1, out, x, rows, 0))
+	tc.tf.Outputs(ref.New(1), 1, want, tc.heads)
+	if e := relative(products(l.back(out, 2*n), BF16), widened(want)); !(e < half(BF16)) {
+		l.t.Errorf("Leave of head_dim %d: relative error %g", tc.g.HeadDim, e)
+	}
+	bias, b := l.normal(tc.g.HeadDim)
+	ok(l.t, l.c.AddBias(tn, x, bias, n/tc.g.HeadDim, tc.g.HeadDim, 0))
+	first := binary.LittleEndian.Uint32(l.back(x, 4))
+	if got := math.Float32frombits(first); math.IsNaN(float64(got)) || b[0] == 0 {
+		l.t.Errorf("AddBias gives %g", got)
+	}
+	ok(l.t, l.c.CloseTurner(tn))
+}
+
+// AppendEach writes what Append writes, sequence by sequence.
+func TestAppendEach(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		r := rand.New(rand.NewPCG(3, 12))
+		tc := newTurnCase(t, r, 64)
+		g, l := tc.g, &lab{t: t, c: c, r: r}
+		e, err := c.NewEncoder(m, g, tc.tf)
+		ok(t, err)
+		positions := []int32{64 + 63, -1, 64 + 5, 127, 3}
+		const pages = 2
+		n := len(positions)
+		k, _ := l.normal(n * g.KVHeads * g.HeadDim)
+		v, _ := l.normal(n * g.KVHeads * g.HeadDim)
+		exactBytes, codedBytes := g.Layers*g.ExactBytes(), g.Layers*g.CodedBytes()
+		old := make([]byte, exactBytes)
+		for i := 0; i < len(old); i += 2 {
+			binary.LittleEndian.PutUint16(old[i:], uint16(0x3000+r.IntN(0x1000)))
+		}
+		run := func(each bool) (all []byte) {
+			var exact, coded []Ptr
+			for range n * pages {
+				exact, coded = append(exact, l.bytes(old)), append(coded, l.bytes(make([]byte, codedBytes)))
+			}
+			tables := Tables{Exact: l.bytes(bytesOf(exact)), Coded: l.bytes(bytesOf(coded)), Pages: pages}
+			if each {
+				ok(t, c.AppendEach(e, 1, n, l.bytes(bytesOf(positions)), k, v, tables, 0))
+			} else {
+				row := Ptr(4 * g.KVHeads * g.HeadDim)
+				for i, p := range positions {
+					if p >= 0 {
+						at := Ptr(8 * pages * i)
+						ok(t, c.Append(e, 1, int(p), 1, k+Ptr(i)*row, v+Ptr(i)*row, tables.Exact+at, tables.Coded+at, 0))
+					}
+				}
+			}
+			for i := range exact {
+				all = append(append(all, l.back(exact[i], exactBytes)...), l.back(coded[i], codedBytes)...)
+			}
+			return all
+		}
+		if string(run(true)) != string(run(false)) {
+			t.Error("they differ")
+		}
+		l.close()
+		ok(t, c.CloseEncoder(e))
+	})
+}
+
+// A padded plan has the same work in blocks that it had, and nothing in others.
+func TestPad(t *testing.T) {
+	f, err := quant.ParseFormat("hq2", true)
+	ok(t, err)
+	for _, lengths := range [][]int{{700}, {70, 5000, 300, 64}, {9}} {
+		o := PlanOptions{Blocks: 12, Warps: 4}
+		plain, padded := NewPlan(f, lengths, 2, 4, 4, o), NewPlan(f, lengths, 2, 4, 4, o)
+		padded.Pad(20, 99)
+		if padded.Blocks() != 20 || len(padded.Items()) != itemBytes*(len(plain.items)+20-plain.blocks) {
+			t.Fatalf("%v: %d blocks, %d bytes of items", lengths, padded.Blocks(), len(padded.Items()))
+		}
+		for b := range 20 {
+			at := b
+			if b >= plain.blocks {
+				if it := padded.items[b]; it.Sequence != 99 || it.Lo != it.Hi || it.ExactLo != it.ExactHi || it.Next != -1 {
+					t.Errorf("%v: block %d has %+v", lengths, b, it)
+				}
+				continue
+			}
+			for i := b; i >= 0; i, at = int(plain.items[i].Next), int(padded.items[at].Next) {
+				want := plain.items[i]
+				want.Next = padded.items[at].Next
+				if padded.items[at] != want || want.Next < 0 != (plain.items[i].Next < 0) {
+					t.Errorf("%v: block %d has %+v, want %+v", lengths, b, padded.items[at], want)
+				}
+			}
+		}
+	}
+}
+
+// Where another prompt's pages have no exact form, they are read as codes.
+func TestFloors(t *testing.T) {
+	f, err := quant.ParseFormat("hq2", true)
+	ok(t, err)
+	for _, c := range []struct{ n, floor, codedTo, skip int }{{400, 0, 256, 192}, {400, 320, 320, 256}, {400, 192, 256, 192}, {100, 64, 0, 0}} {
+		w := newWork(f, c.n, c.floor)
+		if int(w.Hi)*f.PageTokens != c.codedTo || int(w.Skip) != c.skip {
+			t.Errorf("%d tokens, exact from %d on: coded to page %d, skip %d", c.n, c.floor, w.Hi, w.Skip)
+		}
+	}
+}
