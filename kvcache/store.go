@@ -15,6 +15,7 @@ type Store struct {
 	c         *Cache
 	bufs      [kinds][]buffer
 	allocated int64
+	alloc     func(n int) []byte
 }
 
 type buffer struct {
@@ -23,7 +24,12 @@ type buffer struct {
 }
 
 // NewStore makes the bytes for c's pages, allocated as they are asked for.
-func NewStore(c *Cache) *Store { return &Store{c: c} }
+func NewStore(c *Cache) *Store {
+	return NewStoreIn(c, huge.Bytes)
+}
+
+// NewStoreIn is NewStore with memory of another kind.
+func NewStoreIn(c *Cache, alloc func(n int) []byte) *Store { return &Store{c: c, alloc: alloc} }
 
 // Allocated is the number of bytes the store holds, never more than the budget.
 func (s *Store) Allocated() int64 { return s.allocated }
@@ -72,7 +78,7 @@ func (s *Store) obtain(k Kind) []byte {
 		s.allocated -= int64(len(b))
 	}
 	s.allocated += size
-	return huge.Bytes(int(size))
+	return s.alloc(int(size))
 }
 
 // takeFree takes the bytes of a free page of kind k, of the one that will be
