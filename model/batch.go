@@ -76,8 +76,8 @@ func (b *Batch) WantBest() {
 // Rows is the number of rows.
 func (b *Batch) Rows() int { return len(b.Tokens) }
 
-// check refuses what would index out of the weights or the buffers.
-func (b *Batch) check(c *Config) error {
+// Check refuses what would index out of the weights or the buffers.
+func (b *Batch) Check(c *Config) error {
 	for row, t := range b.Tokens {
 		if t < 0 || int(t) >= c.VocabSize {
 			return fmt.Errorf("row %d: token %d is outside the vocabulary of %d", row, t, c.VocabSize)

@@ -13,7 +13,7 @@ import (
 // model's geometry and backend.
 func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32, Stats, error) {
 	var st Stats
-	if err := b.check(&m.Config); err != nil {
+	if err := b.Check(&m.Config); err != nil {
 		return nil, st, fmt.Errorf("cannot run the batch: %w", err)
 	}
 	s.fit(&m.Config, b, &m.rope)
