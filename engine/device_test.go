@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/cuda"
+	"github.com/terse-llm/terse/kernels/cuda/cudatest"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/model/device"
+	"github.com/terse-llm/terse/model/modeltest"
+	"github.com/terse-llm/terse/weights"
+)
+
+var gpuFlag = flag.Bool("gpu", false, "test engines on the machine's GPU instead of the emulated one")
+
+// newDeviceRig is newRig on a GPU, or the emulated one.
+func newDeviceRig(t *testing.T, format string) *rig {
+	t.Helper()
+	if !cuda.Built {
+		t.Skip("this build has no CUDA")
+	}
+	var o device.Options
+	if !*gpuFlag {
+		lib := cudatest.Emulator(t)
+		o = device.Options{Driver: []string{lib}, Libraries: []string{filepath.Dir(lib)}}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	modeltest.WriteTiny(t, dir, 1)
+	src, err := weights.Open(dir)
+	must(err)
+	t.Cleanup(func() { src.Close() })
+	c, err := model.ConfigOf(src)
+	must(err)
+	w, err := model.Find(c, src)
+	must(err)
+	g, err := device.Open(o)
+	must(err)
+	t.Cleanup(func() { must(g.Close()) })
+	m, err := g.Load(w, c.MaxContext)
+	must(err)
+	t.Cleanup(func() { must(m.Close()) })
+	return newRig(t, format, func(cfg *Config) {
+		r, err := m.NewRunner(cfg.Runner.Geometry(), nil, device.RunnerOptions{Rows: cfg.StepTokens + cfg.MaxSeqs, Sequences: cfg.MaxSeqs, Context: c.MaxContext})
+		must(err)
+		t.Cleanup(func() { must(r.Close()) })
+		cfg.Runner = r
+	})
+}
+
+// agree reports how many leading tokens two texts share.
+func agree(a, b []terse.Token) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// A GPU says what the processor says, alone and with the prompt computed on one
+// of them and the answer on the other, either way round. Rounding differs, so the
+// texts may part after some tokens.
+func TestDevice(t *testing.T) {
+	lengths, formats := []int{63, 270}, []string{"f16", "hq3"}
+	if testing.Short() {
+		lengths, formats = lengths[1:], formats[1:]
+	}
+	for _, format := range formats {
+		host, gpu := newRig(t, format, nil), newDeviceRig(t, format)
+		host.start(t)
+		gpu.start(t)
+		for i, n := range lengths {
+			const tokens = 8
+			least := tokens / 2
+			if format != "f16" { // codes part sooner
+				least = 2
+			}
+			want := host.greedy(t, prompt(uint64(n), n), tokens)
+			check := func(what string, got []terse.Token, err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatalf("%s, %s, prompt of %d: %v", format, what, n, err)
+				}
+				if len(got) != tokens || agree(got, want) < least {
+					t.Errorf("%s, %s, prompt of %d: %v, the processor says %v", format, what, n, got, want)
+				}
+			}
+			got, _, err := gpu.collect(context.Background(), request(fmt.Sprint("a", i), prompt(uint64(n), n), tokens))
+			check("alone", got, err)
+			for what, rigs := range map[string][2]*rig{"prefill on the processor": {host, gpu}, "prefill on the GPU": {gpu, host}} {
+				var got []terse.Token
+				err := handover(context.Background(), rigs[0], rigs[1], request(fmt.Sprint(what, i), prompt(uint64(n), n), tokens), func(o terse.Output) error {
+					got = append(got, o.Tokens...)
+					return nil
+				})
+				check(what, got, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,264 @@
+package device
+
+import (
+	"flag"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/cpu"
+	"github.com/terse-llm/terse/kernels/cuda"
+	"github.com/terse-llm/terse/kernels/cuda/cudatest"
+	"github.com/terse-llm/terse/kvcache"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/model/modeltest"
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/weights"
+)
+
+var gpuFlag = flag.Bool("gpu", false, "run on the machine's GPU instead of the emulated one")
+
+// openGPU opens the GPU, or the emulated one; the test is skipped without either.
+func openGPU(t testing.TB) *GPU {
+	t.Helper()
+	if !cuda.Built {
+		t.Skip("this build has no CUDA")
+	}
+	var o Options
+	if !*gpuFlag {
+		lib := cudatest.Emulator(t)
+		o = Options{Driver: []string{lib}, Libraries: []string{filepath.Dir(lib)}}
+	}
+	g, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, g) })
+	return g
+}
+
+func closed(t testing.TB, c interface{ Close() error }) {
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// tiny is a model on both sides.
+type tiny struct {
+	t      *testing.T
+	host   *model.Model
+	device *Model
+}
+
+func newTiny(t *testing.T, seed uint64) *tiny {
+	t.Helper()
+	g := openGPU(t)
+	dir := t.TempDir()
+	modeltest.WriteTiny(t, dir, seed)
+	src, err := weights.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { src.Close() })
+	c, err := model.ConfigOf(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := model.Find(c, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := cpu.Best(1)
+	t.Cleanup(ops.Close)
+	x := &tiny{t: t}
+	if x.host, err = model.Bind(c, src, ops); err != nil {
+		t.Fatal(err)
+	}
+	if x.device, err = g.Load(w, 1024); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closed(t, x.device) })
+	return x
+}
+
+func (x *tiny) geometry(kv string) *quant.Geometry {
+	x.t.Helper()
+	f, err := quant.ParseFormat(kv, false)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	g, err := x.host.Config.Geometry(f)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return g
+}
+
+func (x *tiny) onDevice(g *quant.Geometry, o RunnerOptions) *Runner {
+	x.t.Helper()
+	r, err := x.device.NewRunner(g, nil, o)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.t.Cleanup(func() { closed(x.t, r) })
+	return r
+}
+
+func (x *tiny) onHost(g *quant.Geometry) model.Runner {
+	x.t.Helper()
+	r, err := model.NewRunner(x.host, g, nil)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return r
+}
+
+// bench is a runner with pages and the sequences on it.
+type bench struct {
+	t      *testing.T
+	r      model.Runner
+	cache  *kvcache.Cache
+	pages  model.Pages
+	batch  model.Batch
+	staged bool
+}
+
+type text struct {
+	table  kvcache.Table
+	view   quant.View
+	prompt int
+	ids    []terse.Token
+	n      int // written
+}
+
+func newBench(t *testing.T, r model.Runner, budget int64) *bench {
+	t.Helper()
+	b := &bench{t: t, r: r}
+	var err error
+	if b.cache, err = kvcache.New(r.Geometry(), budget); err != nil {
+		t.Fatal(err)
+	}
+	if b.pages, err = r.Pages(b.cache); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// add puts n more tokens of s into the batch.
+func (b *bench) add(s *text, n int) {
+	b.t.Helper()
+	if !b.cache.Grow(&s.table, s.n+n, s.prompt) {
+		b.t.Fatal("the cache is full")
+	}
+	s.view.Staged = s.n
+	if b.staged {
+		b.pages.Stage(&s.table, s.prompt, &s.view)
+	} else {
+		b.pages.View(&s.table, s.prompt, &s.view)
+	}
+	b.batch.Append(s.ids[s.n:s.n+n], &s.view, s.n)
+	s.n += n
+	b.batch.WantLast()
+}
+
+// step runs the batch and trims; the logits are copied.
+func (b *bench) step(all ...*text) []float32 {
+	b.t.Helper()
+	res, err := b.r.Step(&b.batch)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	logits := append([]float32(nil), res.Logits...)
+	vocab := b.r.Config().VocabSize
+	for i, best := range res.Best {
+		if row := logits[i*vocab : (i+1)*vocab]; row[best] != row[argmax(row)] {
+			b.t.Errorf("row %d: token %d is said to be the most likely, %d is", i, best, argmax(row))
+		}
+	}
+	b.batch.Reset()
+	for _, s := range all {
+		b.cache.Trim(&s.table, s.n, s.prompt)
+		b.cache.Commit(&s.table, s.ids, s.n)
+	}
+	return logits
+}
+
+func argmax(x []float32) int {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+func random(seed uint64, n int) []terse.Token {
+	r := rand.New(rand.NewPCG(seed, 3))
+	ids := make([]terse.Token, n)
+	for i := range ids {
+		ids[i] = terse.Token(2 + r.IntN(modeltest.Vocab-2))
+	}
+	return ids
+}
+
+// far is the relative distance of two vectors.
+func far(got, want []float32) float64 {
+	var d, n float64
+	for i := range want {
+		e := float64(got[i]) - float64(want[i])
+		d, n = d+e*e, n+float64(want[i])*float64(want[i])
+	}
+	return math.Sqrt(d / n)
+}
+
+// bound is how far logits of the two sides may lie apart: products in float16 on
+// the one, and queries and weights of eight bits on both for codes.
+func bound(kv string) float64 {
+	if kv == "f16" {
+		return 0.01
+	}
+	return 0.06
+}
+
+// Prompts in chunks, single rows alone and beside them, graphs and no graphs: the
+// logits are those of the processor.
+func TestStep(t *testing.T) {
+	x := newTiny(t, 1)
+	formats := []string{"f16", "hq2", "hq3", "hq4"}
+	if testing.Short() {
+		formats = formats[2:3]
+	}
+	for _, kv := range formats {
+		g := x.geometry(kv)
+		d := newBench(t, x.onDevice(g, RunnerOptions{Rows: 200, Sequences: 4, Context: 512, NoGraphs: kv == "hq3"}), 8<<20)
+		h := newBench(t, x.onHost(g), 8<<20)
+		run := func(what string, f func(b *bench, s []*text) []*text, s [2][]*text) {
+			t.Helper()
+			var logits [2][]float32
+			for i, b := range []*bench{d, h} {
+				logits[i] = b.step(f(b, s[i])...)
+			}
+			if e := far(logits[0], logits[1]); !(e < bound(kv)) {
+				t.Errorf("%s, %s: logits are %.2g apart", kv, what, e)
+			}
+		}
+		var s [2][]*text
+		for i := range s {
+			for k, n := range []int{330, 150, 90} {
+				s[i] = append(s[i], &text{ids: random(uint64(k), n+60), prompt: n})
+			}
+		}
+		run("a chunk", func(b *bench, s []*text) []*text { b.add(s[0], 170); return s[:1] }, s)
+		run("two chunks", func(b *bench, s []*text) []*text { b.add(s[1], 30); b.add(s[0], 160); return s[:2] }, s)
+		for range 3 {
+			run("beside a row", func(b *bench, s []*text) []*text { b.add(s[1], 30); b.add(s[0], 1); b.add(s[2], 20); return s }, s)
+		}
+		for range 4 {
+			run("rows", func(b *bench, s []*text) []*text { b.add(s[0], 1); b.add(s[1], 1); b.add(s[2], 1); return s }, s)
+			run("a row", func(b *bench, s []*text) []*text { b.add(s[0], 1); return s[:1] }, s)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package device
+
+import (
+	"github.com/terse-llm/terse/kernels/cuda"
+	"github.com/terse-llm/terse/model"
+)
+
+// graphKey is what decides which graph can run a step of single rows.
+type graphKey struct {
+	rows   int // padded
+	blocks int // of the attention's grid
+}
+
+// graphable reports whether a step can be one of the graphs: single rows alone,
+// all of which give logits, and nobody watches.
+func (r *Runner) graphable(b *model.Batch) bool {
+	s := &r.step
+	return !r.options.NoGraphs && s.rows > 0 && s.singles == s.rows && s.wanted == s.rows && len(s.staged) == 0 && bucketOf(s.rows) <= min(r.options.Rows, r.options.Sequences)
+}
+
+// bucketOf is the number of rows that a step of n is padded to.
+func bucketOf(n int) int {
+	switch {
+	case n <= 2:
+		return n
+	case n <= 16:
+		return (n + 3) / 4 * 4
+	case n <= 64:
+		return (n + 7) / 8 * 8
+	}
+	return (n + 31) / 32 * 32
+}
+
+// replay runs the step as a graph, which the second step of its size makes: the
+// first, run piece by piece, is when cuBLASLt chooses how to compute.
+func (r *Runner) replay(c *cuda.Context, b *model.Batch) error {
+	s, real := &r.step, r.step.rows
+	rows := bucketOf(real)
+	for i := real; i < rows; i++ {
+		r.in.tokens[i], r.in.positions[i], r.in.wanted[i] = 0, -1, int32(i)
+	}
+	blocks := r.dev.Info.SMs
+	for blocks < s.plan.Blocks() {
+		blocks *= 2
+	}
+	s.plan.Pad(blocks, r.options.Rows)
+	if err := r.in.upload(c, copy(r.in.items, s.plan.Items()), r.stream); err != nil {
+		return err
+	}
+	s.rows, s.singles, s.wanted = rows, rows, rows
+	err := r.out.fit(c, r, rows)
+	if err == nil {
+		err = r.launch(c, graphKey{rows, blocks})
+	}
+	s.rows, s.singles, s.wanted = real, real, real
+	if err != nil {
+		return err
+	}
+	return r.fetch(c, b)
+}
+
+func (r *Runner) launch(c *cuda.Context, key graphKey) error {
+	g, seen := r.graphs[key]
+	if g != 0 {
+		return c.Replay(g, r.stream)
+	}
+	nobody := &model.Batch{}
+	if !seen {
+		r.graphs[key] = 0
+		return r.layers(c, nobody)
+	}
+	g, err := c.Capture(r.stream, func() error { return r.layers(c, nobody) })
+	if err != nil {
+		return err
+	}
+	r.graphs[key] = g
+	return c.Replay(g, r.stream)
+}
+
+// forget drops the graphs, whose buffers have moved.
+func (r *Runner) forget(c *cuda.Context) error {
+	for key, g := range r.graphs {
+		if g != 0 {
+			if err := c.CloseGraph(g); err != nil {
+				return err
+			}
+		}
+		delete(r.graphs, key)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package device
+
+import (
+	"errors"
+	"time"
+
+	"github.com/terse-llm/terse/attention"
+	"github.com/terse-llm/terse/kernels/cuda"
+	"github.com/terse-llm/terse/kvcache"
+	"github.com/terse-llm/terse/model"
+)
+
+// run puts a step that is laid into the stream and waits for what it gives.
+func (r *Runner) run(c *cuda.Context, b *model.Batch) (model.Result, error) {
+	err := r.enqueue(c, b)
+	if err != nil {
+		return model.Result{}, errors.Join(err, c.Synchronize(r.stream), c.Synchronize(r.copies))
+	}
+	if b.AfterLayer != nil {
+		for i := range r.model.layers {
+			if len(r.step.staged) > 0 {
+				if err := c.Await(r.arrived[i]); err != nil {
+					return model.Result{}, err
+				}
+			}
+			b.AfterLayer(i)
+		}
+	}
+	if err := c.Synchronize(r.stream); err != nil {
+		return model.Result{}, err
+	}
+	return r.result(c)
+}
+
+// enqueue is run without the waiting.
+func (r *Runner) enqueue(c *cuda.Context, b *model.Batch) error {
+	s := &r.step
+	if err := errors.Join(r.pages.settle(c), r.out.fit(c, r, s.wanted)); err != nil {
+		return err
+	}
+	if r.graphable(b) {
+		return r.replay(c, b)
+	}
+	items := 0
+	if s.plan != nil {
+		items = copy(r.in.items, s.plan.Items())
+	}
+	if err := r.in.upload(c, items, r.stream); err != nil {
+		return err
+	}
+	if err := r.layers(c, b); err != nil {
+		return err
+	}
+	return r.fetch(c, b)
+}
+
+// layers puts the graph's arithmetic into the stream.
+func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
+	s, m, a, k := &r.step, r.model, &r.act, &r.kernels
+	cfg := &m.config
+	if err := c.Embed(k.layer, a.x, m.embed, r.in.tokensAt(), s.rows, cfg.Hidden, m.products, r.stream); err != nil {
+		return err
+	}
+	var add cuda.Ptr // of the layer before, to the residual stream
+	for i := range m.layers {
+		if b.Abandon != nil && b.Abandon() {
+			return model.ErrAbandoned
+		}
+		l := &m.layers[i]
+		if err := errors.Join(
+			c.RMSNorm(k.layer, a.normed, a.x, add, l.attnNorm, s.rows, cfg.Hidden, cfg.NormEps, r.stream),
+			r.project(c, i), r.append(c, i), r.stage(c, i),
+		); err != nil {
+			return err
+		}
+		if i == len(m.layers)-1 && s.wanted == 0 {
+			return nil // nobody wants logits: the last layer was for its K and V
+		}
+		add = a.sum
+		if err := errors.Join(
+			r.attend(c, i),
+			c.RMSNorm(k.layer, a.normed, a.x, add, l.mlpNorm, s.rows, cfg.Hidden, cfg.NormEps, r.stream),
+			r.mlp(c, l),
+		); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		c.RMSNormOf(k.layer, a.normed, a.x, add, m.norm, r.in.wantedAt(), s.wanted, cfg.Hidden, cfg.NormEps, r.stream),
+		c.Linear(r.out.logits, a.normed, m.head, s.wanted, cfg.Hidden, cfg.VocabSize, m.products, cuda.F32, 0, r.stream),
+		c.Argmax(k.layer, r.out.best, r.out.logits, s.wanted, cfg.VocabSize, r.stream))
+}
+
+// linear is y = x·Wᵀ + bias for all rows.
+func (r *Runner) linear(c *cuda.Context, y, x, w, bias cuda.Ptr, in, out int) error {
+	err := c.Linear(y, x, w, r.step.rows, in, out, r.model.products, cuda.F32, 0, r.stream)
+	if err == nil && bias != 0 {
+		err = c.AddBias(r.kernels.turner, y, bias, r.step.rows, out, r.stream)
+	}
+	return err
+}
+
+// project makes a layer's queries, keys and values.
+func (r *Runner) project(c *cuda.Context, i int) error {
+	m, a, l := r.model, &r.act, &r.model.layers[i]
+	cfg := &m.config
+	err := r.linear(c, a.qkv, a.normed, l.qkv, 0, cfg.Hidden, (cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
+	return errors.Join(err, c.Turn(r.kernels.turner, r.step.rows, cuda.Turn{
+		X: a.qkv, Bias: l.qkvBias, QNorm: l.qNorm, KNorm: l.kNorm, Eps: cfg.NormEps,
+		Cos: m.cos, Sin: m.sin, Positions: r.in.positionsAt(), Pairs: cfg.Rotary.Dim / 2, Interleaved: cfg.Rotary.Interleaved,
+		Q: a.q, K: a.k, V: a.v,
+	}, r.stream))
+}
+
+// append writes and codes a layer's keys and values.
+func (r *Runner) append(c *cuda.Context, i int) error {
+	s, a, k := &r.step, &r.act, &r.kernels
+	timed := i == 0 && len(s.prompts) > 0
+	var errs []error
+	if timed {
+		errs = append(errs, c.Record(r.coding[0], r.stream))
+	}
+	errs = append(errs, c.AppendEach(k.encoder, i, s.singles, r.in.positionsAt(), a.k, a.v, r.in.both(), r.stream))
+	width := 4 * r.geometry.KVHeads * r.geometry.HeadDim
+	for n, seg := range s.prompts {
+		at := cuda.Ptr(seg.Row * width)
+		errs = append(errs, c.Append(k.encoder, i, seg.Pos, seg.Rows, a.k+at, a.v+at,
+			r.in.row(kvcache.Exact, s.singles+n), r.in.row(kvcache.Coded, s.singles+n), r.stream))
+	}
+	if timed {
+		errs = append(errs, c.Record(r.coding[1], r.stream))
+	}
+	return errors.Join(errs...)
+}
+
+// attend is a layer's attention and the product of its outputs.
+func (r *Runner) attend(c *cuda.Context, i int) error {
+	s, m, a, l := &r.step, r.model, &r.act, &r.model.layers[i]
+	scale := m.config.AttentionScale()
+	var errs []error
+	if s.plan != nil {
+		step := r.work.Step(r.in.stepItemsAt(), s.plan.Blocks())
+		errs = append(errs, c.Attend(step, r.in.both(), i, a.q, a.attended, scale, r.stream))
+	}
+	for n, seg := range s.prompts {
+		errs = append(errs, r.attendPrompt(c, i, s.singles+n, seg, scale))
+	}
+	errs = append(errs, c.Leave(r.kernels.turner, i, a.turned, a.attended, s.rows, r.stream))
+	width := m.config.Heads * m.config.HeadDim
+	return errors.Join(append(errs, r.linear(c, a.sum, a.turned, l.out, l.outBias, width, m.config.Hidden))...)
+}
+
+// attendPrompt attends for the rows of a prompt. Rows whose recent tokens lie
+// partly in pages of another prompt, which exist as codes only, read less of them
+// exactly: a launch each for those that read equally much.
+func (r *Runner) attendPrompt(c *cuda.Context, layer, table int, seg attention.Segment, scale float32) error {
+	f, floor := r.geometry.Format, r.step.floors[table]
+	exact, coded := r.in.row(kvcache.Exact, table), r.in.row(kvcache.Coded, table)
+	width := 4 * r.model.config.Heads * r.geometry.HeadDim
+	for done := 0; done < seg.Rows; {
+		p, rows := r.kernels.prefill, seg.Rows-done
+		if n := seg.Pos + done + 1; floor > f.Sinks && n < floor+f.Recent {
+			run := (n - floor) / f.PageTokens * f.PageTokens
+			p, rows = p.Recent(run), min(rows, floor+run+f.PageTokens-n)
+		}
+		at := cuda.Ptr((seg.Row + done) * width)
+		if err := c.Prefill(p, layer, seg.Pos+done, rows, coded, exact, r.act.q+at, r.act.attended+at, scale, r.stream); err != nil {
+			return err
+		}
+		done += rows
+	}
+	return nil
+}
+
+// mlp is down(silu(gate(x))·up(x)).
+func (r *Runner) mlp(c *cuda.Context, l *layer) error {
+	a, cfg := &r.act, &r.model.config
+	n := cfg.Intermediate
+	return errors.Join(
+		r.linear(c, a.gateUp, a.normed, l.gateUp, l.gateUpBias, cfg.Hidden, 2*n),
+		c.SwiGLU(r.kernels.layer, a.gated, a.gateUp, a.gateUp+cuda.Ptr(4*n), r.step.rows, n, 2*n, r.stream),
+		r.linear(c, a.sum, a.gated, l.down, l.downBias, n, cfg.Hidden))
+}
+
+// fetch brings the most likely tokens to the host, and the logits of rows that
+// need them there.
+func (r *Runner) fetch(c *cuda.Context, b *model.Batch) error {
+	n, o := r.step.wanted, &r.out
+	if n == 0 {
+		return nil
+	}
+	if err := c.DownloadAsync(o.bestHost[:4*n], o.best, r.stream); err != nil {
+		return err
+	}
+	row := 4 * r.model.config.VocabSize
+	for lo := 0; lo < n; {
+		hi := lo
+		for hi < n && !(hi < len(b.Greedy) && b.Greedy[hi]) {
+			hi++
+		}
+		if hi > lo {
+			if err := c.DownloadAsync(o.logitsHost[lo*row:hi*row], o.logits+cuda.Ptr(lo*row), r.stream); err != nil {
+				return err
+			}
+		}
+		lo = hi + 1
+	}
+	return nil
+}
+
+func (r *Runner) result(c *cuda.Context) (model.Result, error) {
+	n := r.step.wanted
+	res := model.Result{
+		Logits: cuda.Float32s(r.out.logitsHost[:4*n*r.model.config.VocabSize]),
+		Best:   cuda.Int32s(r.out.bestHost[:4*n]),
+	}
+	if len(r.step.prompts) > 0 {
+		us, err := c.Elapsed(r.coding[0], r.coding[1])
+		if err != nil {
+			return res, err
+		}
+		res.Stats.Quantise = time.Duration(us*1000) * time.Duration(len(r.model.layers))
+	}
+	return res, nil
+}

@@ -1,0 +1,218 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/terse-llm/terse/kernels/cuda"
+	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
+)
+
+// RunnerOptions size a runner.
+type RunnerOptions struct {
+	Rows      int // of a step, at most
+	Sequences int // of a step, at most
+	Context   int // tokens of a sequence, at most
+	NoGraphs  bool
+}
+
+// Runner is a model.Runner on a GPU.
+type Runner struct {
+	model    *Model
+	geometry *quant.Geometry
+	options  RunnerOptions
+	dev      *cuda.Device // of its own: its calls wait for nobody else's
+	kernels  kernelSet
+	work     *cuda.Workspace
+	pages    *pages
+	stream   cuda.Stream  // of steps
+	copies   cuda.Stream  // from the device to the host
+	written  []cuda.Event // of each layer: its pages are written
+	arrived  []cuda.Event // of each layer: they are on the host
+	copied   cuda.Event   // the last of arrived
+	coding   [2]cuda.Event
+	owned    []cuda.Ptr
+
+	in     inputs
+	act    activations
+	out    outputs
+	step   step
+	graphs map[graphKey]cuda.Graph
+}
+
+// activations are a step's, on the device. There is one row more than the most of
+// a step: blocks that have nothing to attend to write there.
+type activations struct {
+	x, sum        cuda.Ptr // [row][Hidden] float32: the residual stream, and what is added to it
+	normed        cuda.Ptr // [row][Hidden], as products read it
+	qkv           cuda.Ptr // [row][heads + 2·kv heads][dim] float32
+	q, k, v       cuda.Ptr // [row][heads][dim] float32
+	attended      cuda.Ptr // likewise
+	turned        cuda.Ptr // [row][heads][dim], as products read it
+	gateUp, gated cuda.Ptr // [row][2·Intermediate] float32, [row][Intermediate]
+}
+
+// NewRunner makes a runner with pages of g; cal is nil where the model has no
+// calibration.
+func (m *Model) NewRunner(g *quant.Geometry, cal *quant.Calibration, o RunnerOptions) (*Runner, error) {
+	tf, err := quant.NewTransform(g, cal)
+	if err != nil {
+		return nil, err
+	}
+	if o.Context = min(o.Context, m.context); o.Rows < 1 || o.Sequences < 1 || o.Context < 1 {
+		return nil, fmt.Errorf("BUG: a runner of %+v", o)
+	}
+	dev, err := m.gpu.driver.Open(m.gpu.options.Ordinal)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{model: m, geometry: g, options: o, dev: dev, graphs: map[graphKey]cuda.Graph{}}
+	if err := dev.Do(func(c *cuda.Context) error { return r.open(c, tf) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot prepare the GPU for steps of %d rows: %w", o.Rows, err), r.Close())
+	}
+	return r, nil
+}
+
+func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
+	m, cfg := r.model, &r.model.config
+	if _, err := c.OpenBLAS(m.gpu.options.Libraries...); err != nil {
+		return err
+	}
+	if r.kernels, err = newKernels(c, m.gpu.module, cfg, r.geometry, tf, m.products); err != nil {
+		return err
+	}
+	if r.work, err = c.NewWorkspace(r.kernels.decoder, r.options.Sequences); err != nil {
+		return err
+	}
+	if r.stream, err = c.NewStream(); err != nil {
+		return err
+	}
+	if r.copies, err = c.NewStream(); err != nil {
+		return err
+	}
+	for range cfg.Layers {
+		w, err := c.NewEvent(false)
+		a, err2 := c.NewEvent(false)
+		if err = errors.Join(err, err2); err != nil {
+			return err
+		}
+		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
+	}
+	r.copied = r.arrived[len(r.arrived)-1]
+	for i := range r.coding {
+		if r.coding[i], err = c.NewEvent(true); err != nil {
+			return err
+		}
+	}
+	if err := r.allocActivations(c); err != nil {
+		return err
+	}
+	return errors.Join(r.in.open(c, r), r.out.open(c, r))
+}
+
+func (r *Runner) allocActivations(c *cuda.Context) error {
+	cfg, a := &r.model.config, &r.act
+	heads, kv := cfg.Heads*cfg.HeadDim, cfg.KVHeads*cfg.HeadDim
+	var errs []error
+	for _, b := range []struct {
+		dst   *cuda.Ptr
+		bytes int // of a row
+	}{
+		{&a.x, 4 * cfg.Hidden}, {&a.sum, 4 * cfg.Hidden}, {&a.normed, 2 * cfg.Hidden}, {&a.qkv, 4 * (heads + 2*kv)},
+		{&a.q, 4 * heads}, {&a.k, 4 * kv}, {&a.v, 4 * kv}, {&a.attended, 4 * heads}, {&a.turned, 2 * heads},
+		{&a.gateUp, 8 * cfg.Intermediate}, {&a.gated, 2 * cfg.Intermediate},
+	} {
+		var err error
+		*b.dst, err = r.alloc(c, b.bytes*(r.options.Rows+1))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// alloc takes memory until Close.
+func (r *Runner) alloc(c *cuda.Context, n int) (cuda.Ptr, error) {
+	p, err := c.Alloc(n)
+	if err == nil {
+		r.owned = append(r.owned, p)
+	}
+	return p, err
+}
+
+// Close gives everything back; no step may be running, and nobody may be reading
+// pages on the host.
+func (r *Runner) Close() error {
+	err := r.dev.Do(func(c *cuda.Context) error {
+		errs := []error{c.Synchronize(r.stream), c.Synchronize(r.copies)}
+		errs = append(errs, r.forget(c))
+		for _, p := range r.owned {
+			errs = append(errs, c.Free(p))
+		}
+		for _, e := range append(append(r.written, r.arrived...), r.coding[:]...) {
+			if e != 0 {
+				errs = append(errs, c.CloseEvent(e))
+			}
+		}
+		if r.work != nil {
+			errs = append(errs, c.CloseWorkspace(r.work))
+		}
+		if r.kernels.turner != nil {
+			errs = append(errs, r.kernels.close(c))
+		}
+		if r.pages != nil {
+			errs = append(errs, r.pages.close(c))
+		}
+		errs = append(errs, r.in.close(c), r.out.close(c))
+		for _, s := range []cuda.Stream{r.stream, r.copies} {
+			if s != 0 {
+				errs = append(errs, c.CloseStream(s))
+			}
+		}
+		return errors.Join(errs...)
+	})
+	return errors.Join(err, r.dev.Close())
+}
+
+// Config is the model's.
+func (r *Runner) Config() *model.Config { return &r.model.config }
+
+// Geometry is the pages'.
+func (r *Runner) Geometry() *quant.Geometry { return r.geometry }
+
+// Numerics names what computes.
+func (r *Runner) Numerics() string {
+	kind := "f16"
+	if r.model.products == cuda.BF16 {
+		kind = "bf16"
+	}
+	return "cuda/" + r.dev.Info.Name + "/" + kind
+}
+
+// Step runs the rows of b.
+func (r *Runner) Step(b *model.Batch) (model.Result, error) {
+	if err := r.check(b); err != nil {
+		return model.Result{}, fmt.Errorf("cannot run the batch: %w", err)
+	}
+	r.step.lay(r, b)
+	var res model.Result
+	err := r.dev.Do(func(c *cuda.Context) (err error) {
+		res, err = r.run(c, b)
+		return err
+	})
+	return res, err
+}
+
+func (r *Runner) check(b *model.Batch) error {
+	if err := b.Check(&r.model.config); err != nil {
+		return err
+	}
+	if b.Rows() > r.options.Rows || len(b.Segments) > r.options.Sequences {
+		return fmt.Errorf("BUG: %d rows of %d sequences for a runner of %d and %d", b.Rows(), len(b.Segments), r.options.Rows, r.options.Sequences)
+	}
+	for i, s := range b.Segments {
+		if s.Pos+s.Rows > r.options.Context {
+			return fmt.Errorf("BUG: segment %d ends at position %d of at most %d", i, s.Pos+s.Rows, r.options.Context)
+		}
+	}
+	return nil
+}
