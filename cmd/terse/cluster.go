@@ -79,7 +79,7 @@ func runWorker(ctx context.Context, f *nodeFlags, nats natsFlags, log *slog.Logg
 		return err
 	}
 	log.Info("worker ready", "id", c.ID, "role", c.Role, "model", n.files.name, "kv", n.g.Format.Name,
-		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.model.Ops().Name(), "threads", n.model.Ops().Threads())
+		"kv_memory", formatBytes(n.cfg.KVMemory), "data", w.DataAddr(), "backend", n.backend())
 	return w.Run(ctx)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/worker"
 )
@@ -27,10 +28,12 @@ import (
 type engineFlags struct {
 	kvMemory                  byteSize
 	ctx, threads, seqs, chunk int
+	device                    deviceFlag
 }
 
 func (f *engineFlags) register(c *cobra.Command) {
-	c.Flags().Var(&f.kvMemory, "kv-memory", "memory for a worker's KV cache (auto: what --max-seqs full contexts need, a quarter of the RAM at most)")
+	c.Flags().Var(&f.kvMemory, "kv-memory", "memory for a worker's KV cache (auto: what --max-seqs full contexts need, a quarter of the RAM at most; on a GPU, two fifths of what the weights leave)")
+	f.device.register(c)
 	c.Flags().IntVar(&f.ctx, "ctx", 0, "most tokens of prompt and answer together (default: the model's context)")
 	c.Flags().IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
 	c.Flags().IntVar(&f.seqs, "max-seqs", 16, "requests computed at a time")
@@ -42,6 +45,9 @@ func (f *engineFlags) check(c *cobra.Command) error {
 		if v < 0 || v == 0 && c.Flags().Changed(name) {
 			return usageError{c.CommandPath(), fmt.Errorf("--%s is %d: it must be positive", name, v)}
 		}
+	}
+	if _, _, _, err := f.device.gpu(); err != nil {
+		return usageError{c.CommandPath(), err}
 	}
 	return nil
 }
@@ -94,17 +100,25 @@ func (f *nodeFlags) register(c *cobra.Command) {
 type node struct {
 	flags *nodeFlags
 	files *files
-	model *model.Model
-	ops   *cpu.Ops
 	log   *slog.Logger
 	cal   *quant.Calibration // nil where the model has none
 	g     *quant.Geometry
 	cfg   engine.Config // but for the runner, of which every engine has its own
+
+	// On the processor:
+	model *model.Model
+	ops   *cpu.Ops
+	// On a GPU:
+	gpu     *accelerator
+	runners []*device.Runner
 }
 
 // close lets go of the model; nothing may be using it.
 func (n *node) close() {
-	n.ops.Close()
+	if n.ops != nil {
+		n.ops.Close()
+	}
+	n.closeGPU()
 	n.files.source.Close()
 }
 
@@ -121,39 +135,33 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.source.Close())
 	}
-	ops := cpu.Best(threadsOr(f.engine.threads))
-	if ops.Portable() {
-		log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
+	n := &node{flags: f, files: m, log: log, g: g, cal: cal}
+	n.cfg = engine.Config{Logger: log, MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx}
+	if n.gpu, err = n.onGPU(); err == nil && n.gpu == nil {
+		err = n.onCPU()
 	}
-	n := &node{flags: f, files: m, ops: ops, log: log, g: g, cal: cal}
-	if n.model, err = model.Bind(m.config, m.source, ops); err != nil {
+	if err != nil {
 		n.close()
 		return nil, err
-	}
-	n.cfg = engine.Config{
-		Logger: log, MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx,
-		KVMemory: f.kvMemory(g.ExactBytes()*g.Layers, g.CodedBytes()*g.Layers, m.config.MaxContext),
 	}
 	return n, nil
 }
 
-// kvMemory is the --kv-memory flag, or what the wanted sequences need at full
-// length, but a quarter of the machine's memory at most.
-func (f *nodeFlags) kvMemory(exactPage, codedPage, maxContext int) int64 {
-	if f.engine.kvMemory != 0 {
-		return int64(f.engine.kvMemory)
+// onCPU binds the model for the processor.
+func (n *node) onCPU() (err error) {
+	n.ops = cpu.Best(threadsOr(n.flags.engine.threads))
+	if n.ops.Portable() {
+		n.log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
 	}
-	if f.engine.ctx > 0 {
-		maxContext = min(maxContext, f.engine.ctx)
-	}
-	perSeq := int64(maxContext/64+2) * int64(exactPage+codedPage)
-	return min(machineMemory()/4, perSeq*int64(f.engine.seqs))
+	n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, machineMemory()/4)
+	n.model, err = model.Bind(n.files.config, n.files.source, n.ops)
+	return err
 }
 
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
-	run, err := model.NewRunner(n.model, n.g, n.cal)
+	run, err := n.newRunner()
 	if err != nil {
 		return nil, err
 	}
