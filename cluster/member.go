@@ -31,6 +31,11 @@ type Member struct {
 	KVTotal       int64   // bytes
 	PrefillRate   float64 // tokens/s, measured; 0 = not known yet
 
+	// What a prompt's KV is on the wire, and how fast it came here lately.
+	KVFixed    float64            // bytes of every prompt: what its exact windows are beyond codes
+	KVPerToken float64            // bytes of every token
+	Links      map[string]float64 `json:",omitempty"` // bytes/s by prefill worker, measured within the last minute
+
 	// Wedged says why no KV gets through to or from the worker although it is
 	// there; empty where all is well.
 	Wedged string `json:",omitempty"`
@@ -47,6 +52,9 @@ const (
 	maxMembers     = 4096
 	maxIDBytes     = 64
 )
+
+// MaxLinks is how many prefill workers a record may have the link of.
+const MaxLinks = 64
 
 // record is the payload on the members subject.
 type record struct {
@@ -104,6 +112,24 @@ func (m Member) validate() error {
 	}
 	if !(m.PrefillRate >= 0) {
 		return fmt.Errorf("cannot use member %q: prefill rate %v tokens/s", m.ID, m.PrefillRate)
+	}
+	if !(m.KVFixed >= 0 && m.KVPerToken >= 0) {
+		return fmt.Errorf("cannot use member %q: KV of %v bytes and %v a token", m.ID, m.KVFixed, m.KVPerToken)
+	}
+	return m.validateLinks()
+}
+
+func (m Member) validateLinks() error {
+	if len(m.Links) > MaxLinks {
+		return fmt.Errorf("cannot use member %q: %d links, at most %d are taken", m.ID, len(m.Links), MaxLinks)
+	}
+	for id, rate := range m.Links {
+		if err := checkName("prefill worker", id); err != nil {
+			return err
+		}
+		if !(rate > 0) {
+			return fmt.Errorf("cannot use member %q: a link of %v bytes/s", m.ID, rate)
+		}
 	}
 	return nil
 }

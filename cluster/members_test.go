@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -111,6 +112,15 @@ func TestServeRefusesBadRecords(t *testing.T) {
 	f(func(m *Member) { m.Format = string(make([]byte, 1000)) }, "1000 bytes")
 	f(func(m *Member) { m.Running = -1 }, "negative")
 	f(func(m *Member) { m.PrefillRate = -1 }, "prefill rate")
+	f(func(m *Member) { m.KVPerToken = -1 }, "-1 a token")
+	f(func(m *Member) { m.Links = map[string]float64{"p 1": 1} }, "p 1")
+	f(func(m *Member) { m.Links = map[string]float64{"p1": 0} }, "0 bytes/s")
+	f(func(m *Member) {
+		m.Links = map[string]float64{}
+		for i := range MaxLinks + 1 {
+			m.Links[fmt.Sprint("p", i)] = 1
+		}
+	}, "65 links")
 }
 
 func TestWaitEnds(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/terse-llm/terse"
 )
@@ -24,13 +25,19 @@ type Candidate struct {
 	WaitingTokens int     // prompt tokens accepted and not yet computed
 	PrefillRate   float64 // tokens/s; 0 = not known
 	CachedPrefix  int     // tokens of this prompt whose KV the worker holds
+
+	// What a prompt's KV is on the wire: so many bytes, and so many for a token.
+	KVFixed, KVPerToken float64
+	Links               map[string]float64 // bytes/s at which KV came here lately, by the prefill worker's ID
 }
 
 // Ask is what a request needs.
 type Ask struct {
 	PromptTokens int
 	MaxTokens    int
+	Output       int  // tokens that it will likely generate; 0 = not known
 	ScorePrompt  bool // prompt scores are wanted; they are made where the prompt is computed
+	Resumed      bool // a lost worker has generated a part: the rest is computed where it is decoded
 	// LocalBelow keeps prompts with fewer tokens to compute on the decode
 	// worker. 0 = DefaultLocalBelow, negative = split whatever can be split.
 	LocalBelow int
@@ -47,7 +54,15 @@ type Decision struct {
 	Prefill string   // worker ID where Split, else ""
 	Others  []string // that could prefill instead, the best first
 	Split   bool
-	Reason  string // for people and logs
+	Reason  string // for people and logs; its first clause has few values
+
+	// First is when the first token is expected; 0 where nothing is measured.
+	First time.Duration
+	// Stay and Ahead are the costs that were compared: of computing the prompt
+	// where it is decoded, and of the best worker that could compute it instead;
+	// both 0 where they were not. They count the seconds until the first token and
+	// those by which other requests are held up meanwhile.
+	Stay, Ahead time.Duration
 }
 
 // Decide picks the workers. Its errors are *terse.Error: CodeNoWorker,
@@ -63,28 +78,55 @@ func Decide(members []Candidate, ask Ask) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	remaining := max(ask.PromptTokens-decode.CachedPrefix, 0)
-	if why := staysBecause(ask, remaining); why != "" {
-		return Decision{Decode: decode.ID, Reason: "stay: " + why}, nil
+	if why := staysBecause(ask, remaining(ask.PromptTokens, decode)); why != "" {
+		return stay(decode, ask, why), nil
 	}
 	prefill := slices.DeleteFunc(usable, func(c Candidate) bool { return !canPrefillFor(c, decode, ask) })
 	if len(prefill) == 0 {
-		return Decision{Decode: decode.ID, Reason: "stay: no other worker prefills"}, nil
+		return stay(decode, ask, "no other worker prefills"), nil
 	}
-	best := leastLoaded(prefill, ask.PromptTokens)
+	order(prefill, decode, ask)
+	return compare(prefill, decode, ask), nil
+}
+
+// stay is a decision that needs no comparison.
+func stay(decode Candidate, ask Ask, why string) Decision {
+	d := Decision{Decode: decode.ID, Reason: "stay: " + why}
+	if decode.PrefillRate > 0 {
+		d.First = duration(staying(decode, ask, decode.PrefillRate).first)
+	}
+	return d
+}
+
+// compare decides between the best of prefill and the decode worker itself.
+func compare(prefill []Candidate, decode Candidate, ask Ask) Decision {
+	best := prefill[0]
 	d := Decision{
 		Decode: decode.ID, Prefill: best.ID, Split: true,
-		Reason: fmt.Sprintf("split: %d tokens to compute, %s", remaining, among(best, len(prefill))),
+		Reason: fmt.Sprintf("split: not measured yet, %d tokens to compute, %s", remaining(ask.PromptTokens, decode), among(best, len(prefill))),
 	}
-	for next := best; len(d.Others) < maxOthers; {
-		prefill = slices.DeleteFunc(prefill, func(c Candidate) bool { return c.ID == next.ID })
-		if len(prefill) == 0 {
-			break
+	for _, c := range prefill[1:min(len(prefill), 1+maxOthers)] {
+		d.Others = append(d.Others, c.ID)
+	}
+	here, there := rateOf(decode, best), rateOf(best, decode)
+	if here <= 0 {
+		return d
+	}
+	whole, split := staying(decode, ask, here), splitting(best, decode, ask, there)
+	stay, ahead := duration(whole.cost), duration(split.cost)
+	switch {
+	case ask.LocalBelow < 0:
+		d.Reason = fmt.Sprintf("split: told to, %s", among(best, len(prefill)))
+	case stay < ahead:
+		return Decision{
+			Decode: decode.ID, First: duration(whole.first), Stay: stay, Ahead: ahead,
+			Reason: fmt.Sprintf("stay: faster, %s against %s by %q", short(whole.cost), short(split.cost), best.ID),
 		}
-		next = leastLoaded(prefill, ask.PromptTokens)
-		d.Others = append(d.Others, next.ID)
+	default:
+		d.Reason = fmt.Sprintf("split: faster, %s against %s, %s", short(split.cost), short(whole.cost), among(best, len(prefill)))
 	}
-	return d, nil
+	d.First, d.Stay, d.Ahead = duration(split.first), stay, ahead
+	return d
 }
 
 // maxOthers bounds the workers that a prompt is turned to when its prefill
@@ -164,6 +206,8 @@ func staysBecause(ask Ask, remaining int) string {
 		return "nothing to decode"
 	case ask.ScorePrompt:
 		return "the prompt's scores are wanted"
+	case ask.Resumed:
+		return "goes on after a lost worker"
 	case remaining < below:
 		return fmt.Sprintf("%d tokens to compute, fewer than %d", remaining, below)
 	}
@@ -177,37 +221,40 @@ func canPrefillFor(c, decode Candidate, ask Ask) bool {
 	return c.Role == terse.RolePrefill || c.Role == terse.RoleBoth && decode.Role == terse.RoleDecode
 }
 
-// byLoad orders by prompt tokens to compute until this prompt is done (the
-// prompt itself is the same for all, what is held of it is not), then by
-// requests not begun, then by those going on, then by ID.
+// busy is the load of a worker in tokens to compute until this prompt is done:
+// the prompt itself is the same for all, what is held of it is not. A request
+// that runs counts as a page, for its row in every step and the memory it holds;
+// one that waits as four, for it says that places or memory are out.
+func busy(c Candidate) int {
+	return c.WaitingTokens - c.CachedPrefix + runningTokens*c.Running + waitingTokens*c.Waiting
+}
+
+const (
+	runningTokens = 64
+	waitingTokens = 256
+)
+
 func byLoad(a, b Candidate) int {
-	return cmp.Or(
-		cmp.Compare(a.WaitingTokens-a.CachedPrefix, b.WaitingTokens-b.CachedPrefix),
-		cmp.Compare(a.Waiting, b.Waiting),
-		cmp.Compare(a.Running, b.Running),
-		cmp.Compare(a.ID, b.ID),
-	)
+	return cmp.Or(cmp.Compare(busy(a), busy(b)), cmp.Compare(a.ID, b.ID))
 }
 
-// leastLoaded is the worker that has the prompt done first where the rates of
-// all are known (machines differ), else the one with the least waiting.
-func leastLoaded(list []Candidate, prompt int) Candidate {
+// order puts the workers that could compute a prompt for decode in order, the
+// best first: where the rates of all are known (machines and links differ), the
+// one that has it done and moved first, else the one with the least to do.
+func order(list []Candidate, decode Candidate, ask Ask) {
 	if slices.ContainsFunc(list, func(c Candidate) bool { return c.PrefillRate <= 0 }) {
-		return slices.MinFunc(list, byLoad)
+		slices.SortFunc(list, byLoad)
+		return
 	}
-	return slices.MinFunc(list, func(a, b Candidate) int {
-		return cmp.Or(cmp.Compare(doneAfter(a, prompt), doneAfter(b, prompt)), byLoad(a, b))
+	slices.SortFunc(list, func(a, b Candidate) int {
+		x, y := splitting(a, decode, ask, a.PrefillRate), splitting(b, decode, ask, b.PrefillRate)
+		return cmp.Or(cmp.Compare(x.cost, y.cost), byLoad(a, b))
 	})
-}
-
-// doneAfter is when a worker would have the prompt computed, in seconds.
-func doneAfter(c Candidate, prompt int) float64 {
-	return float64(c.WaitingTokens+max(prompt-c.CachedPrefix, 0)) / c.PrefillRate
 }
 
 func among(best Candidate, n int) string {
 	if n == 1 {
 		return fmt.Sprintf("%q prefills", best.ID)
 	}
-	return fmt.Sprintf("%q is the least loaded of %d", best.ID, n)
+	return fmt.Sprintf("%q is the best of %d", best.ID, n)
 }

@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,8 @@ func drawMember(t *rapid.T, i int) route.Candidate {
 		WaitingTokens: rapid.SampledFrom([]int{0, 100, 5000}).Draw(t, "tokens"),
 		PrefillRate:   rapid.SampledFrom([]float64{0, 100, 1000}).Draw(t, "rate"),
 		CachedPrefix:  rapid.SampledFrom([]int{0, 64, 1024}).Draw(t, "cached"),
+		KVFixed:       1e5, KVPerToken: 100,
+		Links: map[string]float64{rapid.SampledFrom([]string{"a", "b"}).Draw(t, "from"): rapid.SampledFrom([]float64{1e3, 1e6, 1e9}).Draw(t, "link")},
 	}
 }
 
@@ -35,6 +38,7 @@ func TestDecisionsAreSound(t *testing.T) {
 		}
 		ask := route.Ask{
 			PromptTokens: rapid.IntRange(1, 1000).Draw(t, "prompt"),
+			Output:       rapid.IntRange(0, 3).Draw(t, "output"),
 			MaxTokens:    rapid.IntRange(0, 2).Draw(t, "max"),
 			Exclude:      rapid.SliceOf(rapid.SampledFrom([]string{"a", "b", "c"})).Draw(t, "exclude"),
 		}
@@ -56,6 +60,15 @@ func TestDecisionsAreSound(t *testing.T) {
 		if d.Split {
 			require.True(t, find(d.Prefill).Role.Prefills())
 			require.NotEqual(t, d.Decode, d.Prefill)
+			// Never where its own estimate says that staying is faster.
+			require.LessOrEqual(t, d.Ahead, d.Stay)
+			for _, other := range d.Others {
+				require.True(t, find(other).Role.Prefills())
+				require.NotContains(t, []string{d.Decode, d.Prefill}, other)
+			}
+		}
+		if strings.HasPrefix(d.Reason, "stay: faster") {
+			require.Less(t, d.Stay, d.Ahead)
 		}
 		shuffled := rapid.Permutation(members).Draw(t, "shuffled")
 		again, errAgain := route.Decide(shuffled, ask)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -83,10 +84,14 @@ func answer(members []route.Candidate, ask route.Ask) string {
 	if d.Split != (d.Prefill != "") {
 		return fmt.Sprintf("contradiction: %+v", d)
 	}
+	text := fmt.Sprintf("%s  (%s)", d.Decode, d.Reason)
 	if d.Split {
-		return fmt.Sprintf("%s -> %s  (%s)", d.Prefill, d.Decode, d.Reason)
+		text = d.Prefill + " -> " + text
 	}
-	return fmt.Sprintf("%s  (%s)", d.Decode, d.Reason)
+	if d.First > 0 {
+		text += fmt.Sprintf(" first token after %v", d.First.Round(time.Millisecond))
+	}
+	return text
 }
 
 func parseMember(t *testing.T, words []string) route.Candidate {
@@ -100,8 +105,15 @@ func parseMember(t *testing.T, words []string) route.Candidate {
 			c.Model, c.ModelHash = value, "hash of "+value
 		case "calib":
 			c.Calibration = value
-		case "kv":
-			c.Format = value
+		case "kv": // a format, or bytes of every prompt + of every token
+			if fixed, each, ok := strings.Cut(value, "+"); ok {
+				c.KVFixed, c.KVPerToken = float64(number(t, fixed)), float64(number(t, each))
+			} else {
+				c.Format = value
+			}
+		case "link": // from:bytes/s
+			from, rate, _ := strings.Cut(value, ":")
+			c.Links = map[string]float64{from: float64(number(t, rate))}
 		case "ctx":
 			c.MaxContext = number(t, value)
 		case "running":
@@ -130,8 +142,12 @@ func parseAsk(t *testing.T, words []string) route.Ask {
 			ask.PromptTokens = number(t, value)
 		case "max":
 			ask.MaxTokens = number(t, value)
+		case "out":
+			ask.Output = number(t, value)
 		case "score":
 			ask.ScorePrompt = value == "yes"
+		case "resumed":
+			ask.Resumed = value == "yes"
 		case "below":
 			ask.LocalBelow = number(t, value)
 		case "exclude":

@@ -100,6 +100,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	t.Transfer = max(0, took-t.Queue-t.Prefill-t.Quantise)
 	t.TransferTotal = res.Last.Sub(res.First)
 	t.KVBytesHeld = res.Held
+	defer func() { w.links.note(target.WorkerID, *t, time.Now()) }()
 	t.KVBytes, t.KVExposed, t.KVBytesF16 = res.Bytes, min(res.Exposed, res.Bytes), transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }

@@ -53,7 +53,10 @@ type Worker struct {
 	server  *transfer.Server // likewise
 	client  *transfer.Client
 	trouble trouble
+	links   links
 	log     *slog.Logger
+
+	fixed, perToken float64 // bytes of a prompt's KV on the wire, see cluster.Member
 }
 
 // New opens the data port where the role needs one.
@@ -68,6 +71,7 @@ func New(c Config) (*Worker, error) {
 	}
 	w.hello = transfer.NewHello(c.ID, c.Model, hex.EncodeToString(c.ModelHash[:]), calibration, c.Geometry)
 	w.hello.Numerics = c.Numerics
+	w.fixed, w.perToken = wireSize(c.Geometry)
 	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: tcp.Dialer(c.TLS), Key: c.Key, Timeouts: c.Timeouts}
 	if !c.Role.Prefills() {
 		return w, nil
@@ -226,6 +230,7 @@ func (w *Worker) record() cluster.Member {
 		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
 		Running: load.Running, Waiting: load.Waiting, WaitingTokens: load.WaitingTokens,
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
+		KVFixed: w.fixed, KVPerToken: w.perToken, Links: w.links.rates(time.Now()),
 		Wedged: w.wedged(),
 	}
 }
