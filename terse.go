@@ -27,6 +27,12 @@ type Request struct {
 	ID        string
 	Prompt    []Token
 	MaxTokens int // tokens to generate at most; 0 only scores the prompt
+	// Resumed is how many of Prompt's last tokens were generated already, by a
+	// worker that was lost: they count as output, and what follows them is what
+	// would have followed there. Reused is how many prompt tokens that worker had
+	// not computed but reused: coded formats read reused pages otherwise than
+	// computed ones, so that at most as many are reused again.
+	Resumed, Reused int `json:",omitempty"`
 	Sampling  Sampling
 	// StopTokens end the generation when sampled; the stop token itself is
 	// emitted with FinishStop and counted, but carries no text.
@@ -115,5 +121,7 @@ type Timing struct {
 	PrefillWorker string `json:",omitempty"`
 	DecodeWorker  string `json:",omitempty"`
 	Route         string `json:",omitempty"` // why it was split or stayed
+	Expected      time.Duration // what routing expected of TTFT; 0 where it had not measured enough
+	Replayed      int    `json:",omitempty"` // tokens from behind which another decode worker went on
 	Retries       int    `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
 }

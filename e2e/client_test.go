@@ -39,6 +39,7 @@ type question struct {
 	Stream    bool          `json:"stream"`
 	// Temperature has no omitempty: 0, greedy, is what most tests want.
 	Temperature float64 `json:"temperature"`
+	Seed        int     `json:"seed,omitempty"`
 }
 
 // greedy asks for the most likely n tokens, with their log-probabilities.

@@ -128,27 +128,57 @@ func TestDecodeWorkerDiesBeforeItsFirstToken(t *testing.T) {
 	})
 }
 
+// Tokens that the client has are gone on from by another worker, and what comes is
+// what would have come, greedy or drawn; where there is none, the stream says so.
 func TestDecodeWorkerDiesInMidStream(t *testing.T) {
-	ids := []string{"prefill-a", "decode-a", "decode-b"} // another is no help: the client has tokens
-	fl := newFleet(t, ids...)
-	s, err := fl.gateway.stream(t.Context(), greedy(passage(t, 0, 300), 3000))
+	fl := newFleet(t, "prefill-a", "decode-a", "decode-b")
+	for i, temperature := range []float64{0, 1} {
+		if i > 0 && !*full {
+			break
+		}
+		q := greedy(passage(t, 1000*i, 300), 800)
+		q.Temperature, q.Seed = temperature, 11
+		a := fl.beginStream(t, q, 30)
+		fl.workers["decode-a"].kill() // of equals the first by name was taken
+		if err := a.rest(); err != nil {
+			t.Fatalf("after %d chunks the stream ended by %v", a.chunks, err)
+		}
+		fl.gateway.awaitLog(`a worker did not finish a request.* without=decode-a tokens=[1-9]`)
+		fl.awaitIdle(t)
+		undisturbed := loopback().serve(t)
+		if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
+			t.Errorf("temperature %v: after decode-a was lost the answer is\n%q, want\n%q", temperature, a.text.String(), want)
+		}
+		undisturbed.stop()
+		fl.workers["decode-a"] = loopback().worker(t, fl.nats, "decode", "decode-a", "--threads", "1")
+		fl.await(t, "decode-a", "back", idle)
+	}
+	a := fl.beginStream(t, greedy(passage(t, 30, 300), 3000), 3)
+	for _, id := range []string{"decode-a", "decode-b"} {
+		fl.workers[id].kill()
+	}
+	err := a.rest()
+	var fault *streamFault
+	if !errors.As(err, &fault) || fault.Code != string(terse.CodeWorkerLost) {
+		t.Errorf("after %d chunks the stream ended by %v, want an event with code %s", a.chunks, err, terse.CodeWorkerLost)
+	}
+	fl.awaitIdle(t)
+}
+
+// beginStream asks and reads some chunks.
+func (f *fleet) beginStream(t *testing.T, q question, chunks int) *stream {
+	t.Helper()
+	s, err := f.gateway.stream(t.Context(), q)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
-	for range 3 {
+	t.Cleanup(s.close)
+	for range chunks {
 		if err := s.next(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	fl.workers["decode-a"].kill()
-	err = s.rest()
-	var fault *streamFault
-	if !errors.As(err, &fault) || fault.Code != string(terse.CodeWorkerLost) {
-		t.Errorf("after %d chunks the stream ended by %v, want an event with code %s", s.chunks, err, terse.CodeWorkerLost)
-	}
-	fl.awaitIdle(t)
-	fl.gateway.ask(greedy(passage(t, 10, 300), 2)) // the other serves on
+	return s
 }
 
 // SIGTERM lets an answer that has begun finish.

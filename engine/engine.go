@@ -52,7 +52,7 @@ type Engine struct {
 // Load is how busy an engine is.
 type Load struct {
 	Running, Waiting int
-	WaitingTokens    int     // prompt tokens of requests not yet admitted
+	WaitingTokens    int     // prompt tokens that are still to be computed here
 	KVUsed, KVTotal  int64   // bytes
 	PrefillRate      float64 // prompt tokens per second, recent; 0 before the first
 	PrefixQueries    int64   // prompt tokens looked up in the prefix index, since the start
@@ -171,6 +171,7 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 		case w.Sample:
 			b.WantLast()
 		}
+		s.computed = max(s.computed, min(w.From+len(w.Tokens), len(s.req.Prompt)))
 		if w.From+len(w.Tokens) <= w.PromptLen {
 			prefilled += len(w.Tokens)
 		}
@@ -212,7 +213,7 @@ func (e *Engine) show(layer int) {
 // shareQuantise books the step's coding time on its sequences by their rows.
 func (e *Engine) shareQuantise(plan sched.Plan, d time.Duration, rows int) {
 	for _, w := range plan.Rows {
-		if s := e.seqs[w.ID]; s.generated == 0 {
+		if s := e.seqs[w.ID]; s.firstToken.IsZero() {
 			s.timing.Quantise += d * time.Duration(len(w.Tokens)) / time.Duration(rows)
 		}
 	}
@@ -338,8 +339,8 @@ func (e *Engine) publishLoad() {
 	st, kv := e.sched.Stats(), e.cache.Stats()
 	waiting := 0
 	for _, s := range e.seqs {
-		if s.admitted.IsZero() && s.mode != sched.ModeRemote {
-			waiting += len(s.req.Prompt)
+		if s.firstToken.IsZero() && !s.over && s.mode != sched.ModeRemote {
+			waiting += len(s.req.Prompt) - s.computed
 		}
 	}
 	l := Load{

@@ -168,6 +168,7 @@ func (e *Engine) add(ctx context.Context, s *sequence) error {
 		e.events = append(e.events, sched.Add{
 			ID: s.id, Prompt: s.req.Prompt, MaxTokens: s.req.MaxTokens, Mode: s.mode,
 			PromptScores: s.req.Sampling.PromptLogprobs >= 0,
+			Resumed:      s.req.Resumed, Reuse: s.req.Reused,
 		})
 	})
 }

@@ -25,6 +25,7 @@ type sequence struct {
 	reserved chan reservation // ModeRemote: receives one
 
 	slab      []terse.Token // memory of the outputs' tokens
+	computed  int           // prompt tokens, reused ones included
 	generated int           // tokens picked, here or by the prefill worker
 	reason    terse.FinishReason
 	over      bool        // finish was called
@@ -44,11 +45,16 @@ type reservation struct {
 }
 
 func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
-	return &sequence{
+	given := len(req.Prompt) - min(max(req.Resumed, 0), len(req.Prompt)) // checked with the rest, by the scheduler
+	s := &sequence{
 		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(e.closed), arrived: time.Now(),
-		sampler:  sample.New(req.Sampling, req.Prompt),
+		sampler: sample.New(req.Sampling, req.Prompt[:given]), generated: len(req.Prompt) - given,
 		reserved: make(chan reservation, 1),
 	}
+	for _, t := range req.Prompt[given:] {
+		s.sampler.Observe(t)
+	}
+	return s
 }
 
 // nextView is where the next plan's pages go. A sink may still be sending from
@@ -83,16 +89,18 @@ func (s *sequence) emitToken(token terse.Token, score terse.Scored) bool {
 	s.slab = append(s.slab, token)
 	n := len(s.slab)
 	out := terse.Output{Tokens: s.slab[n-1 : n : n]}
-	if s.generated == 0 {
+	if s.firstToken.IsZero() {
 		s.firstToken = now
 		s.timing.TTFT = now.Sub(s.arrived)
 		if s.mode != sched.ModeRemote { // else measured where it was computed
 			s.timing.Prefill = now.Sub(s.admitted) - s.timing.Quantise
 		}
 		// The first output carries what is known: a client that leaves before the
-		// last one (a stop string, found in text) still learns what it cost.
+		// last one (a stop string, found in text) still learns what it cost, and where
+		// the rest has to come from another worker, that one is told what was reused.
 		timing := s.timing
-		out.Timing = &timing
+		out.Timing, out.Usage = &timing, s.usage()
+		out.Usage.CompletionTokens++
 	}
 	s.lastOne = now
 	s.generated++
@@ -142,12 +150,17 @@ func (s *sequence) finish(reason terse.FinishReason, err *terse.Error) {
 	if reason == "" {
 		reason = terse.FinishLength // a prompt that was only scored
 	}
-	if s.generated > 0 {
+	if !s.firstToken.IsZero() {
 		s.timing.Decode = s.lastOne.Sub(s.firstToken)
 	}
 	timing := s.timing
 	s.out.put(terse.Output{
 		Finish: reason, Err: err, Timing: &timing,
-		Usage: &terse.Usage{PromptTokens: len(s.req.Prompt), CompletionTokens: s.generated, CachedTokens: s.cached},
+		Usage: s.usage(),
 	})
+}
+
+// usage counts what a lost worker generated as this one's.
+func (s *sequence) usage() *terse.Usage {
+	return &terse.Usage{PromptTokens: len(s.req.Prompt) - s.req.Resumed, CompletionTokens: s.generated, CachedTokens: s.cached}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -13,20 +12,20 @@ import (
 	"github.com/terse-llm/terse/route"
 )
 
-// DefaultAttempts is how many workers a request is tried on.
+// DefaultAttempts is how many workers in a row may fail a request.
 const DefaultAttempts = 3
 
 // ClusterOptions tune a [Cluster]. The zero value is the default.
 type ClusterOptions struct {
-	Attempts   int   // 0 = DefaultAttempts
+	Attempts   int   // that fail one after the other without a token; 0 = DefaultAttempts
 	LocalBelow int   // see route.Ask
 	Model      Model // what this gateway turns text into tokens for; the zero value takes every worker
 	Logger     *slog.Logger
 }
 
 // Cluster is the [Dispatcher] over real workers. It asks route where a request
-// goes and cluster to run it there; what fails before its first output, for a
-// reason that another worker may not have, is tried again without the culprit.
+// goes and cluster to run it there; what fails for a reason that another worker
+// may not have is tried again without the culprit.
 type Cluster struct {
 	jobs    jobRunner
 	members memberList
@@ -34,6 +33,9 @@ type Cluster struct {
 	log     *slog.Logger
 	ledger  ledger
 	strange strangers
+
+	prefixes prefixes
+	outputs  mean // tokens that an answer has
 }
 
 // jobRunner is what a Cluster needs of a cluster.Conn.
@@ -61,7 +63,10 @@ func newCluster(jobs jobRunner, members memberList, opts ClusterOptions) *Cluste
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Cluster{jobs: jobs, members: members, opts: opts, log: log, ledger: ledger{accounts: map[string]account{}}}
+	return &Cluster{
+		jobs: jobs, members: members, opts: opts, log: log,
+		ledger: ledger{accounts: map[string]account{}}, prefixes: newPrefixes(),
+	}
 }
 
 // Members are the workers known now, by ID.
@@ -74,7 +79,7 @@ func (c *Cluster) Ready() error {
 	}
 	members, err := c.fitting()
 	if err == nil {
-		_, err = route.Decide(c.asCandidates(members), route.Ask{PromptTokens: 1})
+		_, err = route.Decide(c.asCandidates(members, nil), route.Ask{PromptTokens: 1})
 	}
 	return err
 }
@@ -90,42 +95,62 @@ func (c *Cluster) Health() error {
 	return nil
 }
 
-// Generate runs one request; see [Dispatcher].
+// Generate runs one request; see [Dispatcher]. Where a worker is lost another
+// one goes on behind the tokens that the client has.
 func (c *Cluster) Generate(ctx context.Context, req *terse.Request, emit func(terse.Output) error) error {
 	arrival := time.Now()
+	answer := &delivery{req: req, emit: emit}
 	var exclude []string
-	var failure error
-	for attempt := range c.opts.Attempts {
-		d, members, err := c.decide(req, exclude)
+	var failure, broken error // the last one, and the last that broke off an answer
+	for attempt, inVain := 0, 0; inVain < c.opts.Attempts; attempt++ {
+		if finish, ok := answer.ended(); ok {
+			return answer.conclude(finish)
+		}
+		rest := answer.rest()
+		chain := c.prefixes.chain(rest.Prompt)
+		d, members, err := c.decide(rest, chain, exclude)
 		if err != nil && failure != nil {
-			return failure // nobody is left to try: what went wrong says more than that
+			break // nobody is left to try: what went wrong says more than that
 		}
 		if err != nil {
 			return err
 		}
-		t := &try{cluster: c, req: req, decision: d, attempt: attempt, emit: emit}
-		failure = t.run(ctx, newJob(req, d, members, attempt, arrival))
-		if failure == nil || t.emitted || !retryable(failure) {
+		answer.resent = len(answer.tokens)
+		t := &try{cluster: c, answer: answer, req: rest, chain: chain, members: members, decision: d, attempt: attempt}
+		failure = t.run(ctx, newJob(rest, d, members, attempt, arrival))
+		if failure == nil || !retryable(failure) {
 			return failure
 		}
 		culprit := t.culprit(failure)
-		c.log.Warn("request failed before its first output", "request", req.ID, "attempt", attempt+1, "without", culprit, "error", failure)
+		c.log.Warn("a worker did not finish a request", "request", req.ID, "attempt", attempt+1, "without", culprit, "tokens", len(answer.tokens), "error", failure)
 		exclude = append(exclude, culprit)
+		if inVain++; t.moved {
+			inVain, broken = 0, failure
+		}
+	}
+	if broken != nil {
+		return broken
 	}
 	return failure
 }
 
 // decide returns the members that it decided on, since the next look at the
 // view may miss one.
-func (c *Cluster) decide(req *terse.Request, exclude []string) (route.Decision, []cluster.Member, error) {
+func (c *Cluster) decide(req *terse.Request, chain []uint64, exclude []string) (route.Decision, []cluster.Member, error) {
 	members, err := c.fitting()
 	if err != nil {
 		return route.Decision{}, nil, err
 	}
-	d, err := route.Decide(c.asCandidates(members), route.Ask{
+	output := req.MaxTokens
+	if usual := int(c.outputs.value()); usual > 0 {
+		output = min(output, usual)
+	}
+	d, err := route.Decide(c.asCandidates(members, chain), route.Ask{
 		PromptTokens: len(req.Prompt),
 		MaxTokens:    req.MaxTokens,
+		Output:       output,
 		ScorePrompt:  req.Sampling.PromptLogprobs >= 0,
+		Resumed:      req.Resumed > 0,
 		LocalBelow:   c.opts.LocalBelow,
 		Exclude:      exclude,
 	})
@@ -154,64 +179,4 @@ func retryable(err error) bool {
 		return true
 	}
 	return false
-}
-
-// try is one attempt of a request.
-type try struct {
-	cluster  *Cluster
-	req      *terse.Request
-	decision route.Decision
-	attempt  int
-	emit     func(terse.Output) error
-	emitted  bool // from here on a second attempt would repeat what the client has
-}
-
-func (t *try) run(ctx context.Context, job cluster.Job) error {
-	entry := t.cluster.ledger.open(t.decision, len(t.req.Prompt))
-	defer entry.close()
-	return t.cluster.jobs.Submit(ctx, t.decision.Decode, job, func(out terse.Output) error {
-		entry.computed()
-		t.emitted = true
-		return t.emit(t.complete(out))
-	})
-}
-
-// complete adds to an output's timing what only the dispatcher knows.
-func (t *try) complete(out terse.Output) terse.Output {
-	if out.Timing == nil {
-		return out
-	}
-	timing := *out.Timing
-	timing.Retries += t.attempt
-	if timing.Route == "" {
-		timing.Route = t.decision.Reason
-	}
-	if timing.DecodeWorker == "" {
-		timing.DecodeWorker = t.decision.Decode
-	}
-	if timing.PrefillWorker == "" {
-		timing.PrefillWorker = t.decision.Prefill
-	}
-	out.Timing = &timing
-	return out
-}
-
-// culprit is the worker to leave out of the next attempt. A split request that
-// failed by its prefill worker, which the error then names, or between the
-// two, can still run on the decode worker.
-func (t *try) culprit(err error) string {
-	if t.decision.Split && (terse.CodeOf(err) == terse.CodeTransfer || names(err, t.decision.Prefill)) {
-		return t.decision.Prefill
-	}
-	return t.decision.Decode
-}
-
-// names reports whether an error speaks of a worker: its ID between characters
-// that no ID has.
-func names(err error, id string) bool {
-	inID := func(r rune) bool {
-		return r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-	}
-	words := strings.FieldsFunc(err.Error(), func(r rune) bool { return !inID(r) })
-	return slices.Contains(words, id)
 }

@@ -73,7 +73,8 @@ func (l *ledger) of(id string) account {
 
 // asCandidates takes the larger of a member's own figures and the ledger's:
 // the member knows of other gateways, the ledger of the last second.
-func (c *Cluster) asCandidates(members []cluster.Member) []route.Candidate {
+// chain is the prompt's, to be looked for in what the members hold.
+func (c *Cluster) asCandidates(members []cluster.Member, chain []uint64) []route.Candidate {
 	list := make([]route.Candidate, len(members))
 	for i, m := range members {
 		given := c.ledger.of(m.ID)
@@ -89,6 +90,10 @@ func (c *Cluster) asCandidates(members []cluster.Member) []route.Candidate {
 			Waiting:       m.Waiting,
 			WaitingTokens: max(m.WaitingTokens, given.tokens),
 			PrefillRate:   m.PrefillRate,
+			CachedPrefix:  c.prefixes.held(m.ID, m.Epoch, chain),
+			KVFixed:       m.KVFixed,
+			KVPerToken:    m.KVPerToken,
+			Links:         m.Links,
 		}
 	}
 	return list

@@ -145,20 +145,113 @@ func TestDispatchGivesUp(t *testing.T) {
 	f("", terse.CodeNoWorker, 0, xPyD[2:])
 }
 
-// A client never sees a token twice.
-func TestDispatchDoesNotRetryAfterTokens(t *testing.T) {
+// losing says some tokens and is lost.
+func losing(tokens ...terse.Token) func(cluster.Job, func(terse.Output) error) error {
+	return func(_ cluster.Job, emit func(terse.Output) error) error {
+		for i, t := range tokens {
+			out := terse.Output{Tokens: []terse.Token{t}}
+			if i == 0 {
+				out.Timing = &terse.Timing{TTFT: time.Minute, Prefill: time.Second, PrefillWorker: "p1"}
+				out.Usage = &terse.Usage{CachedTokens: 64}
+			}
+			if err := emit(out); err != nil {
+				return err
+			}
+		}
+		return &terse.Error{Code: terse.CodeWorkerLost, Message: `worker "d1" lost`}
+	}
+}
+
+// What a lost worker began another one goes on with, from behind the last token:
+// the client sees none twice, and the answer counts as one.
+func TestDispatchGoesOn(t *testing.T) {
+	req := longRequest()
+	req.Prompt[999] = 7
+	req.StopTokens = []terse.Token{99}
 	w := &workers{list: xPyD, do: map[string]func(cluster.Job, func(terse.Output) error) error{
-		"p1>d1": func(_ cluster.Job, emit func(terse.Output) error) error {
-			if err := emit(terse.Output{Tokens: []terse.Token{1}}); err != nil {
+		"p1>d1": losing(1, 2, 3),
+		"d2": func(job cluster.Job, emit func(terse.Output) error) error {
+			if err := emit(terse.Output{Tokens: []terse.Token{4}, Timing: &terse.Timing{TTFT: time.Hour}, Usage: &terse.Usage{}}); err != nil {
+				return err
+			}
+			return emit(terse.Output{Finish: terse.FinishStop, Timing: &terse.Timing{TTFT: time.Hour}, Usage: &terse.Usage{PromptTokens: 1000, CompletionTokens: 4}})
+		},
+	}}
+	tokens, last, err := gather(newCluster(w, w, ClusterOptions{}), req)
+	require.NoError(t, err)
+	require.Equal(t, []terse.Token{1, 2, 3, 4}, tokens)
+	require.Equal(t, []string{"p1>d1", "d2"}, w.tried)
+	job := w.jobs[1].Request
+	require.Equal(t, append(slices.Clone(req.Prompt), 1, 2, 3), job.Prompt)
+	require.Equal(t, []int{3, 64, req.MaxTokens}, []int{job.Resumed, job.Reused, job.MaxTokens})
+	require.Equal(t, &terse.Usage{PromptTokens: 1000, CompletionTokens: 4, CachedTokens: 64}, last.Usage)
+	require.Equal(t, []any{time.Minute, time.Second, 3, 1, "d2"},
+		[]any{last.Timing.TTFT, last.Timing.Prefill, last.Timing.Replayed, last.Timing.Retries, last.Timing.DecodeWorker})
+}
+
+// Several workers may be lost, as long as each brings the answer on; where only
+// the end is missing, nobody is asked for it.
+func TestDispatchGoesOnToTheEnd(t *testing.T) {
+	f := func(want []terse.Token, finish terse.FinishReason, tried int, do map[string]func(cluster.Job, func(terse.Output) error) error) {
+		t.Helper()
+		var list []cluster.Member
+		for _, id := range []string{"d1", "d2", "d3", "d4", "d5", "d6"} {
+			list = append(list, clusterMember(id, terse.RoleDecode))
+		}
+		req := longRequest()
+		req.MaxTokens, req.StopTokens = 6, []terse.Token{99}
+		w := &workers{list: list, do: do}
+		tokens, last, err := gather(newCluster(w, w, ClusterOptions{}), req)
+		if finish == "" {
+			require.Equal(t, terse.CodeWorkerLost, terse.CodeOf(err))
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, len(want), last.Usage.CompletionTokens)
+		}
+		require.Equal(t, want, tokens)
+		require.Equal(t, finish, last.Finish)
+		require.Len(t, w.tried, tried)
+	}
+	type script = map[string]func(cluster.Job, func(terse.Output) error) error
+	f([]terse.Token{1, 2, 3, 4, 5, 6}, terse.FinishLength, 6,
+		script{"d1": losing(1), "d2": losing(2), "d3": losing(3), "d4": losing(4), "d5": losing(5), "d6": losing(6)})
+	f([]terse.Token{1, 99}, terse.FinishStop, 1, script{"d1": losing(1, 99)})
+	f([]terse.Token{1}, "", 4, script{"d1": losing(1), "d2": losing(), "d3": losing(), "d4": losing()})
+	f([]terse.Token{1, 2}, "", 6, script{"d1": losing(), "d2": losing(1), "d3": losing(2), "d4": losing(), "d5": losing(), "d6": losing()})
+}
+
+// The scores of a prompt come once, too.
+func TestDispatchGoesOnWithScores(t *testing.T) {
+	scores := make([]terse.Scored, 10)
+	for i := range scores {
+		scores[i].Token = terse.Token(i)
+	}
+	w := &workers{list: xPyD[:2], do: map[string]func(cluster.Job, func(terse.Output) error) error{
+		"d1": func(_ cluster.Job, emit func(terse.Output) error) error {
+			if err := emit(terse.Output{Prompt: scores[:4]}); err != nil {
 				return err
 			}
 			return &terse.Error{Code: terse.CodeWorkerLost, Message: `worker "d1" lost`}
 		},
+		"d2": func(job cluster.Job, emit func(terse.Output) error) error {
+			for _, part := range [][]terse.Scored{scores[:3], scores[3:7], scores[7:]} {
+				if err := emit(terse.Output{Prompt: part}); err != nil {
+					return err
+				}
+			}
+			return answerJob(job, emit)
+		},
 	}}
-	tokens, _, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
-	require.Equal(t, terse.CodeWorkerLost, terse.CodeOf(err))
-	require.Equal(t, []terse.Token{1}, tokens)
-	require.Equal(t, []string{"p1>d1"}, w.tried)
+	req := longRequest()
+	req.Sampling.PromptLogprobs = 0
+	var got []terse.Scored
+	err := newCluster(w, w, ClusterOptions{}).Generate(context.Background(), req, func(out terse.Output) error {
+		got = append(got, out.Prompt...)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, scores, got)
+	require.Equal(t, req.Prompt, w.jobs[1].Request.Prompt)
 }
 
 func TestDispatchEmitErrorEnds(t *testing.T) {

@@ -23,10 +23,11 @@ type metrics struct {
 	latency, queue, prefill, decode  prometheus.Histogram
 	requestPrompt, requestGeneration prometheus.Histogram
 
-	kvBytes, kvHeld, kvBytesF16, retries prometheus.Counter
-	transfer, transferTotal              prometheus.Histogram
-	exposed                              prometheus.Histogram
-	routes                               *prometheus.CounterVec // reason
+	kvBytes, kvHeld, kvBytesF16, retries, replayed prometheus.Counter
+	transfer, transferTotal                        prometheus.Histogram
+	exposed                                        prometheus.Histogram
+	routes                                         *prometheus.CounterVec // reason
+	expected                                       prometheus.Histogram   // of routing
 }
 
 // Bucket bounds in seconds, vLLM's: quantiles of both are comparable.
@@ -110,10 +111,12 @@ func newMetrics(opts *Options) (*metrics, error) {
 		kvBytes:       r.counter("terse_kv_transfer_bytes_total", "KV bytes that crossed between workers."),
 		kvHeld:        r.counter("terse_kv_transfer_held_bytes_total", "KV bytes that did not cross between workers because the decode worker held the prefix."),
 		kvBytesF16:    r.counter("terse_kv_transfer_f16_bytes_total", "What the same tokens' KV would have been in f16."),
-		retries:       r.counter("terse_request_retries_total", "Prompts computed again after a lost worker or a broken transfer."),
+		replayed:      r.counter("terse_request_replayed_tokens_total", "Generated tokens from behind which another decode worker went on, as theirs was lost."),
+		retries:       r.counter("terse_request_retries_total", "Attempts on another worker after a lost one or a broken transfer."),
 		transfer:      r.histogram("terse_kv_transfer_seconds", "KV transfer that was not hidden behind prefill.", ttftBuckets()),
 		transferTotal: r.histogram("terse_kv_transfer_total_seconds", "KV transfer from its first byte to its last, the hidden part included.", ttftBuckets()),
 		exposed:       r.histogram("terse_kv_transfer_exposed_ratio", "Part of a transfer's KV bytes that had not arrived when the prompt was computed: what prefill did not hide.", []float64{0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1}),
+		expected:      r.histogram("terse_route_ttft_ratio", "Time to first token over what routing expected of it: 1 is right, more is late.", []float64{0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.33, 2, 4, 10}),
 		routes:        r.counters("terse_route_decisions_total", "Requests by why they were split or stayed.", "reason"),
 	}
 	r.add(newMemberCollector(opts.Dispatcher))
@@ -147,8 +150,12 @@ func (m *metrics) choice(r choiceResult, err error) {
 		m.requestPerToken.Observe(t.Decode.Seconds() / float64(u.CompletionTokens-1))
 	}
 	m.retries.Add(float64(t.Retries))
+	m.replayed.Add(float64(t.Replayed))
 	if t.Route != "" {
 		m.routes.WithLabelValues(routeLabel(t.Route)).Inc()
+	}
+	if t.Expected > 0 {
+		m.expected.Observe(t.TTFT.Seconds() / t.Expected.Seconds())
 	}
 	if t.KVBytes > 0 {
 		m.kvBytes.Add(float64(t.KVBytes))

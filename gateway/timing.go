@@ -35,8 +35,10 @@ type timingReport struct {
 	KVExposed     int64   `json:"kv_bytes_exposed"` // of them, not there when the prompt was computed
 	KVBytesF16    int64   `json:"kv_bytes_f16"`
 	Route         string  `json:"route"`
+	Expected      float64 `json:"ttft_expected_ms"` // by routing; 0 where it had not measured enough
 	PrefillWorker string  `json:"prefill_worker"`
 	DecodeWorker  string  `json:"decode_worker"`
+	Replayed      int     `json:"replayed_tokens"` // from behind which another decode worker went on
 	Retries       int     `json:"retries"`
 }
 
@@ -51,7 +53,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 	var slowest terse.Timing
 	var longest time.Duration
 	var bytes, held, exposed, bytesF16 int64
-	retries := 0
+	retries, replayed := 0, 0
 	for _, r := range results {
 		if r.jct >= longest {
 			slowest, longest = r.timing, r.jct
@@ -61,13 +63,14 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		exposed += r.timing.KVExposed
 		bytesF16 += r.timing.KVBytesF16
 		retries += r.timing.Retries
+		replayed += r.timing.Replayed
 	}
 	return timingReport{
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
 		Quantise: millis(slowest.Quantise), Transfer: millis(slowest.Transfer), Wait: millis(slowest.Wait),
 		Decode: millis(slowest.Decode), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
-		KVFormat: slowest.KVFormat, KVBytes: bytes, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route,
-		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker, Retries: retries,
+		KVFormat: slowest.KVFormat, KVBytes: bytes, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
+		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker, Replayed: replayed, Retries: retries,
 	}
 }
 
@@ -122,9 +125,9 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Float64("transfer_total_ms", report.TransferTotal),
 		slog.String("kv_format", report.KVFormat), slog.Int64("kv_bytes", report.KVBytes), slog.Int64("kv_bytes_exposed", report.KVExposed),
 		slog.Int64("kv_bytes_held", report.KVHeld),
-		slog.Int64("kv_bytes_f16", report.KVBytesF16), slog.String("route", report.Route),
+		slog.Int64("kv_bytes_f16", report.KVBytesF16), slog.String("route", report.Route), slog.Float64("ttft_expected_ms", report.Expected),
 		slog.String("prefill_worker", report.PrefillWorker), slog.String("decode_worker", report.DecodeWorker),
-		slog.Int("retries", report.Retries),
+		slog.Int("replayed_tokens", report.Replayed), slog.Int("retries", report.Retries),
 	}
 	level := slog.LevelInfo
 	if x.err != nil {

@@ -33,6 +33,9 @@ func (s *Scheduler) add(e Add) {
 	}
 	s.ages++
 	q := newSeq(e, s.ages, s.now)
+	if e.Resumed > 0 && s.coded {
+		q.reuse = e.Reuse / s.page
+	}
 	if need := s.cache.PeakBytes(q.mostWritten(), q.promptLen); need > s.cache.Budget() {
 		s.plan.Rejected = append(s.plan.Rejected, Rejection{ID: e.ID, Err: refuse(terse.CodeKVMemory,
 			"the request needs %d bytes of KV cache for %d tokens, the worker has %d: shorten it or raise the KV memory",
@@ -46,11 +49,13 @@ func (s *Scheduler) add(e Add) {
 
 // refusal says why a request can never be computed, whatever the cache.
 func (s *Scheduler) refusal(e Add) *terse.Error {
-	switch room := s.cfg.MaxContext - len(e.Prompt); {
+	switch room := s.cfg.MaxContext - (len(e.Prompt) - e.Resumed); {
 	case s.byID[e.ID] != nil:
 		return refuse(terse.CodeInvalid, "a request with id %q is there already", e.ID)
 	case len(e.Prompt) == 0:
 		return refuse(terse.CodeInvalid, "the prompt has no tokens: give at least one")
+	case e.Resumed < 0 || e.Resumed >= len(e.Prompt) || e.Resumed > 0 && (e.Resumed >= e.MaxTokens || e.Mode != ModeLocal):
+		return refuse(terse.CodeInvalid, "cannot go on behind %d generated tokens of %d, with %d to generate in all", e.Resumed, len(e.Prompt), e.MaxTokens)
 	case e.MaxTokens < 0:
 		return refuse(terse.CodeInvalid, "cannot generate %d tokens", e.MaxTokens)
 	case e.MaxTokens > room:

@@ -29,6 +29,10 @@ type Add struct {
 	// PromptScores wants the logits of every prompt row: no prefix is reused,
 	// and its Work has AllLogits.
 	PromptScores bool
+	// Resumed of the Prompt's last tokens count as generated: they are computed
+	// again, as after a preemption, with at most Reuse tokens of a prefix reused
+	// where formats tell reused pages from computed ones. ModeLocal only.
+	Resumed, Reuse int
 }
 
 // Cancel drops a request at once. Rows of the last plan are not trusted: an

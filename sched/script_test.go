@@ -114,7 +114,8 @@ func event(c script.Command) Event {
 			prompt[i] = terse.Token(c.Int("from", 100) + i)
 		}
 		mode := map[string]Mode{"local": ModeLocal, "prefill": ModePrefill, "remote": ModeRemote}[c.String("mode", "local")]
-		return Add{ID: id, Prompt: prompt, MaxTokens: c.Int("max", 10), Mode: mode, PromptScores: c.Bool("scores")}
+		return Add{ID: id, Prompt: prompt, MaxTokens: c.Int("max", 10), Mode: mode, PromptScores: c.Bool("scores"),
+			Resumed: c.Int("resumed", 0), Reuse: c.Int("reuse", 0)}
 	case "sampled":
 		return &Sampled{ID: id, Token: terse.Token(c.Int("token", 7)), Finished: c.Bool("finished")}
 	case "cancel":

@@ -52,7 +52,7 @@ func newSeq(e Add, age uint64, now time.Time) *seq {
 		id: e.ID, age: age, mode: e.Mode, since: now,
 		// Prompts of several requests may share an array; generated tokens must not.
 		tokens:    e.Prompt[:len(e.Prompt):len(e.Prompt)],
-		promptLen: len(e.Prompt), maxTokens: e.MaxTokens,
+		promptLen: len(e.Prompt) - e.Resumed, maxTokens: e.MaxTokens,
 		reuse: anyPrefix, scores: e.PromptScores,
 	}
 	if q.scores {
