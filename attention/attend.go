@@ -27,6 +27,11 @@ type Runner struct {
 	jobs   []kernels.AttnJob
 	writes writes
 	copies copies
+
+	// Of prompts whose important tokens get the second plane.
+	weighs    []kernels.AttnJob
+	selects   selection
+	scratches []quant.Scratch // [KV head]
 }
 
 // New makes a runner; scale multiplies q·k (1/sqrt(head_dim) for the Llama
@@ -50,6 +55,9 @@ func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
 	r.plan(layer, segs)
 	r.gather(layer, q, group)
 	r.ops.Attend(r.jobs)
+	if r.geometry.Format.Selects() {
+		r.weigh(layer, segs)
+	}
 	r.scatter(group, out)
 	r.transform.Outputs(r.ops, layer, out, group*r.geometry.KVHeads)
 }
@@ -69,6 +77,7 @@ func (r *Runner) group(segs []Segment, q []float32) int {
 // rowGroup is a run of rows of one segment that read the same tiles.
 type rowGroup struct {
 	row, rows int // of the batch
+	seg       int // of the segments
 	limits    int // where the rows' limits begin in Runner.limits
 	lo, hi    int // of Runner.tiles
 }
@@ -76,14 +85,14 @@ type rowGroup struct {
 // plan cuts the segments into groups of rows with one reading rule each.
 func (r *Runner) plan(layer int, segs []Segment) {
 	r.groups, r.limits, r.tiles = r.groups[:0], r.limits[:0], r.tiles[:0]
-	for _, s := range segs {
+	for i, s := range segs {
 		for done := 0; done < s.Rows; {
 			rule := ruleFor(s.View, s.Pos+done)
 			n := 1
 			for done+n < s.Rows && n < groupRows && ruleFor(s.View, s.Pos+done+n) == rule {
 				n++
 			}
-			g := rowGroup{row: s.Row + done, rows: n, limits: len(r.limits), lo: len(r.tiles)}
+			g := rowGroup{row: s.Row + done, rows: n, seg: i, limits: len(r.limits), lo: len(r.tiles)}
 			for i := range n {
 				r.limits = append(r.limits, s.Pos+done+i+1)
 			}
@@ -131,6 +140,7 @@ func appendTiles(out []kernels.Tile, v *quant.View, layer int, ru rule, limit in
 			t := kernels.Tile{First: first, Lo: lo - first, Hi: hi - first}
 			t.KCoded = lo >= f.Sinks && lo < ru.fromK
 			t.VCoded = lo >= f.Sinks && lo < ru.fromV
+			t.TopOnly = page < len(v.TopOnly) && v.TopOnly[page]
 			bind(&t, exact, coded)
 			out = append(out, t)
 			lo = hi

@@ -23,6 +23,8 @@ func (l *leaver) Written(int, int, *quant.View) {
 	}
 }
 
+func (l *leaver) Selected(int, *quant.View) {}
+
 func (l *leaver) Stop() { close(l.stopped) }
 
 // A step that nobody waits for ends at its next layer, its pages are free at

@@ -36,17 +36,18 @@ type Engine struct {
 	load   Load
 
 	// Owned by Run's goroutine.
-	cache      *kvcache.Cache
-	pages      model.Pages
-	sched      *sched.Scheduler
-	batch      model.Batch
-	afterLayer func(layer int) // show
-	allLeft    func() bool     // nobodyWaits, made once
-	seqs       map[sched.ID]*sequence
-	events     []sched.Event
-	sampled    []sched.Sampled // what the events of this step point to
-	plan       sched.Plan      // being run
-	rate       rateMeter
+	cache       *kvcache.Cache
+	pages       model.Pages
+	sched       *sched.Scheduler
+	batch       model.Batch
+	afterAttend func(layer int) // showSecond
+	afterLayer  func(layer int) // show
+	allLeft     func() bool     // nobodyWaits, made once
+	seqs        map[sched.ID]*sequence
+	events      []sched.Event
+	sampled     []sched.Sampled // what the events of this step point to
+	plan        sched.Plan      // being run
+	rate        rateMeter
 }
 
 // Load is how busy an engine is.
@@ -87,6 +88,9 @@ func New(c Config) (*Engine, error) {
 		}),
 	}
 	e.afterLayer, e.allLeft = e.show, e.nobodyWaits
+	if c.Runner.Geometry().Format.Selects() {
+		e.afterAttend = e.showSecond
+	}
 	e.publishLoad()
 	return e, nil
 }
@@ -176,7 +180,7 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 			prefilled += len(w.Tokens)
 		}
 	}
-	e.plan, b.AfterLayer, b.Abandon = plan, e.afterLayer, e.allLeft
+	e.plan, b.AfterLayer, b.AfterAttend, b.Abandon = plan, e.afterLayer, e.afterAttend, e.allLeft
 	start := time.Now()
 	result, err := e.cfg.Runner.Step(b)
 	if err != nil {
@@ -206,6 +210,16 @@ func (e *Engine) show(layer int) {
 	for _, w := range e.plan.Rows {
 		if s := e.seqs[w.ID]; s.sink != nil {
 			s.sink.Written(layer, w.From+len(w.Tokens), s.view)
+		}
+	}
+}
+
+// showSecond tells the sinks of prompts that end with the step that a layer's
+// important tokens have their second planes.
+func (e *Engine) showSecond(layer int) {
+	for _, w := range e.plan.Rows {
+		if s := e.seqs[w.ID]; s.sink != nil && w.From+len(w.Tokens) == w.PromptLen {
+			s.sink.Selected(layer, s.view)
 		}
 	}
 }
@@ -326,6 +340,11 @@ func (e *Engine) settle(plan sched.Plan) {
 		e.pages.Stage(r.Table, len(s.req.Prompt), s.nextView())
 		s.view.Staged = r.HeldTokens
 		s.reserved <- reservation{s.view, r.HeldTokens}
+	}
+	for _, id := range plan.Preempted {
+		if s := e.seqs[id]; s != nil && s.view != nil {
+			s.view.Weights = nil // computed anew
+		}
 	}
 	for _, id := range plan.Dropped {
 		if s := e.seqs[id]; s != nil {

@@ -106,20 +106,37 @@ func (c *copier) hold(tokens int) {
 
 func (c *copier) Stop() { c.stopped = true }
 
+func (c *copier) Selected(layer int, from *quant.View) {
+	for i, p := range c.parts {
+		if p.Planes == quant.SecondPlane {
+			c.take(layer, i, from)
+		}
+	}
+}
+
 func (c *copier) Written(layer, tokens int, from *quant.View) {
 	for i, p := range c.parts {
-		if c.copied[layer][i] || tokens < c.n && p.Page*c.g.Format.PageTokens+p.Hi > tokens {
+		if c.copied[layer][i] || p.Planes == quant.SecondPlane || tokens < c.n && p.Page*c.g.Format.PageTokens+p.Hi > tokens {
 			continue
 		}
-		c.copied[layer][i] = true
-		c.left--
-		src, dst := from.ExactLayer(p.Page, layer), c.to.ExactLayer(p.Page, layer)
-		if p.Coded {
-			src, dst = from.CodedLayer(p.Page, layer), c.to.CodedLayer(p.Page, layer)
-		}
-		for _, s := range c.g.PartSpans(p) {
-			copy(dst[s.Off:s.Off+s.Len], src[s.Off:])
-		}
+		c.take(layer, i, from)
+	}
+}
+
+func (c *copier) take(layer, part int, from *quant.View) {
+	p := c.parts[part]
+	c.copied[layer][part] = true
+	c.left--
+	src, dst := from.ExactLayer(p.Page, layer), c.to.ExactLayer(p.Page, layer)
+	if p.Coded {
+		src, dst = from.CodedLayer(p.Page, layer), c.to.CodedLayer(p.Page, layer)
+	}
+	spans := c.g.PartSpans(p)
+	if p.Planes == quant.SecondPlane {
+		spans = c.g.SecondSpans(src)
+	}
+	for _, s := range spans {
+		copy(dst[s.Off:s.Off+s.Len], src[s.Off:])
 	}
 }
 

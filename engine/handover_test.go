@@ -17,6 +17,8 @@ type stall struct {
 
 func (s *stall) Stop() {}
 
+func (s *stall) Selected(int, *quant.View) {}
+
 func (s *stall) Written(int, int, *quant.View) {
 	s.once.Do(func() { close(s.entered) })
 	<-s.release
@@ -61,3 +63,4 @@ type idle struct{}
 
 func (idle) Stop()                         {}
 func (idle) Written(int, int, *quant.View) {}
+func (idle) Selected(int, *quant.View)     {}

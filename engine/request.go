@@ -19,6 +19,9 @@ type Sink interface {
 	// are in view's pages. It must return at once. The pages that a hand-over
 	// needs stay as they are until Stop returns.
 	Written(layer, tokens int, view *quant.View)
+	// Selected is told, likewise, that of a prompt that is computed a layer's
+	// important tokens have got their second planes, in formats that Select.
+	Selected(layer int, view *quant.View)
 	// Stop is called once, however the prefill ends, and returns when nothing
 	// reads the pages any more.
 	Stop()

@@ -60,8 +60,11 @@ func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
 // nextView is where the next plan's pages go. A sink may still be sending from
 // the last view's pages on another goroutine, so its sequences get a new one.
 func (s *sequence) nextView() *quant.View {
-	if s.view == nil || s.sink != nil {
+	switch {
+	case s.view == nil:
 		s.view = &quant.View{}
+	case s.sink != nil:
+		s.view = &quant.View{Weights: s.view.Weights}
 	}
 	return s.view
 }

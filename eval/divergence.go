@@ -111,6 +111,7 @@ func newWindow(s Subject, ids []terse.Token, from int, formats []*Divergence) (*
 		if w.sessions[i], err = s.session(d.Format, len(ids)); err != nil {
 			return nil, err
 		}
+		w.sessions[i].Select(from)
 	}
 	return w, nil
 }
@@ -121,7 +122,11 @@ const exactFormat = "f16"
 // step runs the next chunk through every format and scores its positions. A
 // window's last token has no successor to be scored by.
 func (w *window) step() error {
-	part := w.ids[w.at:min(w.at+scoredChunk(w.vocab), len(w.ids))]
+	end := min(w.at+scoredChunk(w.vocab), len(w.ids))
+	if w.at < w.from { // what is not scored is the prompt
+		end = min(end, w.from)
+	}
+	part := w.ids[w.at:end]
 	lo, hi := max(0, w.from-w.at), min(len(part), len(w.ids)-1-w.at)
 	want := session.NoLogits
 	if lo < hi {

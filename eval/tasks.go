@@ -63,6 +63,7 @@ func answers(s Subject, tok *tokenizer.Tokenizer, format string, chat turnTokens
 	if err != nil {
 		return false, err
 	}
+	run.Select(len(q.prompt))
 	logits, err := prefill(run, q.prompt)
 	if err != nil {
 		return false, err

@@ -45,6 +45,10 @@ type Ops interface {
 	Encode(g *quant.Geometry, a quant.EncodeArgs)
 	// Attend runs the jobs, each one KV head of one group of query rows.
 	Attend(jobs []AttnJob)
+	// Weigh adds to each job's Weights what its queries' attention gives to every
+	// token: the softmax weights, summed over rows and query heads in their order.
+	// It does not touch Out. hq and f16 only.
+	Weigh(jobs []AttnJob)
 }
 
 // Task is work in numbered pieces that may run in any order and at once.
@@ -94,6 +98,7 @@ type AttnJob struct {
 	Limit    []int     // per row: the number of tokens it sees (its position + 1)
 	Scale    float32   // 1/sqrt(head_dim) or what the model says
 	Tiles    []Tile    // in token order; shared by all rows up to Limit
+	Weights  []float32 // [token] of the sequence; Weigh only
 }
 
 // Tile is a run of tokens of one page, K and V each read from the exact or from
@@ -104,4 +109,7 @@ type Tile struct {
 	Lo, Hi         int    // tokens of the page, before the causal limit
 	Exact, Coded   []byte // this layer of the page; nil where not read
 	KCoded, VCoded bool
+	// TopOnly says that of hq's codes only the top planes may be read: the second
+	// one is not there yet.
+	TopOnly bool
 }

@@ -23,6 +23,9 @@ type Batch struct {
 	// in the pages and coded, before the layer attends: whoever streams them to
 	// another machine need not wait for the rest of the step.
 	AfterLayer func(layer int)
+	// AfterAttend, where set, is called once a layer has attended: the important
+	// tokens of prompts that end with the batch have got their second plane.
+	AfterAttend func(layer int)
 	// Abandon, where set, is asked before each layer: a yes ends the step with
 	// ErrAbandoned, for nobody waits for it any more.
 	Abandon func() bool
@@ -36,7 +39,7 @@ var ErrAbandoned = errors.New("the step was abandoned")
 func (b *Batch) Reset() {
 	clear(b.Segments) // lets go of the views
 	b.Tokens, b.Segments, b.Logits, b.Greedy = b.Tokens[:0], b.Segments[:0], b.Logits[:0], b.Greedy[:0]
-	b.AfterLayer, b.Abandon = nil, nil
+	b.AfterLayer, b.AfterAttend, b.Abandon = nil, nil, nil
 }
 
 // Append adds rows: tokens of the sequence of view at positions pos, pos+1, ….

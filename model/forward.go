@@ -41,6 +41,8 @@ func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32,
 func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *Stats) {
 	l, c := &m.layers[i], &m.Config
 	narrow := i == len(m.layers)-1 && len(b.Logits) < s.rows
+	late := narrow && attention.Selects(b.Segments) // more rows have to attend
+	narrow = narrow && !late
 	s.ps = append(s.ps[:0], l.k.into(s.k), l.v.into(s.v))
 	if !narrow {
 		s.ps = append(s.ps, l.q.into(s.q))
@@ -70,8 +72,14 @@ func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *S
 	}
 	m.turn(s, s.q, c.Heads, l.qNorm)
 	att.Attend(i, segments, s.q, s.attended)
+	if b.AfterAttend != nil {
+		b.AfterAttend(i)
+	}
 	s.ps = append(s.ps[:0], l.out.into(s.normed))
 	m.ops.Linear(s.attended, s.rows, s.ps)
+	if late {
+		s.narrow(c, b)
+	}
 }
 
 // turn is the norm of heads, where the model has one, and their rotation.

@@ -16,7 +16,7 @@ type EncodeArgs struct {
 	Lo    int // tokens [Lo, Hi) are new since the last call for this page
 	Hi    int
 	// Important gives, per KV head and half (0 = K, 1 = V), the set of tokens
-	// that get the second plane (SecondTokens formats); nil means none. A set
+	// that get the second plane (SecondTokens and SecondImportant formats); nil means none. A set
 	// may not be larger than the format allows.
 	Important func(head, half int) uint64
 }
@@ -79,7 +79,7 @@ func (w *Scratch) fit(g *Geometry) {
 	if t := g.Format.PageTokens; len(w.column) < t {
 		w.rounds, w.column = make([]Rounding, t), make([]float32, t)
 	}
-	if second := g.Format.K.Second == SecondTokens || g.Format.V.Second == SecondTokens; second && len(w.rows) < n {
+	if second := g.HQ[HalfK].Mask > 0 || g.HQ[HalfV].Mask > 0; second && len(w.rows) < n {
 		w.rows = make([]uint8, n)
 	}
 }

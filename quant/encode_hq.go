@@ -42,7 +42,7 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 		for t := range tokens {
 			at := t*d + s.Lo
 			x, codes := w.x[at:t*d+s.Hi], w.codes[at:t*d+s.Hi]
-			q := HQCode(s.Low >= 0 && set>>t&1 == 1)
+			q := HQCode(s.Low >= 0 && (l.Nested || set>>t&1 == 1))
 			scale, zero := g.fit(q, x)
 			tensor.PutF16(page[s.Scale:], t, scale)
 			if s.Zero >= 0 {

@@ -23,17 +23,18 @@ type Second uint8
 
 // The ways the second plane can be there.
 const (
-	SecondNone    Second = iota // 2-bit codes
-	SecondAll                   // nested 4-bit codes
-	SecondLeading               // the leading channels are 4-bit, with a scale of their own
-	SecondTokens                // the tokens of a per-page set are 4-bit
+	SecondNone      Second = iota // 2-bit codes
+	SecondAll                     // nested 4-bit codes
+	SecondLeading                 // the leading channels are 4-bit, with a scale of their own
+	SecondTokens                  // the tokens of a per-page set are 4-bit
+	SecondImportant               // codes are nested; the second plane is kept of important tokens
 )
 
 // Half is how one half of a page, K or V, is coded by an hq format.
 type Half struct {
 	Second  Second
 	Leading int // channels of the 4-bit segment, a multiple of 16, or Quarter (SecondLeading)
-	Tokens  int // the most tokens of one page and head that may be in the set (SecondTokens)
+	Tokens  int // the most tokens of one page and head that may be in the set (SecondTokens, SecondImportant)
 }
 
 // Quarter as Half.Leading is the multiple of 16 nearest to a quarter of head_dim.
@@ -61,6 +62,7 @@ type Format struct {
 
 	// hq
 	K, V      Half
+	Important int  // per cent of a prompt's coded tokens that keep the second plane (SecondImportant halves); 0 = none
 	Symmetric bool // scale only, levels (c - (2^b-1)/2)·s; else a zero as well
 	Rotate    bool
 	Balanced  bool // K in its calibrated basis, leading channels first; Rotate turns within segments
@@ -150,21 +152,52 @@ func (f Format) CodedPages(n int) (lo, hi int) {
 // query or to be coded later. promptLen matters to ExactPrefill formats only.
 func (f Format) ExactPages(n, promptLen int) (lo, hi int) {
 	hi = f.pages(n)
-	if f.Family == FamilyF16 || f.ExactPrefill && n < promptLen {
+	if f.Family == FamilyF16 || (f.ExactPrefill || f.Selects()) && n < promptLen {
 		return 0, hi
 	}
 	k, v := f.heldFrom(n)
 	return min(min(k, v)/f.PageTokens, hi), hi
 }
 
+// Selects reports whether the end of a prompt decides which of its tokens keep the
+// second plane: until then their exact form is needed.
+func (f Format) Selects() bool { return f.Important > 0 }
+
+// MostImportant is the most tokens of a page and head that may keep the second plane.
+func (f Format) MostImportant() int {
+	if f.K.Second == SecondImportant {
+		return f.K.Tokens
+	}
+	return f.V.Tokens
+}
+
+// Selectable is the range [lo, hi) of tokens of a prompt of n tokens that the
+// second plane is given to by importance: those that its next query reads as
+// codes. Tokens after them are coded when they leave the exact window, without.
+func (f Format) Selectable(n int) (lo, hi int) {
+	hi, _ = f.ExactFrom(n)
+	return min(f.Sinks, hi), hi
+}
+
 func (f Format) pages(n int) int { return (n + f.PageTokens - 1) / f.PageTokens }
+
+// Planes says which planes of a coded page a part is.
+type Planes uint8
+
+// The planes of a part.
+const (
+	AllPlanes   Planes = iota
+	TopPlanes          // scales, zeros and top planes
+	SecondPlane        // the second planes, and the sets of the tokens that have one
+)
 
 // Part is a run of one page's bytes that a hand-over moves: tokens [Lo, Hi) of
 // the exact form (of K, of V or of both), or the whole coded form.
 type Part struct {
 	Page   int
 	Coded  bool
-	Lo, Hi int // tokens of the page; exact parts only
+	Planes Planes // coded parts of formats with a second plane only
+	Lo, Hi int    // tokens of the page; exact parts only
 	K, V   bool
 }
 
@@ -177,7 +210,7 @@ func (f Format) Handover(n int) []Part {
 		first := page * f.PageTokens
 		last := min(first+f.PageTokens, n)
 		if f.Family != FamilyF16 && (max(first, f.Sinks) < min(last, fromK) || max(first, f.Sinks) < min(last, fromV)) {
-			parts = append(parts, Part{Page: page, Coded: true, Hi: last - first, K: true, V: true})
+			parts = append(parts, f.codedParts(Part{Page: page, Coded: true, Hi: last - first, K: true, V: true})...)
 		}
 		if lo, hi := first, min(last, f.Sinks); lo < hi {
 			parts = append(parts, Part{Page: page, Hi: hi - first, K: true, V: true})
@@ -185,6 +218,17 @@ func (f Format) Handover(n int) []Part {
 		parts = append(parts, f.tailParts(page, max(first, f.Sinks), last, fromK, fromV)...)
 	}
 	return parts
+}
+
+// codedParts is a coded page as one part, or as two where its second planes are
+// known only at the end of the prompt.
+func (f Format) codedParts(p Part) []Part {
+	if !f.Selects() {
+		return []Part{p}
+	}
+	top, second := p, p
+	top.Planes, second.Planes = TopPlanes, SecondPlane
+	return []Part{top, second}
 }
 
 // tailParts is the exact tail of one page: tokens [lo, hi) from fromK in K and

@@ -131,7 +131,12 @@ func (g *Geometry) ExactSpans(lo, hi int, k, v bool) []Span {
 
 // PartSpans are the bytes of one layer that a hand-over part moves.
 func (g *Geometry) PartSpans(p Part) []Span {
-	if p.Coded {
+	switch {
+	case p.Planes == TopPlanes:
+		return g.TopSpans()
+	case p.Planes == SecondPlane:
+		return nil // what there is of it: SecondSpans
+	case p.Coded:
 		return []Span{{0, g.CodedBytes()}}
 	}
 	return g.ExactSpans(p.Lo, p.Hi, p.K, p.V)

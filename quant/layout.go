@@ -15,6 +15,9 @@ type HQHalf struct {
 	// LowRows is the number of rows of the second plane: the page's tokens, or
 	// the most tokens the set may hold, in token order.
 	LowRows int
+	// Nested says that scales and zeros are those of the 4-bit code for every
+	// token, also where its second plane is not kept (SecondImportant).
+	Nested bool
 }
 
 // Segment is a run of channels of one half. Widths are channels padded to whole
@@ -89,8 +92,9 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 	switch h.Second {
 	case SecondAll:
 		l.LowRows = g.Format.PageTokens
-	case SecondTokens:
+	case SecondTokens, SecondImportant:
 		l.LowRows = h.Tokens
+		l.Nested = h.Second == SecondImportant
 	case SecondLeading:
 		l.LowRows = g.Format.PageTokens
 		l.NSegments = 2
@@ -106,7 +110,7 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 			s.Zero = c.take(2 * g.Format.PageTokens)
 		}
 	}
-	if h.Second == SecondTokens {
+	if h.Second == SecondTokens || h.Second == SecondImportant {
 		l.Mask = c.take(8)
 	}
 	for i := range segments {

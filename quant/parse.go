@@ -12,7 +12,7 @@ import (
 //
 //	hq*:     sym=on|off|auto rotate=on|off basis=hadamard|balanced mean=on|off
 //	         clip=on|off sinks=N recent=N (multiples of 64)
-//	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2)
+//	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2) important=N%
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
@@ -83,10 +83,29 @@ func (p *parser) finish(calibrated bool) error {
 	switch p.Family {
 	case FamilyHQ:
 		p.Symmetric = p.sym == "on" || p.sym == "auto" && calibrated && p.Mean
+		return p.chooseImportant()
 	case FamilyHack, FamilyHackV2:
 		p.PageTokens = max(64, p.Partition)
 		if p.Seed != 0 && !p.Stochastic {
 			return fmt.Errorf("seed=%d has no meaning with round=nearest: drop it or use round=stochastic", p.Seed)
+		}
+	}
+	return nil
+}
+
+// chooseImportant gives the halves that have no second plane one for important
+// tokens, with room in a page for twice its share: they come in clusters.
+func (p *parser) chooseImportant() error {
+	if p.Important == 0 {
+		return nil
+	}
+	if p.K.Second != SecondNone && p.V.Second != SecondNone {
+		return fmt.Errorf("important=%d has no meaning where K and V have the second plane already", p.Important)
+	}
+	p.ExactPrefill = true // its exact form is there until the end of a prompt anyway
+	for _, h := range []*Half{&p.K, &p.V} {
+		if h.Second == SecondNone {
+			*h = Half{Second: SecondImportant, Tokens: min(56, roundUp(2*p.PageTokens*p.Important/100, 8))}
 		}
 	}
 	return nil
@@ -131,7 +150,7 @@ func baseName(f Format) string {
 		return "hq2+"
 	case f.K.Second == SecondAll && f.V.Second == SecondAll:
 		return "hq4"
-	case f.K.Second == SecondAll && f.V.Second == SecondNone:
+	case f.K.Second == SecondAll && (f.V.Second == SecondNone || f.V.Second == SecondImportant):
 		return "hq3"
 	}
 	return "hq2"
@@ -163,6 +182,11 @@ func hqOptions() []option {
 		window("recent", func(f *Format) *int { return &f.Recent }),
 		secondPlane("k2", func(f *Format) *Half { return &f.K }),
 		secondPlane("v2", func(f *Format) *Half { return &f.V }),
+		{"important", "N, per cent of the tokens, 1 to 50", func(p *parser, v string) bool {
+			n, err := strconv.Atoi(strings.TrimSuffix(v, "%"))
+			p.Important = n
+			return err == nil && n >= 1 && n <= 50
+		}, func(f Format) string { return strconv.Itoa(f.Important) }},
 	}
 }
 

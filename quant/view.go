@@ -8,8 +8,16 @@ type View struct {
 	Exact    [][]byte // len Layers*ExactBytes() each
 	Coded    [][]byte // len Layers*CodedBytes() each
 	// PromptLen is the number of leading positions whose queries are prompt
-	// queries; only formats with ExactPrefill treat them differently.
+	// queries; formats with ExactPrefill treat them differently, and formats that
+	// Select do so at the end of it.
 	PromptLen int
+
+	// TopOnly marks the logical pages of which only the top planes may be read,
+	// the second ones not being there yet; it may be shorter than the pages.
+	TopOnly []bool
+	// Weights is, while the end of a prompt is computed in a format that Selects,
+	// what its last queries give to its tokens: [layer][KV head × token].
+	Weights [][]float32
 
 	// Where the cache is not in this machine's memory, ExactIDs and CodedIDs name
 	// the pages in it (-1: none), and Exact and Coded are empty but for sequences

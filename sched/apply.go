@@ -124,7 +124,7 @@ func (s *Scheduler) finish(q *seq) {
 		return
 	}
 	if q.state == running || q.state == held {
-		s.cache.Commit(&q.table, q.tokens, q.written)
+		s.offer(q)
 	}
 	s.drop(q)
 }

@@ -59,7 +59,10 @@ func (s *Scheduler) chunkEnd(q *seq, budget int) int {
 		// Recomputed rows whose logits were delivered stay apart from new ones.
 		end = min(end, q.scored)
 	}
-	if end == len(q.tokens) || end == q.scored {
+	if s.selects && q.written < q.promptLen {
+		end = min(end, q.promptLen) // what follows the prompt reads what was chosen at its end
+	}
+	if end == len(q.tokens) || end == q.scored || s.selects && end == q.promptLen {
 		return end
 	}
 	return max(q.written, end/s.page*s.page)

@@ -24,6 +24,9 @@ type Scheduler struct {
 	cache *kvcache.Cache
 	page  int // tokens
 	coded bool
+	// The format chooses at the end of a prompt which of its tokens matter: until
+	// then its pages are not final.
+	selects bool
 
 	byID   map[ID]*seq
 	queue  []*seq // waiting, oldest first
@@ -50,7 +53,7 @@ func New(c Config) *Scheduler {
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, 1024)
 	return &Scheduler{
 		cfg: c, cache: c.Cache, byID: make(map[ID]*seq),
-		page: c.Cache.Format().PageTokens, coded: c.Cache.Format().Coded(),
+		page: c.Cache.Format().PageTokens, coded: c.Cache.Format().Coded(), selects: c.Cache.Format().Selects(),
 	}
 }
 
@@ -93,13 +96,21 @@ func (s *Scheduler) commit() {
 		if q.state == gone {
 			continue
 		}
-		s.cache.Commit(&q.table, q.tokens, q.written)
+		s.offer(q)
 		if q.remaining() == 0 && !q.samples() {
 			s.drop(q)
 		}
 	}
 	s.ran = s.ran[:0]
 	s.compact()
+}
+
+// offer lets other sequences reuse q's written pages, where nothing will be written
+// to them any more.
+func (s *Scheduler) offer(q *seq) {
+	if !s.selects || q.written >= q.promptLen {
+		s.cache.Commit(&q.table, q.tokens, q.written)
+	}
 }
 
 // compact removes from the active sequences what is not active any more.

@@ -418,26 +418,27 @@ func (f *Fetch) kv(l *link, h *header, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	if f.plan.bytes(spans) != int64(len(data)) {
-		return fmt.Errorf("KV frame with %d bytes for parts of %d", len(data), f.plan.bytes(spans))
+	if err := f.plan.fit(spans, data); err != nil {
+		return err
 	}
 	f.copying.RLock()
 	defer f.copying.RUnlock()
 	view, mine := f.claim(l, h, spans)
-	rest := mine
+	rest, landed := mine, 0
 	for _, s := range spans {
 		for n := s.first; n < s.first+s.count; n++ {
-			size := f.plan.bytesOf(int(n))
+			size, _ := f.plan.sizeIn(int(n), data) // it fits
 			if len(rest) > 0 && rest[0].first+rest[0].count <= n {
 				rest = rest[1:]
 			}
 			if len(rest) > 0 && rest[0].first <= n {
 				f.land(view, int(n), data[:size])
+				landed += size
 			}
 			data = data[size:]
 		}
 	}
-	if control := f.landed(mine); control != nil {
+	if control := f.landed(mine, int64(landed)); control != nil {
 		f.acknowledge(control, false)
 	}
 	return nil
@@ -469,14 +470,18 @@ func (f *Fetch) claim(l *link, h *header, spans []span) (*quant.View, []span) {
 func (f *Fetch) land(view *quant.View, n int, data []byte) {
 	page := f.plan.page(view, n)
 	_, i := f.plan.at(n)
+	if f.plan.parts[i].Planes == quant.SecondPlane {
+		f.plan.g.PutSecond(page, data)
+		return
+	}
 	for _, at := range f.plan.spans[i] {
 		data = data[copy(page[at.Off:at.Off+at.Len], data):]
 	}
 }
 
-// landed books what was copied. It returns the control connection when it is
+// landed books what was copied, size bytes. It returns the control connection when it is
 // time to acknowledge.
-func (f *Fetch) landed(spans []span) *link {
+func (f *Fetch) landed(spans []span, size int64) *link {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range spans {
@@ -486,8 +491,7 @@ func (f *Fetch) landed(spans []span) *link {
 		f.left -= int(s.count)
 		f.fresh = append(f.fresh, s)
 	}
-	size := f.plan.bytes(spans)
-	f.freshLen += size
+	f.freshLen += f.plan.bytes(spans) // as the other side counts what is on its way
 	f.res.Bytes += size
 	f.res.Last = time.Now()
 	if f.res.First.IsZero() {

@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"fmt"
+
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -10,8 +12,8 @@ type plan struct {
 	g     *quant.Geometry
 	n     int // tokens
 	parts []quant.Part
-	spans [][]quant.Span // of each part, in one layer
-	size  []int          // bytes of each part in one layer
+	spans [][]quant.Span // of each part, in one layer; nil for second planes
+	size  []int          // bytes of each part in one layer, of second planes at most
 }
 
 func newPlan(g *quant.Geometry, n int) *plan {
@@ -20,6 +22,9 @@ func newPlan(g *quant.Geometry, n int) *plan {
 		spans, size := g.PartSpans(part), 0
 		for _, s := range spans {
 			size += s.Len
+		}
+		if part.Planes == quant.SecondPlane {
+			size = g.SecondMost()
 		}
 		p.spans, p.size = append(p.spans, spans), append(p.size, size)
 	}
@@ -44,6 +49,45 @@ func (p *plan) bytes(spans []span) int64 {
 		}
 	}
 	return n
+}
+
+// spansOf is the bytes of a part in its layer of a page: of second planes, those
+// that there are.
+func (p *plan) spansOf(number int, page []byte) []quant.Span {
+	i := number % len(p.parts)
+	if p.parts[i].Planes == quant.SecondPlane {
+		return p.g.SecondSpans(page)
+	}
+	return p.spans[i]
+}
+
+// sizeIn is the size of a part at the head of data.
+func (p *plan) sizeIn(number int, data []byte) (int, error) {
+	i := number % len(p.parts)
+	switch {
+	case p.parts[i].Planes == quant.SecondPlane:
+		return p.g.SecondLen(data)
+	case len(data) < p.size[i]:
+		return 0, fmt.Errorf("part %d of %d bytes in %d", number, p.size[i], len(data))
+	}
+	return p.size[i], nil
+}
+
+// fit refuses data that is not the parts of spans, one after the other.
+func (p *plan) fit(spans []span, data []byte) error {
+	for _, s := range spans {
+		for n := s.first; n < s.first+s.count; n++ {
+			size, err := p.sizeIn(int(n), data)
+			if err != nil {
+				return fmt.Errorf("KV frame: %w", err)
+			}
+			data = data[size:]
+		}
+	}
+	if len(data) > 0 {
+		return fmt.Errorf("KV frame with %d bytes after its parts", len(data))
+	}
+	return nil
 }
 
 // whole reports whether a part can be sent when the first t tokens of its layer
@@ -79,8 +123,18 @@ func (p *plan) total() int64 {
 	return n * int64(p.g.Layers)
 }
 
-// HandoverBytes is the KV payload of a prompt of n tokens, over all layers.
-func HandoverBytes(g *quant.Geometry, n int) int64 { return newPlan(g, n).total() }
+// HandoverBytes is the KV payload of a prompt of n tokens, over all layers, where
+// important tokens are spread evenly.
+func HandoverBytes(g *quant.Geometry, n int) int64 {
+	p := newPlan(g, n)
+	total := p.total()
+	for i, part := range p.parts {
+		if part.Planes == quant.SecondPlane {
+			total -= int64(p.size[i]-g.SecondTypical()) * int64(g.Layers)
+		}
+	}
+	return total
+}
 
 // F16Bytes is what the KV of n tokens is in float16, over all layers: the
 // yardstick that every format is compared with.

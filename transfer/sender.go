@@ -188,13 +188,34 @@ func (s *Sender) Written(layer, tokens int, view *quant.View) {
 	}
 	i := s.next[layer]
 	for ; i < len(s.plan.parts) && s.plan.whole(i, tokens); i++ {
-		if n := layer*len(s.plan.parts) + i; s.state[n] == partWaiting {
-			s.state[n] = partReady
-			s.ready = addSpan(s.ready, n)
+		if s.plan.parts[i].Planes != quant.SecondPlane { // else Selected tells
+			s.offer(layer*len(s.plan.parts) + i)
 		}
 	}
 	s.next[layer] = i
 	s.changed.Broadcast()
+}
+
+// Selected says that the second planes of a layer are in view's pages, those of the
+// important tokens.
+func (s *Sender) Selected(layer int, view *quant.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = view
+	for i, part := range s.plan.parts {
+		if part.Planes == quant.SecondPlane {
+			s.offer(layer*len(s.plan.parts) + i)
+		}
+	}
+	s.changed.Broadcast()
+}
+
+// offer makes a part ready to be sent, once.
+func (s *Sender) offer(number int) {
+	if s.state[number] == partWaiting {
+		s.state[number] = partReady
+		s.ready = addSpan(s.ready, number)
+	}
 }
 
 // run sends over one connection until that, or the transfer, ends.
@@ -235,8 +256,7 @@ func (p *plan) appendBytes(bufs [][]byte, view *quant.View, number int) ([][]byt
 		layer, i := p.at(number)
 		return nil, fmt.Errorf("cannot send page %d of layer %d: it is not there (coded %v)", p.parts[i].Page, layer, p.parts[i].Coded)
 	}
-	_, i := p.at(number)
-	for _, at := range p.spans[i] {
+	for _, at := range p.spansOf(number, page) {
 		bufs = append(bufs, page[at.Off:at.Off+at.Len])
 	}
 	return bufs, nil

@@ -1,9 +1,12 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -42,9 +45,28 @@ func fullView(g *quant.Geometry, n int, fill func([]byte)) *quant.View {
 		exact, coded := make([]byte, g.Layers*g.ExactBytes()), make([]byte, g.Layers*g.CodedBytes())
 		fill(exact)
 		fill(coded)
+		for layer := range g.Layers {
+			thinSets(g, coded[layer*g.CodedBytes():])
+		}
 		v.Exact, v.Coded = append(v.Exact, exact), append(v.Coded, coded)
 	}
 	return v
+}
+
+// thinSets leaves no more tokens in the sets of a page than may be there.
+func thinSets(g *quant.Geometry, page []byte) {
+	for head := range g.KVHeads {
+		for half := range g.HQ {
+			l, at := &g.HQ[half], g.CodedHead(page, head)
+			if l.LowRows > 0 && l.Mask >= 0 {
+				set := binary.LittleEndian.Uint64(at[l.Mask:])
+				for bits.OnesCount64(set) > l.LowRows-head {
+					set &= set - 1
+				}
+				binary.LittleEndian.PutUint64(at[l.Mask:], set)
+			}
+		}
+	}
 }
 
 func noise(seed uint64) func([]byte) {
@@ -80,6 +102,9 @@ func (p peer) handle(ctx context.Context, request []byte, s *Sender) error {
 	for t := 0; t < p.n; t += p.chunk {
 		for layer := range p.g.Layers {
 			s.Written(layer, min(t+p.chunk, p.n), p.view)
+			if t+p.chunk >= p.n {
+				s.Selected(layer, p.view)
+			}
 		}
 	}
 	return s.Finish([]byte("first token"))
@@ -128,6 +153,10 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if data := bytes.Join(from, nil); p.parts[i%len(p.parts)].Planes == quant.SecondPlane {
+			g.PutSecond(p.page(expect, i), data)
+			continue
+		}
 		for k := range to {
 			copy(to[k], from[k])
 		}
@@ -140,7 +169,7 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 }
 
 func TestFetchMovesTheHandover(t *testing.T) {
-	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi"} {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "hq2,important=10", "hq3,important=50"} {
 		for _, n := range []int{1, 63, 64, 65, 200, 700} {
 			for _, chunk := range []int{64, 100, 1000} {
 				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {
@@ -152,14 +181,33 @@ func TestFetchMovesTheHandover(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if string(res.Done) != "first token" || res.Bytes != HandoverBytes(g, n) {
-						t.Fatalf("done %q, %d bytes, want %d", res.Done, res.Bytes, HandoverBytes(g, n))
+					if want := handoverBytes(t, g, n, src); string(res.Done) != "first token" || res.Bytes != want {
+						t.Fatalf("done %q, %d bytes, want %d", res.Done, res.Bytes, want)
 					}
 					sameHandover(t, g, n, src, dst)
 				})
 			}
 		}
 	}
+}
+
+// handoverBytes is what the hand-over of these very pages takes.
+func handoverBytes(t *testing.T, g *quant.Geometry, n int, view *quant.View) (total int64) {
+	t.Helper()
+	p := newPlan(g, n)
+	for i := range p.count() {
+		bufs, err := p.appendBytes(nil, view, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bufs {
+			total += int64(len(b))
+		}
+	}
+	if !g.Format.Selects() && total != HandoverBytes(g, n) {
+		t.Fatalf("%d bytes, HandoverBytes says %d", total, HandoverBytes(g, n))
+	}
+	return total
 }
 
 // The share of f16 that a 4,096-token prompt of the default model's shape costs
@@ -185,6 +233,7 @@ func TestWireShare(t *testing.T) {
 	f("hq2", 0.21)
 	f("hq2+", 0.23)
 	f("hq3", 0.27)
+	f("hq2,important=10", 0.24)
 	f("hq4", 0.35)
 	f("hack", 0.18)
 	f("hack:v2", 0.18)

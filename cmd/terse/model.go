@@ -176,16 +176,25 @@ func (m *files) stopTokens(fromTokenizer []terse.Token) []terse.Token {
 
 // kvFlags choose the number format of the KV cache.
 type kvFlags struct {
-	format, calibration string
+	format, important, calibration string
 }
 
 func (f *kvFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.format, "kv", "hq3", "KV format: "+strings.Join(quant.FormatNames(), ", ")+"; options after commas, as in hq2,sym=off")
+	c.Flags().StringVar(&f.important, "important", "", "share of a prompt's tokens, by the attention of its last ones, that hq2 and hq3 keep in 4 bits, as in 10%")
 	c.Flags().StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: "+calibrationFile+" in the model's directory)")
 }
 
 // calibrationFile is where a model directory keeps what terse calibrate wrote.
 const calibrationFile = "kv.calibration"
+
+// name is the format with all its options.
+func (f *kvFlags) name() string {
+	if f.important == "" {
+		return f.format
+	}
+	return f.format + ",important=" + f.important
+}
 
 // geometry lays the chosen format out for the model, with its calibration.
 func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error) {
@@ -193,7 +202,7 @@ func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error
 	if err != nil {
 		return nil, nil, err
 	}
-	format, err := quant.ParseFormat(f.format, cal != nil)
+	format, err := quant.ParseFormat(f.name(), cal != nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -206,19 +206,20 @@ func (s *state) finish(out []float32, d int) {
 
 // attender is the scratch of one core.
 type attender struct {
-	ops    *Ops
-	state        // of the span
-	total  state // of the spans before it
-	tile   softmax.Tile
-	q      codedQueries
-	k, v   codedScales
-	ints   codedSums
-	pages  [][]byte    // the coded tile's pages of one KV head
-	follow *attendItem // what the core probably does next; may be nil
-	passes passes
-	exact  exactScratch
-	group  groupScratch
-	hack   *hack.Attender
+	ops     *Ops
+	state         // of the span
+	total   state // of the spans before it
+	tile    softmax.Tile
+	q       codedQueries
+	k, v    codedScales
+	ints    codedSums
+	pages   [][]byte                          // the coded tile's pages of one KV head
+	topOnly [softmax.Tokens / pageTokens]bool // of the pages
+	follow  *attendItem                       // what the core probably does next; may be nil
+	passes  passes
+	exact   exactScratch
+	group   groupScratch
+	hack    *hack.Attender
 }
 
 func (s *attender) reset(t *state, n, d int) {

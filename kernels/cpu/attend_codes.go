@@ -42,26 +42,34 @@ func (q *codedQueries) prepare(k *codes.Kernels, it *attendItem) {
 // one half, per segment.
 type codedScales struct {
 	step, bias [2][softmax.Tokens]float32
-	set        [4]uint64 // per page: the tokens with the second plane
+	set        [4]uint64 // per page: the tokens whose second plane is read
 }
 
-// load reads a tile's pages.
-func (c *codedScales) load(k *codes.Kernels, g *quant.Geometry, half int, pages [][]byte) {
+// load reads a tile's pages; topOnly says of each whether only the top plane of
+// codes with two may be read.
+func (c *codedScales) load(k *codes.Kernels, g *quant.Geometry, half int, pages [][]byte, topOnly []bool) {
+	c.set = [4]uint64{}
 	for i, page := range pages {
-		c.loadPage(k, &g.HQ[half], half, i, page)
+		c.loadPage(k, &g.HQ[half], half, i, page, topOnly[i])
 	}
 }
 
-func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, page []byte) {
-	c.set[i] = 0
+func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, page []byte, topOnly bool) {
+	var wide uint64 // tokens whose scale is that of a 4-bit code
 	switch {
 	case l.Mask >= 0:
-		c.set[i] = binary.LittleEndian.Uint64(page[l.Mask:])
+		wide = binary.LittleEndian.Uint64(page[l.Mask:])
 	case l.LowRows > 0:
-		c.set[i] = ^uint64(0)
+		wide = ^uint64(0)
+	}
+	if !topOnly {
+		c.set[i] = wide
+	}
+	if l.Nested {
+		wide = ^uint64(0)
 	}
 	for s, seg := range l.Segments[:l.NSegments] {
-		set := c.set[i]
+		set := wide
 		if seg.Low < 0 {
 			set = 0
 		}
@@ -72,10 +80,32 @@ func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, p
 		step, bias := c.step[s][i*pageTokens:(i+1)*pageTokens], c.bias[s][i*pageTokens:(i+1)*pageTokens]
 		if half == quant.HalfK {
 			k.KeyScales(step, bias, page[seg.Scale:], zero, set)
+			dropSecond(step, bias, set&^c.set[i])
 		} else {
 			k.ValueScales(step, bias, page[seg.Scale:], zero, set)
 		}
 	}
+}
+
+// dropSecond makes the scales of some tokens' 4-bit codes those of the top planes
+// alone. (A value's step is that of the top plane already, and the middle of the
+// levels is the same.)
+func dropSecond(step, bias []float32, set uint64) {
+	for ; set != 0; set &= set - 1 {
+		t := bits.TrailingZeros64(set)
+		s := step[t]
+		step[t], bias[t] = 4*s, bias[t]+1.5*s
+	}
+}
+
+// full reports whether the second plane of all tokens of the first n pages is read.
+func (c *codedScales) full(n int) bool {
+	for _, set := range c.set[:n] {
+		if set != ^uint64(0) {
+			return false
+		}
+	}
+	return true
 }
 
 // codedSums is the integers of up to four vectors at one tile.
@@ -92,14 +122,7 @@ type codedSums struct {
 // comes afterwards, and is fetched meanwhile.
 func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g := it.job.Geometry
-	s.pages = s.pages[:0]
-	for i := range tiles {
-		t := &tiles[i]
-		if t.Lo != 0 || t.Hi != pageTokens && i != len(tiles)-1 {
-			panic("BUG: a coded page that is read in part")
-		}
-		s.pages = append(s.pages, g.CodedHead(t.Coded, it.job.Head))
-	}
+	s.takePages(it, tiles)
 	s.expect(next, len(tiles))
 	n, first := it.hi-it.lo, true
 	for v := 0; v < n; {
@@ -108,7 +131,7 @@ func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming
 			s.passes.start(first)
 			s.codedScores(it, v, nq, first)
 			if first {
-				s.v.load(s.ops.codes, g, quant.HalfV, s.pages)
+				s.v.load(s.ops.codes, g, quant.HalfV, s.pages, s.topOnly[:])
 			}
 			alpha := s.raise(v, nq)
 			s.codedValues(it, v, nq, &alpha)
@@ -116,6 +139,19 @@ func (s *attender) codedTile(it *attendItem, tiles []kernels.Tile, next upcoming
 			first = false
 		}
 		v += nq
+	}
+}
+
+// takePages takes in the pages of coded tiles of one block.
+func (s *attender) takePages(it *attendItem, tiles []kernels.Tile) {
+	s.pages = s.pages[:0]
+	for i := range tiles {
+		t := &tiles[i]
+		if t.Lo != 0 || t.Hi != pageTokens && i != len(tiles)-1 {
+			panic("BUG: a coded page that is read in part")
+		}
+		s.pages = append(s.pages, it.job.Geometry.CodedHead(t.Coded, it.job.Head))
+		s.topOnly[i] = t.TopOnly
 	}
 }
 
@@ -131,22 +167,37 @@ func (s *attender) codedScores(it *attendItem, v, nq int, first bool) {
 		q := s.q.codes[i][v*seg.Width:]
 		k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Top, Width: seg.Width, Rows: pageTokens}, false, s.fetch())
 		if first && i == 0 {
-			s.k.load(s.ops.codes, g, quant.HalfK, s.pages)
+			s.k.load(s.ops.codes, g, quant.HalfK, s.pages, s.topOnly[:])
 		}
 		switch {
 		case seg.Low < 0:
-		case l.LowRows == pageTokens:
+		case l.LowRows == pageTokens && s.k.full(len(s.pages)):
 			k.PageProducts(c.dots[:], q, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, true, s.fetch())
 		default:
-			for p, page := range s.pages {
-				if s.k.set[p] != 0 {
-					k.Products(c.lowDots[:], q, page[seg.Low:], nq, seg.Width, l.LowRows, false)
-					c.spread(c.dots[p*pageTokens:], s.k.set[p], nq)
-				}
-			}
+			s.lowProducts(l, seg, q, nq)
 		}
 		copy(s.tile.QSum[:nq], s.q.sums[i][v:])
 		s.ops.softmax.Scores(&s.tile, c.dots[:], s.k.step[i][:], s.k.bias[i][:], nq, i > 0)
+	}
+}
+
+// lowProducts adds the products with the second planes, page by page: of all
+// tokens, of the rows that there are, or of none.
+func (s *attender) lowProducts(l *quant.HQHalf, seg *quant.Segment, q []int8, nq int) {
+	k, c := s.ops.codes, &s.ints
+	if l.LowRows == pageTokens {
+		s.fetch() // the pass that would have fetched
+	}
+	for p, page := range s.pages {
+		set, dots := s.k.set[p], c.dots[p*pageTokens:]
+		switch {
+		case set == 0:
+		case l.LowRows == pageTokens:
+			k.Products(dots, q, page[seg.Low:], nq, seg.Width, pageTokens, true)
+		default:
+			k.Products(c.lowDots[:], q, page[seg.Low:], nq, seg.Width, min((bits.OnesCount64(set)+7)&^7, l.LowRows), false)
+			c.spread(dots, set, nq)
+		}
 	}
 }
 
@@ -201,19 +252,40 @@ func (s *attender) weightedSums(l *quant.HQHalf, seg *quant.Segment, nq int, m *
 		return nil
 	}
 	c.low = grow(c.low, nq*seg.Width)
-	if l.LowRows == pageTokens {
+	if l.LowRows == pageTokens && s.v.full(len(s.pages)) {
 		m.LowSum = m.Sum
 		k.PageSums(c.low, weights, nq, codes.Planes{Pages: s.pages, Off: seg.Low, Width: seg.Width, Rows: pageTokens}, s.fetch())
 		return c.low
 	}
+	if l.LowRows == pageTokens {
+		s.fetch() // as in lowProducts
+	}
+	if s.v.set == [4]uint64{} {
+		return nil
+	}
 	clear(c.low)
 	for p, page := range s.pages {
-		if s.v.set[p] != 0 {
-			c.gather(weights[p*pageTokens:], s.v.set[p], nq, l.LowRows, m)
-			k.WeightedSums(c.low, c.lowP[:], page[seg.Low:], nq, seg.Width, l.LowRows/4)
+		switch set := s.v.set[p]; {
+		case set == 0:
+		case l.LowRows == pageTokens:
+			k.WeightedSums(c.low, weights[p*pageTokens:], page[seg.Low:], nq, seg.Width, pageTokens/4)
+			for v := range nq {
+				m.LowSum[v] += sumOf(weights[v*softmax.Tokens+p*pageTokens:][:pageTokens])
+			}
+		default:
+			rows := min((bits.OnesCount64(set)+3)&^3, l.LowRows)
+			c.gather(weights[p*pageTokens:], set, nq, rows, m)
+			k.WeightedSums(c.low, c.lowP[:], page[seg.Low:], nq, seg.Width, rows/4)
 		}
 	}
 	return c.low
+}
+
+func sumOf(weights []uint8) (sum int32) {
+	for _, w := range weights {
+		sum += int32(w)
+	}
+	return sum
 }
 
 // gather lays the weights of a set's tokens side by side, as their rows of the

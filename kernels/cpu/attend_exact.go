@@ -27,24 +27,34 @@ type exactScratch struct {
 // kivi. next is what comes afterwards.
 func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g, n := it.job.Geometry, it.hi-it.lo
-	most := 0
-	for v := 0; v < n; v += softmax.Vectors {
-		most = max(most, s.aim(it, tiles, v, min(softmax.Vectors, n-v)))
-	}
+	most := s.exactProducts(it, tiles, next)
 	if most == 0 {
 		return
 	}
-	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
-	q := it.job.Q[it.lo*g.HeadDim : it.hi*g.HeadDim]
-	s.eachPage(it, tiles, next, most, quant.HalfK, func(at int, rows exact.Rows) {
-		s.ops.exact.QK(s.exact.w[at:], softmax.Tokens, q, n, g.HeadDim, rows)
-	})
 	for v := 0; v < n; v += softmax.Vectors {
 		s.exactWeights(it, tiles, v, min(softmax.Vectors, n-v))
 	}
 	s.eachPage(it, tiles, next, most, quant.HalfV, func(at int, rows exact.Rows) {
 		s.ops.exact.PV(s.acc, n, g.HeadDim, s.exact.w[at:], softmax.Tokens, rows)
 	})
+}
+
+// exactProducts multiplies the queries with the tiles' keys, and returns how many
+// of their tokens any vector sees.
+func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upcoming) (most int) {
+	g, n := it.job.Geometry, it.hi-it.lo
+	for v := 0; v < n; v += softmax.Vectors {
+		most = max(most, s.aim(it, tiles, v, min(softmax.Vectors, n-v)))
+	}
+	if most == 0 {
+		return 0
+	}
+	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
+	q := it.job.Q[it.lo*g.HeadDim : it.hi*g.HeadDim]
+	s.eachPage(it, tiles, next, most, quant.HalfK, func(at int, rows exact.Rows) {
+		s.ops.exact.QK(s.exact.w[at:], softmax.Tokens, q, n, g.HeadDim, rows)
+	})
+	return most
 }
 
 // eachPage hands out one half of the tiles' rows that any vector sees, the first
@@ -104,17 +114,23 @@ func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows
 	return exact.Rows{Data: data[t.Lo*size : (t.Lo+n)*size], Type: g.ExactType()}
 }
 
-// exactWeights turns the scores of vectors [v, v+nq) into weights, and takes
-// their states to the new maxima.
-func (s *attender) exactWeights(it *attendItem, tiles []kernels.Tile, v, nq int) {
-	d := it.job.Geometry.HeadDim
+// exactScores fills the softmax tile with the products of vectors [v, v+nq), and
+// returns how many of its tokens are to be weighed.
+func (s *attender) exactScores(it *attendItem, tiles []kernels.Tile, v, nq int) (padded int) {
 	most := s.aim(it, tiles, v, nq)
-	padded := (most + 15) &^ 15
 	for i := range nq {
 		s.tile.Factor[i] = it.job.Scale * softmax.Log2E
 		copy(s.tile.S[i][:most], s.exact.w[(v+i)*softmax.Tokens:])
 	}
 	s.ops.softmax.FindMax(&s.tile, nq)
+	return (most + 15) &^ 15
+}
+
+// exactWeights turns the scores of vectors [v, v+nq) into weights, and takes
+// their states to the new maxima.
+func (s *attender) exactWeights(it *attendItem, tiles []kernels.Tile, v, nq int) {
+	d := it.job.Geometry.HeadDim
+	padded := s.exactScores(it, tiles, v, nq)
 	alpha := s.raise(v, nq)
 	s.ops.softmax.Weigh(&s.tile, nq, padded)
 	s.count(v, nq, &alpha)

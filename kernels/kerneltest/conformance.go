@@ -18,7 +18,7 @@ func Conformance(t *testing.T, ops kernels.Ops) {
 		{"RMSNorm", checkRMSNorm}, {"RoPE", checkRoPE}, {"SwiGLU", checkSwiGLU}, {"Add", checkAdd},
 		{"Embed", checkEmbed}, {"Rotate", checkRotate}, {"Map", checkMap}, {"Store", checkStore}, {"Encode", checkEncode},
 		{"Attend", checkAttend}, {"AttendInvariance", checkAttendInvariance}, {"AttendEmptyRows", checkAttendEmptyRows},
-		{"Parallel", checkParallel},
+		{"AttendTopOnly", checkAttendTopOnly}, {"Weigh", checkWeigh}, {"Parallel", checkParallel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, ops) })
 	}

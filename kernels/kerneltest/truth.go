@@ -20,7 +20,10 @@ type TileTruth struct {
 func Truth(j *kernels.AttnJob) []TileTruth {
 	g := j.Geometry
 	read := func(t *kernels.Tile, half int, coded bool) []float64 {
-		if coded {
+		switch {
+		case coded && t.TopOnly:
+			return dequant.TopPlane(g, t.Coded, j.Head, half)
+		case coded:
 			return dequant.Half(g, t.Coded, j.Head, half)
 		}
 		return dequant.Exact(g, t.Exact, j.Head, half)

@@ -34,7 +34,7 @@ type hqQueries struct {
 type hqTile struct {
 	top, low      []uint8   // K: [token][width]; V: [width][token]; low nil where there is none
 	scale, centre []float32 // [token]; scale is of the code's step
-	set           uint64    // tokens with the second plane
+	set           uint64    // tokens whose second plane is read
 	rows          []uint8   // low, compact, where only a set of tokens has it
 }
 
@@ -105,17 +105,25 @@ func load(it *attendItem, t *kernels.Tile, half int, tiles *[2]hqTile) {
 	if l.Mask >= 0 {
 		set = binary.LittleEndian.Uint64(page[l.Mask:])
 	}
+	wide := set // tokens whose scale is that of a 4-bit code
+	if l.Nested {
+		wide = ^uint64(0)
+	}
+	if t.TopOnly {
+		set = 0
+	}
 	for i, seg := range l.Segments[:l.NSegments] {
 		tiles[i].load(page, &seg, half, set, l.LowRows, g.Format.PageTokens)
+		tiles[i].scales(page, &seg, wide, g.Format.PageTokens)
 	}
 }
 
-// load spreads a segment's planes and reads its scales.
+// load spreads a segment's planes.
 func (h *hqTile) load(page []byte, seg *quant.Segment, half int, set uint64, lowRows, tokens int) {
 	h.set = 0
 	h.top = unpack(h.top, half, page[seg.Top:], seg.Width, tokens)
 	switch {
-	case seg.Low < 0:
+	case seg.Low < 0 || set == 0:
 		h.low = h.low[:0]
 	case lowRows == tokens:
 		h.set = set
@@ -126,12 +134,26 @@ func (h *hqTile) load(page []byte, seg *quant.Segment, half int, set uint64, low
 		h.low = grow(h.low, seg.Width*tokens)
 		spread(h.low, h.rows, half, set, seg.Width, lowRows, tokens)
 	}
+}
+
+// scales reads a segment's scales; those of wide are of 4-bit codes. Where only
+// the top plane of such a code is read, that steps by four of the code's steps.
+func (h *hqTile) scales(page []byte, seg *quant.Segment, wide uint64, tokens int) {
 	h.scale, h.centre = grow(h.scale, tokens), grow(h.centre, tokens)
+	if seg.Low < 0 {
+		wide = 0
+	}
 	for t := range tokens {
-		s := tensor.GetF16(page[seg.Scale:], t)
+		s, middle := tensor.GetF16(page[seg.Scale:], t), float32(1.5)
 		h.scale[t], h.centre[t] = s, 0
+		if wide>>t&1 == 1 {
+			middle = 7.5
+			if h.set>>t&1 == 0 {
+				h.scale[t] = 4 * s
+			}
+		}
 		if seg.Zero >= 0 {
-			h.centre[t] = tensor.GetF16(page[seg.Zero:], t) + s*float32(h.twiceMiddle(t))*0.5
+			h.centre[t] = tensor.GetF16(page[seg.Zero:], t) + s*middle
 		}
 	}
 }

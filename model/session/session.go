@@ -100,6 +100,14 @@ func (w watched) Attend(jobs []kernels.AttnJob) {
 	w.Ops.Attend(jobs)
 }
 
+// Select makes the first n positions a prompt at whose end formats that Select
+// choose its important tokens; others do not mind. A Forward has to end there.
+func (s *Session) Select(n int) {
+	if s.view.Geometry.Format.Selects() {
+		s.Prompt(n)
+	}
+}
+
 // View is the session's cache.
 func (s *Session) View() *quant.View { return s.view }
 

@@ -78,10 +78,18 @@ func TopPlane(g *quant.Geometry, layer []byte, head, half int) []float64 {
 // with codes of the given number of bits.
 func Params(g *quant.Geometry, page []byte, half, t, c, width int) (scale, zero float64) {
 	if g.Format.Family == quant.FamilyHQ {
-		s := segmentOf(&g.HQ[half], c)
+		l := &g.HQ[half]
+		s := segmentOf(l, c)
 		scale = half16(page, s.Scale, t)
+		dropped := l.Nested && width == 2
 		if s.Zero >= 0 {
-			return scale, half16(page, s.Zero, t)
+			zero = half16(page, s.Zero, t)
+		}
+		if dropped {
+			scale, zero = 4*scale, zero+1.5*scale
+		}
+		if s.Zero >= 0 {
+			return scale, zero
 		}
 		return scale, -scale * float64(int(1)<<width-1) / 2
 	}

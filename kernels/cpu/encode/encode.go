@@ -139,7 +139,7 @@ func (k *Kernels) encodeHalf(g *quant.Geometry, s *Scratch, page, src []byte, ha
 		for t := 0; t < tokens; t += blockTokens {
 			lv := &s.two
 			switch {
-			case l.Mask >= 0:
+			case l.Mask >= 0 && !l.Nested:
 				lv = s.mix(set >> t)
 			case low != nil:
 				lv = &s.four
