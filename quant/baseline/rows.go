@@ -10,6 +10,7 @@ import (
 // Scratch is what Rows needs so as not to allocate. The zero value is ready.
 type Scratch struct {
 	scale, min []float32 // of a block's channels
+	row        []float32 // a token's, in whole words
 }
 
 // Rows writes tokens [lo, hi) of one half of one KV head to dst ([token - lo]
@@ -51,10 +52,11 @@ func groups(dst []float32, g *quant.Geometry, page []byte, half, t int) {
 // keys widens kivi's K, whose parameters are of a channel of a block of tokens.
 func (s *Scratch) keys(dst []float32, g *quant.Geometry, page []byte, t int) {
 	l, d := &g.Hack[quant.HalfK], g.HeadDim
-	if cap(s.scale) < d {
-		s.scale, s.min = make([]float32, d), make([]float32, d)
+	width := (d + 15) / 16 * 16 // in whole words
+	if cap(s.scale) < width {
+		s.scale, s.min, s.row = make([]float32, width), make([]float32, width), make([]float32, width)
 	}
-	scale, m := s.scale[:d], s.min[:d]
+	scale, m, row := s.scale[:width], s.min[:width], s.row[:width]
 	block := -1
 	for ; len(dst) > 0; t, dst = t+1, dst[d:] {
 		if b := t / g.Format.Partition; b != block {
@@ -63,42 +65,69 @@ func (s *Scratch) keys(dst []float32, g *quant.Geometry, page []byte, t int) {
 				scale[c], m[c] = tensor.GetF16(page[l.Scale:], b*d+c), tensor.GetF16(page[l.Min:], b*d+c)
 			}
 		}
-		for w := range (d + 15) / 16 {
-			first, n := 16*w, min(16, d-16*w)
-			x, sw, mw := dst[first:first+n], scale[first:first+n], m[first:first+n]
+		for w := range width / 16 {
+			x, sw, mw := (*[16]float32)(row[16*w:]), (*[16]float32)(scale[16*w:]), (*[16]float32)(m[16*w:])
 			at := 4 * quant.KeyWord(l.Width, t, w)
 			top := binary.LittleEndian.Uint32(page[l.Planes[0]+at:])
 			if l.NPlanes == 1 {
-				for j := range x {
-					x[j] = float32(sw[j]*float32(top>>keyShift[j]&3)) + mw[j]
+				for b := range 4 { // byte b has channels b, 4+b, 8+b and 12+b
+					x[b] = float32(sw[b]*float32(int32(top&3))) + mw[b]
+					x[4+b] = float32(sw[4+b]*float32(int32(top>>2&3))) + mw[4+b]
+					x[8+b] = float32(sw[8+b]*float32(int32(top>>4&3))) + mw[8+b]
+					x[12+b] = float32(sw[12+b]*float32(int32(top>>6&3))) + mw[12+b]
+					top >>= 8
 				}
 				continue
 			}
 			low := binary.LittleEndian.Uint32(page[l.Planes[1]+at:])
-			for j := range x {
-				x[j] = float32(sw[j]*float32(top>>keyShift[j]&3<<2|low>>keyShift[j]&3)) + mw[j]
+			for b := range 4 {
+				for j := b; j < 16; j += 4 {
+					x[j] = float32(sw[j]*float32(int32(top&3<<2|low&3))) + mw[j]
+					top, low = top>>2, low>>2
+				}
 			}
 		}
+		copy(dst[:d], row)
 	}
 }
 
-// keyShift is where a word of K has the bit pair of its channel j.
-var keyShift = [16]uint8{0, 8, 16, 24, 2, 10, 18, 26, 4, 12, 20, 28, 6, 14, 22, 30}
+// fill sets table to the values of the codes with parameters i.
+func fill(table []float32, page []byte, l *quant.HackHalf, i int) {
+	scale, m := tensor.GetF16(page[l.Scale:], i), tensor.GetF16(page[l.Min:], i)
+	for code := range table {
+		table[code] = float32(scale*float32(code)) + m
+	}
+}
 
-// values widens kivi's V, whose parameters are of a part of a token's channels.
+// values widens kivi's V, whose parameters are of a part of a token's channels;
+// the 32 channels of a group of words lie in one part.
 func values(dst []float32, g *quant.Geometry, page []byte, t int) {
 	l, d := &g.Hack[quant.HalfV], g.HeadDim
+	var table [16]float32
 	for ; len(dst) > 0; t, dst = t+1, dst[d:] {
-		for p := range l.Parts {
-			lo, hi := l.Part(p, d)
-			scale, m := tensor.GetF16(page[l.Scale:], t*l.Parts+p), tensor.GetF16(page[l.Min:], t*l.Parts+p)
-			for c := lo; c < hi; c++ {
-				at, shift := 4*quant.ValueWord(l.Width, t/4, c/32, c%8)+t%4, c%32/8*2
-				code := page[l.Planes[0]+at] >> shift & 3
-				if l.NPlanes == 2 {
-					code = code<<2 | page[l.Planes[1]+at]>>shift&3
+		for group := range (d + 31) / 32 {
+			first := 32 * group
+			fill(table[:1<<g.Format.Bits], page, l, t*l.Parts+first/l.PartWidth)
+			x := dst[first:min(first+32, d)]
+			at := 4*quant.ValueWord(l.Width, t/4, group, 0) + t%4 // of eight words, a byte of each
+			top := page[l.Planes[0]+at:]
+			if l.NPlanes == 1 {
+				for c := range 8 {
+					b := top[4*c]
+					for i := c; i < len(x); i += 8 {
+						x[i] = table[b&3]
+						b >>= 2
+					}
 				}
-				dst[c] = float32(scale*float32(code)) + m
+				continue
+			}
+			low := page[l.Planes[1]+at:]
+			for c := range 8 {
+				b, b2 := top[4*c], low[4*c]
+				for i := c; i < len(x); i += 8 {
+					x[i] = table[b&3<<2|b2&3]
+					b, b2 = b>>2, b2>>2
+				}
 			}
 		}
 	}
