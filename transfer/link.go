@@ -31,10 +31,11 @@ type link struct {
 	bufs    net.Buffers
 
 	// One goroutine reads.
-	rseq  uint32
-	rseal *seal
-	buf   []byte // the frame last read: header, payload, tag
-	maxKV int
+	greeted time.Time // by when the handshake must be over
+	rseq    uint32
+	rseal   *seal
+	buf     []byte // the frame last read: header, payload, tag
+	maxKV   int
 
 	heard atomic.Int64 // time of the last frame, in ns
 	once  sync.Once
@@ -47,7 +48,7 @@ type link struct {
 
 func newLink(conn net.Conn, to Timeouts, maxKV int) *link {
 	_, socket := conn.(*net.TCPConn)
-	l := &link{conn: conn, to: to, maxKV: maxKV, gather: !socket, dead: make(chan struct{})}
+	l := &link{conn: conn, to: to, maxKV: maxKV, gather: !socket, dead: make(chan struct{}), greeted: time.Now().Add(to.Hello)}
 	l.heard.Store(time.Now().UnixNano())
 	return l
 }
@@ -129,16 +130,25 @@ func (l *link) write(h header, bufs [][]byte) error {
 	return err
 }
 
+// patience is until when the peer may be silent.
+func (l *link) patience() time.Time {
+	if l.peer.Layers == 0 { // a stranger until the hellos
+		return l.greeted
+	}
+	return time.Now().Add(l.to.Idle)
+}
+
 // readPiece is how much may arrive between two looks at the time.
 const readPiece = 128 << 10
 
 // read takes one frame, verified. The payload is valid until the next read. A
-// peer that is silent for Timeouts.Idle is an error.
+// peer that is silent for Timeouts.Idle, or whose handshake takes more than
+// Timeouts.Hello, is an error.
 func (l *link) read() (header, []byte, error) {
 	if len(l.buf) < HeaderLen {
 		l.buf = make([]byte, 4<<10)
 	}
-	l.conn.SetReadDeadline(time.Now().Add(l.to.Idle))
+	l.conn.SetReadDeadline(l.patience())
 	if n, err := io.ReadFull(l.conn, l.buf[:HeaderLen]); err != nil {
 		if n >= 8 && binary.LittleEndian.Uint32(l.buf) != magic {
 			return header{}, nil, &errForeign{append([]byte{}, l.buf[:8]...)}
@@ -184,7 +194,7 @@ func (l *link) payload(h *header) ([]byte, error) {
 			return nil, noEOF(err)
 		}
 		if at += n; at < size {
-			l.conn.SetReadDeadline(time.Now().Add(l.to.Idle))
+			l.conn.SetReadDeadline(l.patience())
 		}
 	}
 	crc := crc32.Update(0, castagnoli, l.buf[:crcAt])

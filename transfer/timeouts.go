@@ -6,7 +6,7 @@ import "time"
 type Timeouts struct {
 	Idle  time.Duration // nothing heard from the peer: give up the connection (default 5 s)
 	Ping  time.Duration // between signs of life (default 1 s)
-	Hello time.Duration // for each answer of the handshake (default 5 s)
+	Hello time.Duration // for the whole handshake, and for a request to be accepted (default: Lease)
 	Lease time.Duration // a transfer without its control connection is kept (default 3 s)
 }
 
@@ -18,7 +18,7 @@ func (t Timeouts) orDefault() Timeouts {
 	}
 	def(&t.Idle, 5*time.Second)
 	def(&t.Ping, time.Second)
-	def(&t.Hello, 5*time.Second)
 	def(&t.Lease, 3*time.Second)
+	def(&t.Hello, t.Lease)
 	return t
 }
