@@ -26,10 +26,12 @@ type Batch struct {
 	// AfterAttend, where set, is called once a layer has attended: the important
 	// tokens of prompts that end with the batch have got their second plane.
 	AfterAttend func(layer int)
-	// Abandon, where set, is asked before each layer: a yes ends the step with
+	// Abandon, where set, is asked at least once a layer: a yes ends the step with
 	// ErrAbandoned, for nobody waits for it any more.
 	Abandon func() bool
 }
+
+func (b *Batch) abandoned() bool { return b.Abandon != nil && b.Abandon() }
 
 // ErrAbandoned is the end of a step that was given up. What it has written to
 // the pages of its rows is worth nothing.

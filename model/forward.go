@@ -19,7 +19,7 @@ func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32,
 	s.fit(&m.Config, b, &m.rope)
 	m.ops.Embed(s.x, m.embed, b.Tokens)
 	for i := range m.layers {
-		if b.Abandon != nil && b.Abandon() {
+		if b.abandoned() {
 			return nil, st, ErrAbandoned
 		}
 		l := &m.layers[i]
@@ -30,7 +30,9 @@ func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32,
 		}
 		m.ops.Add(s.x, s.normed)
 		m.ops.RMSNorm(s.normed, s.x, l.mlpNorm, m.Config.NormEps)
-		m.mlp(s, l)
+		if b.abandoned() || !m.mlp(b, s, l) {
+			return nil, st, ErrAbandoned
+		}
 		m.ops.Add(s.x, s.normed)
 	}
 	return m.logits(s), st, nil
@@ -90,13 +92,18 @@ func (m *Model) turn(s *Scratch, x []float32, heads int, norm []float32) {
 	m.ops.RoPE(x, heads, m.Config.HeadDim, &s.angles)
 }
 
-// mlp is down(silu(gate(x))·up(x)), from s.normed to s.normed.
-func (m *Model) mlp(s *Scratch, l *layer) {
+// mlp is down(silu(gate(x))·up(x)), from s.normed to s.normed; false where the
+// step is abandoned half-way, as it is most of a layer's work.
+func (m *Model) mlp(b *Batch, s *Scratch, l *layer) bool {
 	s.ps = append(s.ps[:0], l.gate.into(s.gate), l.up.into(s.up))
 	m.ops.Linear(s.normed, s.rows, s.ps)
+	if b.abandoned() {
+		return false
+	}
 	m.ops.SwiGLU(s.gate, s.up)
 	s.ps = append(s.ps[:0], l.down.into(s.normed))
 	m.ops.Linear(s.gate, s.rows, s.ps)
+	return true
 }
 
 // logits are the final norm and the output embedding of the rows that are left.
