@@ -57,6 +57,7 @@ func TestQualityReproduced(t *testing.T) {
 		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq4,hq3,hq2,hack:v2,hack,int8,int4,kivi")
 		f("plus.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2")
 		f("tasks.json", "--texts", "none", "--tasks", "retrieval,recall", "--kv", "hq4,hq3,hq2", "--cases", "40")
+		f("plus_tasks.json", "--texts", "none", "--tasks", "recall", "--kv", "hq2+", "--cases", "12")
 	}
 }
 
