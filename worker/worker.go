@@ -41,8 +41,11 @@ type Config struct {
 	DataListen, DataAdvertise string
 	Key                       []byte      // of the cluster; nil where peers need none
 	TLS                       *tls.Config // of data connections; nil = none
-	Timeouts                  transfer.Timeouts
-	Drain                     time.Duration // how long jobs and prefills may go on after ctx ends
+	// Dial reaches prefill workers' data ports; nil = over TCP, with TLS.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+
+	Timeouts transfer.Timeouts
+	Drain    time.Duration // how long jobs and prefills may go on after ctx ends
 }
 
 // Worker is a node; New prepares it, Run is its life.
@@ -72,7 +75,11 @@ func New(c Config) (*Worker, error) {
 	w.hello = transfer.NewHello(c.ID, c.Model, hex.EncodeToString(c.ModelHash[:]), calibration, c.Geometry)
 	w.hello.Numerics = c.Numerics
 	w.fixed, w.perToken = wireSize(c.Geometry)
-	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: tcp.Dialer(c.TLS), Key: c.Key, Timeouts: c.Timeouts}
+	dial := c.Dial
+	if dial == nil {
+		dial = tcp.Dialer(c.TLS)
+	}
+	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: dial, Key: c.Key, Timeouts: c.Timeouts}
 	if !c.Role.Prefills() {
 		return w, nil
 	}
@@ -87,6 +94,9 @@ func New(c Config) (*Worker, error) {
 	}
 	return w, nil
 }
+
+// Engine is what the worker computes with.
+func (w *Worker) Engine() *engine.Engine { return w.cfg.Engine }
 
 // DataAddr is the address that other workers fetch KV from, "" for none.
 func (w *Worker) DataAddr() string {

@@ -23,12 +23,12 @@ func newBench() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure speed on this machine",
 		Long: `Times kernels beside the floor that the machine sets, a whole model's prefill and
-decode at any depth of the KV cache, or the KV transfer between two processes. What is
-compared is timed in turns.`,
+decode at any depth of the KV cache, the KV transfer between two processes, or whole
+requests of a workload. What is compared is timed in turns.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newBenchKernels(), newBenchModel(), newBenchTransfer())
+	c.AddCommand(newBenchKernels(), newBenchModel(), newBenchTransfer(), newBenchServe())
 	return c
 }
 

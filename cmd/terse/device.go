@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 
@@ -41,12 +40,19 @@ func (f *deviceFlag) gpu() (try bool, ordinal int, insist bool, err error) {
 
 // accelerator is a model on a GPU.
 type accelerator struct {
-	gpu   *device.GPU
-	model *device.Model
+	gpu     *device.GPU
+	model   *device.Model
+	runners []*device.Runner
 }
 
-// close lets go of the GPU; no runner may be left.
-func (a *accelerator) close() error { return errors.Join(a.model.Close(), a.gpu.Close()) }
+// close lets go of the runners and the GPU.
+func (a *accelerator) close() error {
+	var errs []error
+	for _, r := range a.runners {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(append(errs, a.model.Close(), a.gpu.Close())...)
+}
 
 // onGPU puts the node's model onto the GPU that the flag asks for, and says how
 // large its KV cache may be; nil where the processor computes.
@@ -71,7 +77,8 @@ func (n *node) openGPU(ordinal int) (*accelerator, error) {
 	a := &accelerator{gpu: gpu}
 	free, err := gpu.FreeMemory()
 	if err == nil {
-		n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, device.KVRoom(&n.files.config, free))
+		n.room = device.KVRoom(&n.files.config, free)
+		n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, n.room)
 		err = gpu.Fits(&n.files.config, n.g, n.cal, n.cfg.KVMemory)
 	}
 	if err == nil {
@@ -107,23 +114,17 @@ func (n *node) newRunner() (model.Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.runners = append(n.runners, r)
+	n.gpu.runners = append(n.gpu.runners, r)
 	return r, nil
 }
 
-// closeGPU lets go of the runners and the GPU.
+// closeGPU lets go of the GPU where there is one.
 func (n *node) closeGPU() {
-	for _, r := range n.runners {
-		logFailure(n.log, r.Close())
+	if n.gpu == nil {
+		return
 	}
-	if n.gpu != nil {
-		logFailure(n.log, n.gpu.close())
-	}
-}
-
-func logFailure(log *slog.Logger, err error) {
-	if err != nil {
-		log.Warn("the GPU could not be given back", "error", err)
+	if err := n.gpu.close(); err != nil {
+		n.log.Warn("the GPU could not be given back", "error", err)
 	}
 }
 

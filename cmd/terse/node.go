@@ -19,7 +19,6 @@ import (
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
-	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/worker"
 )
@@ -104,13 +103,13 @@ type node struct {
 	cal   *quant.Calibration // nil where the model has none
 	g     *quant.Geometry
 	cfg   engine.Config // but for the runner, of which every engine has its own
+	room  int64         // bytes that KV caches may have by default
 
 	// On the processor:
 	model *model.Model
 	ops   *cpu.Ops
 	// On a GPU:
-	gpu     *accelerator
-	runners []*device.Runner
+	gpu *accelerator
 }
 
 // close lets go of the model; nothing may be using it.
@@ -147,13 +146,28 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	return n, nil
 }
 
+// with is the same model with another KV format, for one of shares workers that
+// the memory must do for. It lives in n, which closes it.
+func (n *node) with(format string, shares int) (*node, error) {
+	other := *n
+	kv := n.flags.kv
+	kv.format = format
+	var err error
+	if other.g, other.cal, err = kv.geometry(n.files); err != nil {
+		return nil, err
+	}
+	other.cfg.KVMemory = n.flags.kvMemory(other.g, n.files.config.MaxContext, n.room/int64(shares))
+	return &other, nil
+}
+
 // onCPU binds the model for the processor.
 func (n *node) onCPU() (err error) {
 	n.ops = cpu.Best(threadsOr(n.flags.engine.threads))
 	if n.ops.Portable() {
 		n.log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
 	}
-	n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, machineMemory()/4)
+	n.room = machineMemory() / 4
+	n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, n.room)
 	n.model, err = model.Bind(n.files.config, n.files.source, n.ops)
 	return err
 }

@@ -28,9 +28,14 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
-			docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
-			e.Setenv("DOCS", docs)
-			return err
+			for name, path := range map[string]string{"DOCS": "docs", "TRACES": "workload/testdata"} {
+				abs, err := filepath.Abs(filepath.Join("..", "..", path))
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, abs)
+			}
+			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":     exits,

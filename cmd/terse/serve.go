@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/cluster"
+	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/gateway"
 	"github.com/terse-llm/terse/worker"
 )
@@ -73,10 +76,11 @@ func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log
 	})
 }
 
-// stack is a cluster in one process: NATS, a prefill and a decode worker, and
-// the dispatcher over them.
+// stack is a cluster in one process: NATS, its workers, and the dispatcher over
+// them.
 type stack struct {
 	node       *node
+	engines    []*engine.Engine
 	view       *cluster.View
 	dispatcher *gateway.Cluster
 	parts      []func(context.Context) error
@@ -84,29 +88,49 @@ type stack struct {
 }
 
 // start loads the model and builds the stack; run starts its workers.
-func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger) (_ *stack, err error) {
+func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger) (*stack, error) {
 	n, err := f.load(log)
 	if err != nil {
 		return nil, err
 	}
+	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}})
+	if err != nil {
+		n.close()
+		return nil, err
+	}
+	s.closers = slices.Insert(s.closers, 0, n.close)
+	return s, nil
+}
+
+// dialer connects to a worker's data port.
+type dialer = func(ctx context.Context, addr string) (net.Conn, error)
+
+// stackOptions are what stacks differ in.
+type stackOptions struct {
+	roles      []terse.Role // of the workers
+	localBelow int          // see route.Ask
+	dial       dialer       // see worker.Config
+}
+
+// stack builds a cluster around the node, which must outlive it.
+func (n *node) stack(ctx context.Context, nats natsFlags, o stackOptions) (_ *stack, err error) {
 	s := &stack{node: n}
-	s.onClose(n.close)
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	options := cluster.Options{URL: nats.url, Cluster: nats.cluster, Logger: log}
+	options := cluster.Options{URL: nats.url, Cluster: nats.cluster, Logger: n.log}
 	if nats.url == "" {
-		server, err := cluster.StartServer(cluster.ServerOptions{InProcess: true, Logger: log})
+		server, err := cluster.StartServer(cluster.ServerOptions{InProcess: true, Logger: n.log})
 		if err != nil {
 			return nil, err
 		}
 		s.onClose(server.Shutdown)
 		options.Server = server
 	}
-	for _, role := range []terse.Role{terse.RolePrefill, terse.RoleDecode} {
-		if err := s.addWorker(ctx, role, options); err != nil {
+	for _, role := range o.roles {
+		if err := s.addWorker(ctx, role, options, o.dial); err != nil {
 			return nil, err
 		}
 	}
@@ -122,7 +146,7 @@ func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Model: served, Logger: log})
+	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Model: served, LocalBelow: o.localBelow, Logger: n.log})
 	return s, nil
 }
 
@@ -145,16 +169,17 @@ func (s *stack) connect(ctx context.Context, o cluster.Options, name string) (*c
 	return conn, nil
 }
 
-func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Options) error {
+func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Options, dial dialer) error {
 	id := workerID(role)
 	conn, err := s.connect(ctx, o, id)
 	if err != nil {
 		return err
 	}
-	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0"})
+	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0", Dial: dial})
 	if err != nil {
 		return err
 	}
+	s.engines = append(s.engines, w.Engine())
 	s.parts = append(s.parts, w.Run)
 	return nil
 }

@@ -1,0 +1,225 @@
+package serving
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/workload"
+)
+
+// fake is an OpenAI server that says "a " as often as asked and remembers the
+// prompts.
+type fake struct {
+	mu      sync.Mutex
+	prompts []string
+	most    int // requests at a time
+	running int
+	broken  func(prompt string) bool
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, "/models") {
+		_, _ = io.WriteString(w, `{"data":[{"id":"tiny"}]}`)
+		return
+	}
+	var in struct {
+		Model     string
+		Prompt    json.RawMessage
+		MaxTokens int  `json:"max_tokens"`
+		IgnoreEOS bool `json:"ignore_eos"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Model != "tiny" || !in.IgnoreEOS || r.Header.Get("Authorization") != "Bearer key" {
+		http.Error(w, fmt.Sprint("no: ", err, in), http.StatusBadRequest)
+		return
+	}
+	f.mu.Lock()
+	f.prompts = append(f.prompts, string(in.Prompt))
+	f.running++
+	f.most = max(f.most, f.running)
+	f.mu.Unlock()
+	defer func() { f.mu.Lock(); f.running--; f.mu.Unlock() }()
+	for range in.MaxTokens {
+		fmt.Fprint(w, "data: {\"choices\":[{\"text\":\"a \"}]}\n\n")
+		w.(http.Flusher).Flush()
+	}
+	if f.broken != nil && f.broken(string(in.Prompt)) {
+		fmt.Fprint(w, "data: {\"error\":{\"message\":\"a worker died\"}}\n\n")
+		return
+	}
+	fmt.Fprintf(w, "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n")
+	fmt.Fprintf(w, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":1}},"+
+		"\"terse\":{\"prefill_ms\":20,\"transfer_ms\":5,\"kv_bytes\":25,\"kv_bytes_f16\":100}}\n\ndata: [DONE]\n\n", strings.Count(string(in.Prompt), ",")+1, in.MaxTokens)
+}
+
+func start(t *testing.T, f *fake, name string) Target {
+	t.Helper()
+	s := httptest.NewServer(f)
+	t.Cleanup(s.Close)
+	return Target{Name: name, URL: s.URL + "/v1", Key: "key", Model: "tiny", HeldKV: func() int64 { return 77 }}
+}
+
+func someText(n int) *Prompts {
+	source := make([]terse.Token, n)
+	for i := range source {
+		source[i] = terse.Token(i)
+	}
+	return &Prompts{Source: source, Seed: 3}
+}
+
+// Every target gets the same requests once, in rounds.
+func TestRun(t *testing.T) {
+	a, b := &fake{}, &fake{}
+	w := &workload.Workload{Name: "w", BlockTokens: 512}
+	for i := range 7 {
+		w.Requests = append(w.Requests, workload.Request{Input: 10 + i, Output: 1 + i})
+	}
+	r, err := Run(t.Context(), Options{Targets: []Target{start(t, a, "f16"), start(t, b, "hq2")}, Workload: w, Prompts: someText(1000), Rounds: 3, Concurrency: 2})
+	require.NoError(t, err)
+	require.Equal(t, a.prompts[:2], b.prompts[:2]) // warm-up
+	require.ElementsMatch(t, a.prompts, b.prompts)
+	require.Len(t, r.Requests, 14)
+	require.LessOrEqual(t, a.most, 2)
+	rounds := map[int]int{}
+	for _, o := range r.Requests {
+		require.Empty(t, o.Error)
+		require.Equal(t, 10+o.Number, o.Input)
+		require.Equal(t, 1+o.Number, o.Output)
+		require.Len(t, o.Gaps, o.Number)
+		require.LessOrEqual(t, o.TTFT, o.JCT)
+		rounds[o.Round]++
+	}
+	require.Equal(t, map[int]int{0: 4, 1: 4, 2: 6}, rounds)
+	row := r.Rows[1]
+	require.Equal(t, "hq2", row.Target)
+	require.InDelta(t, 13, row.Input, 1e-9)
+	require.InDelta(t, 1, row.Cached, 1e-9)
+	require.InDelta(t, 0.25, row.KVShare, 1e-9)
+	require.InDelta(t, 0.02, row.Parts.Prefill, 1e-9)
+	require.InDelta(t, 1, row.Split, 1e-9)
+	require.EqualValues(t, 77, row.PeakKV)
+
+	r.Judge(SLO{})
+	require.InDelta(t, 1, r.Rows[0].Good, 0)
+	require.Positive(t, r.Rows[0].Goodput)
+	r.Judge(SLO{TTFT: 1e-12})
+	require.Zero(t, r.Rows[0].Good)
+	checkForms(t, r)
+}
+
+// checkForms writes the report in all its forms.
+func checkForms(t *testing.T, r *Report) {
+	t.Helper()
+	var b bytes.Buffer
+	require.NoError(t, r.JSON(&b))
+	again, err := ReadReport(&b)
+	require.NoError(t, err)
+	require.Equal(t, r.Rows, again.Rows)
+	require.Equal(t, r.Markdown(), again.Markdown())
+	require.Contains(t, r.Markdown(), "| `hq2` |")
+	b.Reset()
+	require.NoError(t, r.CSV(&b))
+	require.Equal(t, len(r.Requests)+1, strings.Count(b.String(), "\n"))
+	b.Reset()
+	r.Rows[0].Target = "<script>"
+	require.NoError(t, r.HTML(&b))
+	require.NotContains(t, b.String(), "<script>")
+	require.Equal(t, 2, strings.Count(b.String(), "<svg"))
+}
+
+// A failed request is counted and does not end the run; a dead endpoint does.
+func TestRunFailures(t *testing.T) {
+	f := &fake{}
+	w := &workload.Workload{Name: "w", Arrivals: true, BlockTokens: 512, Requests: []workload.Request{{Input: 5, Output: 2}, {Input: 6, Output: 2}}}
+	f.broken = func(prompt string) bool { return strings.Count(prompt, ",") == 4 && len(f.prompts) > 2 }
+	r, err := Run(t.Context(), Options{Targets: []Target{start(t, f, "f16")}, Workload: w, Prompts: someText(1000)})
+	require.NoError(t, err)
+	require.Equal(t, 1, r.Rows[0].Failed)
+	require.Contains(t, r.Requests[0].Error, "a worker died")
+	require.Contains(t, r.Markdown(), "(1 of 2 failed)")
+
+	dead := Target{Name: "dead", URL: "http://127.0.0.1:1/v1"}
+	_, err = Run(t.Context(), Options{Targets: []Target{dead}, Workload: w, Prompts: someText(10)})
+	require.ErrorContains(t, err, "cannot measure dead")
+
+	w.Arrivals = false
+	_, err = Run(t.Context(), Options{Targets: []Target{dead}, Workload: w, Prompts: someText(10)})
+	require.ErrorContains(t, err, "no arrivals")
+}
+
+func TestFirstModel(t *testing.T) {
+	target := start(t, &fake{}, "x")
+	name, err := FirstModel(t.Context(), http.DefaultClient, &target)
+	require.NoError(t, err)
+	require.Equal(t, "tiny", name)
+}
+
+// Prompts begin alike exactly as far as their blocks do.
+func TestPrompts(t *testing.T) {
+	p := someText(5000)
+	of := func(n int, blocks ...int64) []terse.Token {
+		return p.Of(n, &workload.Request{Input: 100*len(blocks) + 50, Blocks: blocks}, 100)
+	}
+	common := func(a, b []terse.Token) int {
+		n := 0
+		for n < min(len(a), len(b)) && a[n] == b[n] {
+			n++
+		}
+		return n
+	}
+	a := of(0, 1, 2, 3)
+	require.Len(t, a, 350)
+	require.Equal(t, 300, common(a, of(1, 1, 2, 3)))
+	require.Equal(t, 200, common(a, of(2, 1, 2, 4)))
+	require.Equal(t, 0, common(a, of(3, 2, 1, 3)))
+	require.Equal(t, a, of(0, 1, 2, 3))
+	one, two := p.Of(4, &workload.Request{Input: 40}, 100), p.Of(5, &workload.Request{Input: 40}, 100)
+	require.Len(t, one, 40)
+	require.Equal(t, 0, common(one, two))
+}
+
+// A link takes as long as its rate says, for all connections together.
+func TestLink(t *testing.T) {
+	l := &Link{}
+	l.SetRate(1e6)
+	now := time.Now()
+	require.Equal(t, now.Add(100*time.Millisecond), l.take(100_000, now))
+	require.Equal(t, now.Add(150*time.Millisecond), l.take(50_000, now.Add(20*time.Millisecond)))
+	later := now.Add(time.Hour) // an idle link saves nothing up
+	require.Equal(t, later.Add(time.Millisecond), l.take(1000, later))
+	l.SetRate(0)
+	require.Equal(t, now, l.take(1<<30, now))
+}
+
+func TestLinkConn(t *testing.T) {
+	l := &Link{}
+	l.SetRate(2e6)
+	here, there := net.Pipe()
+	conn, err := l.Over(func(context.Context, string) (net.Conn, error) { return here, nil })(t.Context(), "")
+	require.NoError(t, err)
+	const n = 200_000
+	go func() { _, _ = there.Write(make([]byte, n)); there.Close() }()
+	start := time.Now()
+	got, err := io.Copy(io.Discard, conn)
+	require.NoError(t, err)
+	require.EqualValues(t, n, got)
+	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond) // what the link needs: a bound of the rate, not a speed
+}
+
+func TestSpread(t *testing.T) {
+	s := spreadOf([]float64{4, 1, 3, 2})
+	require.InDeltaSlice(t, []float64{2.5, 2.5, 3.97}, []float64{s.Mean, s.P50, s.P99}, 1e-9)
+	require.Equal(t, Spread{}, spreadOf(nil))
+}
