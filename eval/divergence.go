@@ -44,10 +44,10 @@ type Divergence struct {
 	KL         float64 // mean KL(exact ‖ format), nats per token
 	KLp99      float64
 	Top1       float64 // share of positions where the most likely token is the exact model's
+	Loss       float64 // log perplexity over the exact model's, position by position
+	Margin     *Margin `json:",omitempty"` // nil in reports of earlier versions
 
-	kl   []float64
-	nll  float64
-	same int
+	positions []position
 }
 
 // chunk is how many tokens one forward pass of a prompt appends. Results do not
@@ -144,7 +144,7 @@ func (w *window) step() error {
 			}
 		}
 		if lo < hi {
-			d.add(w.score(exact, logits, lo, hi))
+			d.positions = append(d.positions, w.score(exact, logits, lo, hi)...)
 		}
 	}
 	w.at += len(part)
@@ -153,8 +153,8 @@ func (w *window) step() error {
 
 // position is what one position adds to a divergence.
 type position struct {
-	kl, nll float64
-	same    bool
+	kl, nll, loss float64
+	same          bool
 }
 
 // score compares rows [lo, hi) of the chunk's logits.
@@ -178,17 +178,8 @@ func compare(exact, coded []float32, next terse.Token) position {
 		kl += math.Exp(lp) * (lp - (float64(coded[i]) - sumC))
 	}
 	// Rounding can leave a zero slightly below zero.
-	return position{kl: max(kl, 0), nll: sumC - float64(coded[next]), same: topE == topC}
-}
-
-func (d *Divergence) add(rows []position) {
-	for _, p := range rows {
-		d.kl = append(d.kl, p.kl)
-		d.nll += p.nll
-		if p.same {
-			d.same++
-		}
-	}
+	nll := sumC - float64(coded[next])
+	return position{kl: max(kl, 0), nll: nll, loss: nll - (sumE - float64(exact[next])), same: topE == topC}
 }
 
 // logSum gives the index of the largest logit and the logarithm of the sum of
@@ -207,17 +198,30 @@ func logSum(logits []float32) (top int, lse float64) {
 	return top, m + math.Log(sum)
 }
 
+// finish makes figures of the positions.
 func (d *Divergence) finish() {
-	d.Tokens = len(d.kl)
+	d.Tokens = len(d.positions)
 	if d.Tokens == 0 {
 		return
 	}
-	n := float64(d.Tokens)
-	for _, v := range d.kl {
-		d.KL += v / n
+	column := func(of func(p position) float64) []float64 {
+		values := make([]float64, len(d.positions))
+		for i, p := range d.positions {
+			values[i] = of(p)
+		}
+		return values
 	}
-	slices.Sort(d.kl)
-	d.KLp99 = d.kl[min(d.Tokens-1, d.Tokens*99/100)]
-	d.Perplexity = math.Exp(d.nll / n)
-	d.Top1 = float64(d.same) / n
+	kl := column(func(p position) float64 { return p.kl })
+	nll := column(func(p position) float64 { return p.nll })
+	loss := column(func(p position) float64 { return p.loss })
+	same := column(func(p position) float64 {
+		if p.same {
+			return 1
+		}
+		return 0
+	})
+	d.Margin = &Margin{LogPerplexity: meanMargin(nll), Loss: meanMargin(loss), KL: meanMargin(kl), KLp99: tailMargin(kl), Top1: meanMargin(same)}
+	d.KL, d.Perplexity, d.Loss, d.Top1 = mean(kl), math.Exp(mean(nll)), mean(loss), mean(same)
+	slices.Sort(kl)
+	d.KLp99 = percentile99(kl)
 }

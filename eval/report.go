@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 )
@@ -132,7 +133,7 @@ func (r *Report) header() []string {
 		for _, t := range r.Texts {
 			names = append(names, t.Text)
 		}
-		h = append(h, "perplexity "+strings.Join(names, " / "), "KL", "KL p99", "top-1")
+		h = append(h, "perplexity "+strings.Join(names, " / "), "loss", "KL", "KL p99", "top-1")
 	}
 	return append(h, r.taskNames()...)
 }
@@ -145,18 +146,41 @@ func (r *Report) divergences(format string) []string {
 		return nil
 	}
 	var perplexities []string
-	var kl, p99, top1 float64
+	var loss, kl, p99, top1 average
 	for _, t := range r.Texts {
 		i := slices.IndexFunc(t.Rows, func(d *Divergence) bool { return d.Format == format })
 		if i < 0 {
-			return []string{missing, missing, missing, missing}
+			return []string{missing, missing, missing, missing, missing}
 		}
-		n := float64(len(r.Texts))
 		d := t.Rows[i]
+		m := d.Margin
+		if m == nil {
+			m = &Margin{}
+		}
 		perplexities = append(perplexities, fmt.Sprintf("%.2f", d.Perplexity))
-		kl, p99, top1 = kl+d.KL/n, p99+d.KLp99/n, top1+d.Top1/n
+		loss.add(d.Loss, m.Loss)
+		kl.add(d.KL, m.KL)
+		p99.add(d.KLp99, m.KLp99)
+		top1.add(d.Top1, m.Top1)
 	}
-	return []string{strings.Join(perplexities, " / "), fmt.Sprintf("%.4f", kl), fmt.Sprintf("%.3f", p99), fmt.Sprintf("%.3f", top1)}
+	return []string{strings.Join(perplexities, " / "), loss.text(4), kl.text(4), p99.text(3), top1.text(3)}
+}
+
+// average is a mean over texts, each with its margin. Texts are independent, so
+// that the squares of their margins add.
+type average struct{ sum, squares, n float64 }
+
+func (a *average) add(value, margin float64) {
+	a.sum, a.squares, a.n = a.sum+value, a.squares+margin*margin, a.n+1
+}
+
+// text leaves out a margin of nothing: the exact model's.
+func (a *average) text(digits int) string {
+	value := fmt.Sprintf("%.*f", digits, a.sum/a.n)
+	if a.squares == 0 {
+		return value
+	}
+	return fmt.Sprintf("%s ± %.*f", value, digits, math.Sqrt(a.squares)/a.n)
 }
 
 // taskNames are the tasks and lengths in the order they ran.
@@ -172,13 +196,42 @@ func (r *Report) taskNames() []string {
 
 func (t TaskResult) name() string { return fmt.Sprintf("%s@%d", t.Task, t.Length) }
 
+// answers is a cell of a task: right answers of all, the 95 % interval of their
+// share, and which of the same cases went the other way in f16.
 func (r *Report) answers(task, format string) string {
-	for _, t := range r.Tasks {
-		if t.name() == task && t.Format == format {
-			return fmt.Sprintf("%d/%d", t.Right, t.Cases)
+	t := r.result(task, format)
+	if t == nil {
+		return missing
+	}
+	lo, hi := wilson(t.Right, t.Cases)
+	cell := fmt.Sprintf("%d/%d (%.2f–%.2f", t.Right, t.Cases, lo, hi)
+	if exact := r.result(task, exactFormat); format != exactFormat && exact != nil && len(t.Scores) > 0 && len(exact.Scores) == len(t.Scores) {
+		gained, lost := t.against(exact)
+		cell += fmt.Sprintf("; +%d −%d", gained, lost)
+	}
+	return cell + ")"
+}
+
+func (r *Report) result(task, format string) *TaskResult {
+	for i := range r.Tasks {
+		if t := &r.Tasks[i]; t.name() == task && t.Format == format {
+			return t
 		}
 	}
-	return missing
+	return nil
+}
+
+// against counts the cases that score higher and lower than another format's.
+func (t *TaskResult) against(o *TaskResult) (gained, lost int) {
+	for i, score := range t.Scores {
+		switch {
+		case score > o.Scores[i]:
+			gained++
+		case score < o.Scores[i]:
+			lost++
+		}
+	}
+	return gained, lost
 }
 
 // align pads cells to their column's width.

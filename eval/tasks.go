@@ -15,6 +15,7 @@ type TaskResult struct {
 	Task, Format string
 	Length       int // tokens of a prompt, within a few
 	Cases, Right int
+	Scores       []float64 `json:",omitempty"` // of each case, 0 to 1; none in reports of earlier versions
 }
 
 // TaskNames are the tasks that RunTask knows.
@@ -45,9 +46,12 @@ func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, for
 		if err != nil {
 			return result, err
 		}
+		score := 0.0
 		if right {
 			result.Right++
+			score = 1
 		}
+		result.Scores = append(result.Scores, score)
 		progress(float64(n+1) / float64(cases))
 	}
 	return result, nil
