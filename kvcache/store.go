@@ -25,7 +25,7 @@ type buffer struct {
 
 // NewStore makes the bytes for c's pages, allocated as they are asked for.
 func NewStore(c *Cache) *Store {
-	return NewStoreIn(c, huge.Bytes)
+	return NewStoreIn(c, huge.Quick)
 }
 
 // NewStoreIn is NewStore with memory of another kind.

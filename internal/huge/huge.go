@@ -11,7 +11,14 @@ const (
 // Bytes is n zero bytes that start at a cache line. Memory of the garbage
 // collector's, as any other slice's. From 64 KiB on it is asked to lie in huge
 // pages, which neighbours share: the runtime places large objects side by side.
-func Bytes(n int) []byte {
+// It may wait for the system to gather them.
+func Bytes(n int) []byte { return bytes(n, true) }
+
+// Quick is Bytes without the wait, for memory that is allocated while somebody
+// waits: fresh memory comes in huge pages, what was used before stays as it is.
+func Quick(n int) []byte { return bytes(n, false) }
+
+func bytes(n int, gather bool) []byte {
 	b, off := make([]byte, n), 0
 	if at := address(b); at%line != 0 { // large objects start at a page
 		b = make([]byte, n+line)
@@ -19,7 +26,7 @@ func Bytes(n int) []byte {
 	}
 	if n >= least {
 		first, end := address(b)&^(page-1), (address(b)+uintptr(len(b))+page-1)&^(page-1)
-		advise(first, end-first)
+		advise(first, end-first, gather)
 	}
 	return b[off : off+n : off+n]
 }

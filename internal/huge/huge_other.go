@@ -3,4 +3,4 @@
 package huge
 
 // advise has nobody to tell.
-func advise(addr, n uintptr) {}
+func advise(addr, n uintptr, gather bool) {}

@@ -6,8 +6,14 @@ import (
 )
 
 func TestBytes(t *testing.T) {
+	check(t, Bytes)
+	check(t, Quick)
+}
+
+func check(t *testing.T, bytes func(int) []byte) {
+	t.Helper()
 	for _, n := range []int{0, 1, 63, 64, 4096, least - 1, least, least + 1, page/2 + 4096, page, 3*page + 17} {
-		b := Bytes(n)
+		b := bytes(n)
 		if len(b) != n || cap(b) != n {
 			t.Fatalf("asked for %d bytes, got %d of %d", n, len(b), cap(b))
 		}
