@@ -82,6 +82,7 @@ type fault struct {
 // timing is the x-terse-timing header.
 type timing struct {
 	KVBytes    int64  `json:"kv_bytes"`
+	KVHeld     int64  `json:"kv_bytes_held"`
 	KVBytesF16 int64  `json:"kv_bytes_f16"`
 	Route      string `json:"route"`
 	Prefill    string `json:"prefill_worker"`

@@ -131,8 +131,20 @@ func TestPrefixReuse(t *testing.T) {
 	if first.Usage.Details.Cached != 0 || again.Usage.Details.Cached < 256 {
 		t.Errorf("cached tokens %d, then %d", first.Usage.Details.Cached, again.Usage.Details.Cached)
 	}
+	if first.timing.KVBytes == 0 || again.timing.KVBytes != 0 || !strings.HasPrefix(again.timing.Route, "stay") {
+		t.Errorf("where the prompt was there already: %+v, after %+v", again.timing, first.timing)
+	}
 	longer := append(prompt, []terse.Token{300, 301, 302}...)
 	if a := s.ask(greedy(longer, 4)); a.Usage.Details.Cached < 256 {
 		t.Errorf("cached tokens of a longer prompt: %d", a.Usage.Details.Cached)
 	}
+	// With much to compute it is split again, and only what is new is moved.
+	much := append(prompt, passage(t, 2000, 1000)...)
+	a := s.ask(greedy(much, 4))
+	wantSplit(t, a)
+	if most := first.timing.KVBytes / 330 * (1000 + 64); a.Usage.Details.Cached < 256 || a.timing.KVBytes > most || a.timing.KVHeld == 0 {
+		t.Errorf("%d tokens cached, %d bytes moved, want %d at most, %d held", a.Usage.Details.Cached, a.timing.KVBytes, most, a.timing.KVHeld)
+	}
+	whole := loopback().serve(t, "--kv", "f16")
+	same(t, "with a held prefix", a, whole.ask(greedy(much, 4)))
 }

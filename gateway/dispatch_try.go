@@ -54,7 +54,7 @@ func (a *delivery) ended() (terse.FinishReason, bool) {
 
 // take hands an output on. What the client has already is left out.
 func (a *delivery) take(out terse.Output) error {
-	if a.resent > 0 || a.scores > 0 {
+	if a.resent > 0 {
 		out = a.merge(out)
 	}
 	if len(out.Tokens) > 0 && a.first.IsZero() {
@@ -73,9 +73,6 @@ func (a *delivery) take(out terse.Output) error {
 
 // merge makes an output of a later worker one of the whole answer.
 func (a *delivery) merge(out terse.Output) terse.Output {
-	if a.resent == 0 {
-		return out
-	}
 	if out.Timing != nil {
 		later := *out.Timing
 		t := a.timing

@@ -75,7 +75,10 @@ func TestMetrics(t *testing.T) {
 	f("terse_kv_transfer_seconds_sum", "", "0.009000000000000001")
 	f("terse_kv_transfer_total_seconds_sum", "", "0.03")
 	f("terse_kv_transfer_exposed_ratio_sum", "", "0.30000000000000004")
+	f("terse_kv_transfer_held_bytes_total", "", "1500")
 	f("terse_request_retries_total", "", "3")
+	f("terse_request_replayed_tokens_total", "", "6")
+	f("terse_route_ttft_ratio_sum", "", "3.75")
 	f("terse_route_decisions_total", `MODEL,reason="split"`, "3")
 }
 
