@@ -27,13 +27,11 @@ type author struct {
 }
 
 func newAuthor(tok *tokenizer.Tokenizer) (*author, error) {
-	a := &author{tok: tok}
-	for name, id := range map[string]*terse.Token{"<|user|>": &a.chat.user, "<|assistant|>": &a.chat.assistant, "<|end|>": &a.chat.end} {
-		var ok bool
-		if *id, ok = tok.ID(name); !ok {
-			return nil, fmt.Errorf("cannot run tasks on this model: it has no control token %s; tasks are written for models trained on <|user|>…<|end|><|assistant|> (--tasks none leaves them out)", name)
-		}
+	chat, ok := chatTokens(tok)
+	if !ok {
+		return nil, fmt.Errorf("cannot run tasks on this model: it lacks one of the control tokens <|user|>, <|end|> and <|assistant|> that they are written for (--tasks none leaves them out)")
 	}
+	a := &author{tok: tok, chat: chat}
 	for _, name := range []string{"books", "children"} {
 		docs, err := Text(name)
 		if err != nil {

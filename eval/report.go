@@ -19,6 +19,7 @@ type Report struct {
 	Costs       []Cost
 	Texts       []TextResult
 	Tasks       []TaskResult
+	Agreements  []*Agreement `json:",omitempty"`
 }
 
 // TextResult is what every format did on one text.
@@ -64,6 +65,13 @@ func (r *Report) Merge(o *Report) error {
 			if err := r.addRow(t.Text, row); err != nil {
 				return err
 			}
+		}
+	}
+	for _, a := range o.Agreements {
+		if r.agreement(a.Format) == nil {
+			r.Agreements = append(r.Agreements, a)
+		} else if a.Format != exactFormat {
+			return fmt.Errorf("cannot merge reports: both have the greedy agreement of format %s", a.Format)
 		}
 	}
 	for _, t := range o.Tasks {
@@ -118,6 +126,7 @@ func (r *Report) Markdown() string {
 	for _, c := range r.Costs {
 		row := []string{"`" + c.Format + "`", fmt.Sprintf("%.3f", c.Bits), fmt.Sprintf("%.1f %%", 100*c.Wire)}
 		row = append(row, r.divergences(c.Format)...)
+		row = append(row, r.agrees(c.Format)...)
 		for _, task := range r.taskNames() {
 			row = append(row, r.answers(task, c.Format))
 		}
@@ -134,6 +143,9 @@ func (r *Report) header() []string {
 			names = append(names, t.Text)
 		}
 		h = append(h, "perplexity "+strings.Join(names, " / "), "loss", "KL", "KL p99", "top-1")
+	}
+	if len(r.Agreements) > 0 {
+		h = append(h, "greedy tokens until apart", "greedy tokens equal")
 	}
 	return append(h, r.taskNames()...)
 }
@@ -194,7 +206,41 @@ func (r *Report) taskNames() []string {
 	return names
 }
 
-func (t TaskResult) name() string { return fmt.Sprintf("%s@%d", t.Task, t.Length) }
+func (t TaskResult) name() string {
+	if t.Metric != "" {
+		return t.Task + " " + t.Metric
+	}
+	return fmt.Sprintf("%s@%d", t.Task, t.Length)
+}
+
+func (r *Report) agreement(format string) *Agreement {
+	for _, a := range r.Agreements {
+		if a.Format == format {
+			return a
+		}
+	}
+	return nil
+}
+
+// agrees are the cells of greedy agreement: how long, of how many, and the share
+// of equal tokens.
+func (r *Report) agrees(format string) []string {
+	if len(r.Agreements) == 0 {
+		return nil
+	}
+	a := r.agreement(format)
+	if a == nil {
+		return []string{missing, missing}
+	}
+	return []string{fmt.Sprintf("%s of %d", spread(a.Until, 0), a.Length), spread(a.Equal, 3)}
+}
+
+// spread is the mean of independent cases with half its 95 % interval.
+func spread(values []float64, digits int) string {
+	var a average
+	a.add(mean(values), z95*deviation(values)/math.Sqrt(float64(len(values))))
+	return a.text(digits)
+}
 
 // answers is a cell of a task: right answers of all, the 95 % interval of their
 // share, and which of the same cases went the other way in f16.
@@ -203,9 +249,13 @@ func (r *Report) answers(task, format string) string {
 	if t == nil {
 		return missing
 	}
+	exact := r.result(task, exactFormat)
+	if t.Metric != "" && t.Metric != "accuracy" {
+		return t.graded(exact)
+	}
 	lo, hi := wilson(t.Right, t.Cases)
 	cell := fmt.Sprintf("%d/%d (%.2f–%.2f", t.Right, t.Cases, lo, hi)
-	if exact := r.result(task, exactFormat); format != exactFormat && exact != nil && len(t.Scores) > 0 && len(exact.Scores) == len(t.Scores) {
+	if format != exactFormat && exact != nil && len(t.Scores) > 0 && len(exact.Scores) == len(t.Scores) {
 		gained, lost := t.against(exact)
 		cell += fmt.Sprintf("; +%d −%d", gained, lost)
 	}
@@ -219,6 +269,20 @@ func (r *Report) result(task, format string) *TaskResult {
 		}
 	}
 	return nil
+}
+
+// graded is a cell of scores that are more than right or wrong: their mean, and
+// the mean difference to f16's of the same cases.
+func (t *TaskResult) graded(exact *TaskResult) string {
+	cell := spread(t.Scores, 3)
+	if exact == nil || t.Format == exactFormat || len(exact.Scores) != len(t.Scores) {
+		return cell
+	}
+	d := make([]float64, len(t.Scores))
+	for i := range d {
+		d[i] = t.Scores[i] - exact.Scores[i]
+	}
+	return cell + " (to f16: " + spread(d, 3) + ")"
 }
 
 // against counts the cases that score higher and lower than another format's.

@@ -13,7 +13,8 @@ import (
 // TaskResult is how many questions a model answered exactly with a KV format.
 type TaskResult struct {
 	Task, Format string
-	Length       int // tokens of a prompt, within a few
+	Metric       string `json:",omitempty"` // of a task file; else answers are right or wrong
+	Length       int    // tokens of a prompt, within a few; 0 where they are a file's
 	Cases, Right int
 	Scores       []float64 `json:",omitempty"` // of each case, 0 to 1; none in reports of earlier versions
 }

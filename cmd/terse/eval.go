@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +25,8 @@ type evalFlags struct {
 	windows, window, from, cases, threads   int
 	length                                  int
 	tasks                                   string
-	merge                                   []string
+	agree                                   int
+	taskFiles, merge                        []string
 }
 
 // newEval is terse eval: what each KV format costs in quality.
@@ -41,7 +43,12 @@ exact model, top-1 agreement and exact answers, with 95 % intervals (of texts by
 positions, of tasks by Wilson's, and which cases went the other way in f16). Every query attends as in decoding. The defaults are a
 small run; --windows 6 --cases 40 is the one that docs/quality.md reports. --json keeps
 every figure, and is written anew after each text and task; --merge puts the files of
-several runs into one table.`,
+several runs into one table.
+
+--agree N also continues every window's first --from tokens greedily by N tokens, in f16
+and in each format. --task-file takes cases of your own, one JSON object a line:
+{"prompt": …, "answer": … or "answers": […], "metric": "accuracy" | "rouge1" | "edit"},
+and with "complete": true the prompt is gone on with as it is instead of asked as a turn.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runEval(c, &m, &f) },
 	}
@@ -55,6 +62,8 @@ several runs into one table.`,
 	flags.IntVar(&f.window, "window", 4096, "tokens of a window")
 	flags.IntVar(&f.from, "from", 512, "first position scored")
 	flags.StringVar(&f.tasks, "tasks", "retrieval,recall,quote@512", "tasks, split by commas, '@' before a length of their own: "+strings.Join(eval.TaskNames(), ", ")+"; none for no task")
+	flags.IntVar(&f.agree, "agree", 0, "tokens to continue each window by, to see when formats part from f16 (default: none)")
+	flags.StringSliceVar(&f.taskFiles, "task-file", nil, "file of cases with right answers, JSON lines")
 	flags.IntVar(&f.cases, "cases", 4, "cases of each task")
 	flags.IntVar(&f.length, "length", 4096, "tokens of a task's prompt")
 	flags.IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
@@ -104,11 +113,19 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 	if err := e.runTasks(); err != nil {
 		return err
 	}
+	for _, path := range f.taskFiles {
+		if err := e.runFile(path); err != nil {
+			return err
+		}
+	}
 	return f.finish(c, e.report)
 }
 
 // check refuses sizes that would measure nothing.
 func (f *evalFlags) check() error {
+	if f.agree < 0 {
+		return fmt.Errorf("--agree is at least 0")
+	}
 	if f.windows < 1 || f.cases < 1 || f.length < 1 {
 		return fmt.Errorf("--windows, --cases and --length are at least 1")
 	}
@@ -184,6 +201,7 @@ func (e *evaluation) runTexts() error {
 	if e.file != "" {
 		names = []string{e.file}
 	}
+	var all [][]terse.Token
 	for _, name := range names {
 		docs, err := e.text(name)
 		if err != nil {
@@ -197,7 +215,38 @@ func (e *evaluation) runTexts() error {
 		if err != nil {
 			return err
 		}
+		all = append(all, windows...)
 		e.report.Texts = append(e.report.Texts, eval.TextResult{Text: name, Rows: rows})
+		if err := e.save(e.report); err != nil {
+			return err
+		}
+	}
+	if e.agree == 0 || len(all) == 0 {
+		return nil
+	}
+	var err error
+	e.report.Agreements, err = eval.Agree(e.c.Context(), e.subject, all, e.kvFormats(), e.from, e.agree, bar(e.c.ErrOrStderr(), "continuing"))
+	return err
+}
+
+// runFile scores a task file in every format.
+func (e *evaluation) runFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot read the task file: %w", err)
+	}
+	defer file.Close()
+	cases, err := eval.ReadTaskFile(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	name := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+	for _, format := range e.kvFormats() {
+		r, err := eval.RunFile(e.c.Context(), e.subject, e.tok, name, format, cases, bar(e.c.ErrOrStderr(), name+" "+format))
+		if err != nil {
+			return err
+		}
+		e.report.Tasks = append(e.report.Tasks, r)
 		if err := e.save(e.report); err != nil {
 			return err
 		}
