@@ -12,7 +12,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags=(-std=c++17 -O3 -Isrc "-DTERSE_SOURCES=\"$hash\"")
 nvcc "${flags[@]}" -gencode=arch=compute_80,code=compute_80 -ptx -o "$out/kernels.ptx" src/kernels.cu &
-nvcc "${flags[@]}" -gencode=arch=compute_90a,code=sm_90a -cubin ${1:+-Xptxas=$1} -o "$out/kernels.cubin" src/kernels.cu 2>"$out/log" || { cat "$out/log"; exit 1; }
+nvcc "${flags[@]}" -DTERSE_HOPPER -gencode=arch=compute_90a,code=sm_90a -cubin ${1:+-Xptxas=$1} -o "$out/kernels.cubin" src/kernels.cu 2>"$out/log" || { cat "$out/log"; exit 1; }
 wait $!
 # Older drivers read it too: nothing in it is newer than PTX 7.8 (CUDA 11.8) but
 # hints that some bytes of a load are not used.

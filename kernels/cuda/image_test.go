@@ -43,7 +43,8 @@ func TestImageHasKernels(t *testing.T) {
 	files := images(t)
 	code, err := kernelImage(files, "kernels.ptx.gz")
 	ok(t, err)
-	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all"}
+	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all",
+		"hack_attend_64", "hack_attend_128", "hack_encode_64", "hack_encode_128"}
 	for _, f := range decodeFormats {
 		for _, queries := range []int{4, 8} {
 			d := &Decoder{g: f.geometry(t, 1), group: queries, queries: queries}
@@ -56,6 +57,15 @@ func TestImageHasKernels(t *testing.T) {
 		name, err := (&Prefiller{g: f.geometry(t, 1)}).kernel()
 		ok(t, err)
 		names = append(names, name)
+	}
+	cubin, err := kernelImage(files, "kernels.cubin.gz")
+	ok(t, err)
+	for _, f := range wideFormats {
+		name, err := (&Prefiller{g: f.geometry(t, 1), wide: true}).kernel()
+		ok(t, err)
+		if !bytes.Contains(cubin, []byte(".text."+name+"\x00")) {
+			t.Errorf("the image for sm_90a has no kernel %s", name)
+		}
 	}
 	for _, name := range names {
 		if !bytes.Contains(code, []byte(".entry "+name+"(")) {

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/terse-llm/terse/quant"
 )
@@ -19,9 +20,12 @@ type prefillParams struct {
 	_                      int32
 }
 
+// Query vectors of a block, two threads each: Prefill's and Wide's.
 const (
-	prefillVectors = 64 // of a block
+	prefillVectors = 64
+	wideVectors    = 192
 	prefillStages  = 4
+	wideBuffers    = 3 // Wide::Operand
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
@@ -29,6 +33,7 @@ type Prefiller struct {
 	g      *quant.Geometry
 	group  int
 	recent int
+	wide   bool // the kernel with Hopper's warpgroup products
 	shared int
 	f      Function
 }
@@ -36,7 +41,11 @@ type Prefiller struct {
 // NewPrefiller picks the kernel for a geometry; group is the number of query
 // heads of a KV head.
 func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefiller, error) {
-	p := &Prefiller{g: g, group: group, recent: g.Format.Recent}
+	return c.newPrefiller(m, &Prefiller{g: g, group: group, wide: c.info.Major == hopperMajor && c.info.Minor == hopperMinor})
+}
+
+func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
+	p.recent = p.g.Format.Recent
 	name, err := p.kernel()
 	if err != nil {
 		return nil, err
@@ -46,7 +55,8 @@ func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefill
 }
 
 // kernel is the name of the kernel for p's format (src/kernels.cu). f16 uses a
-// coded format's, which then reads exact pages alone.
+// coded format's, which then reads exact pages alone. Where there is no wide one,
+// the other serves.
 func (p *Prefiller) kernel() (string, error) {
 	base, err := attentionBase(p.g)
 	switch {
@@ -55,7 +65,14 @@ func (p *Prefiller) kernel() (string, error) {
 	case p.g.Format.K.Second == quant.SecondLeading:
 		return "", fmt.Errorf("cannot prefill with KV format %s on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4 or hq2,k2=tokens:8", p.g.Format.Name)
 	case base == "f16":
-		base = "hq2_sym"
+		base, p.wide = "hq2_sym", false
+	}
+	if p.g.HeadDim != 128 || strings.HasPrefix(base, "some") {
+		p.wide = false
+	}
+	if p.wide {
+		p.shared = wideVectors*p.g.HeadDim + wideBuffers*(3*pageTokens*p.g.HeadDim+8*pageTokens*4) + prefillStages*p.g.HeadBytes
+		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
 	_, v := spreadRows(p.g)
 	p.shared = prefillStages*p.g.HeadBytes + 2*(pageTokens*p.g.HeadDim+v)
@@ -86,6 +103,10 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	if !g.Format.Coded() {
 		params.Recent = -1
 	}
-	blocks := (rows*p.group + prefillVectors - 1) / prefillVectors
-	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * prefillVectors, Shared: p.shared}, s, paramBytes(&params))
+	vectors := prefillVectors
+	if p.wide {
+		vectors = wideVectors
+	}
+	blocks := (rows*p.group + vectors - 1) / vectors
+	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * vectors, Shared: p.shared}, s, paramBytes(&params))
 }

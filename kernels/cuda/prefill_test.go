@@ -26,20 +26,41 @@ func TestPrefill(t *testing.T) {
 		for _, f := range formats {
 			for _, group := range pick([]int{4}, []int{1, 4, 7}) {
 				for _, at := range pick([]int{0, 380}, []int{0, 380, 1200}) {
-					checkPrefill(t, c, m, f, group, at, 70)
+					checkPrefill(t, c, m, &Prefiller{g: f.geometry(t, 2), group: group}, f, at, 70)
 				}
 			}
 		}
 	})
 }
 
-func checkPrefill(t *testing.T, c *Context, m Module, f attended, group, position, rows int) {
+var wideFormats = []attended{{"hq4", false, 128}, {"hq2", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
+
+// The same with Hopper's warpgroup products, which are emulated too.
+func TestPrefillWide(t *testing.T) {
+	formats := wideFormats
+	if testing.Short() || !*gpuFlag && !*fullFlag {
+		formats = formats[:2]
+	}
+	on(t, func(c *Context, m Module) {
+		if *gpuFlag && (c.info.Major != hopperMajor || c.info.Minor != hopperMinor) {
+			t.Skip("this GPU is not Hopper")
+		}
+		for _, f := range formats {
+			for _, group := range pick([]int{4}, []int{1, 4, 7}) {
+				for _, at := range pick([]int{380}, []int{0, 380, 1200}) {
+					checkPrefill(t, c, m, &Prefiller{g: f.geometry(t, 2), group: group, wide: true}, f, at, pick(70, 200))
+				}
+			}
+		}
+	})
+}
+
+func checkPrefill(t *testing.T, c *Context, m Module, p *Prefiller, f attended, position, rows int) {
 	t.Helper()
-	const heads = 2
-	g, dim := f.geometry(t, heads), f.dim
+	g, group, heads, dim := p.g, p.group, p.g.KVHeads, f.dim
 	s := newSequence(g, position+rows, 7)
 	mem := upload(t, c, g, []*sequence{s})
-	p, err := c.NewPrefiller(m, g, group)
+	p, err := c.newPrefiller(m, p)
 	ok(t, err)
 	r := rand.New(rand.NewPCG(5, 5))
 	q := make([]float32, rows*heads*group*dim)
@@ -72,7 +93,7 @@ func checkPrefill(t *testing.T, c *Context, m Module, f attended, group, positio
 		})
 	}
 	wait.Wait()
-	name := fmt.Sprintf("%+v group %d rows %d…%d", f, group, position, position+rows)
+	name := fmt.Sprintf("%+v wide %v group %d rows %d…%d", f, p.wide, group, position, position+rows)
 	worst := 0.0
 	for i, e := range errors {
 		n, limit := position+i/(heads*group)+1, 0.015

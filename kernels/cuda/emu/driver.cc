@@ -156,7 +156,7 @@ static int run(const Work& w) {
     w.other();
     return 0;
   }
-  if (!sharedMemory) sharedMemory = (u8*)aligned_alloc(128, kMaxShared);
+  if (!sharedMemory) sharedMemory = (u8*)aligned_alloc(1024, (kMaxShared + 1023) / 1024 * 1024);
   theGrid = {w.grid[0], w.grid[1], w.grid[2]};
   theSize = {(u32)w.threads, 1, 1};
   std::vector<u64> params((w.params.size() + 7) / 8);

@@ -79,6 +79,63 @@ DEV void warpSync() {
 DEV void blockSync() { emu::meetBlock(); }
 DEV u32 countIn(u32* p) { return (*p)++; }
 
+// A warpgroup's products, a warp at a time: rows of operands in shared memory as
+// prim.cuh's groupOperand describes them.
+#define TERSE_HOPPER
+DEV void operandFence() {}
+DEV void groupFence() {}
+DEV void groupCommit() {}
+template <class T>
+DEV void groupFence(T&) {}
+template <class... T>
+DEV void groupWait(T&...) {}
+// at is byte k of row n of an operand: pieces are turned within what begins at a
+// multiple of 1,024.
+DEV const u8* groupAt(const u8* operand, int n, int k) {
+  uintptr_t a = (uintptr_t)operand + n * 128 + k;
+  return (const u8*)(a ^ (a >> 7 & 7) << 4);
+}
+DEV const u8* groupOperand(const u8* p) { return p; }
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], const u8* a, const u8* b) {
+  int l = emu::lane(), warp = emu::theThread.x / 32 % 4;
+  warpSync();
+  for (int i = 0; i < 32; i++) {
+    int row = 16 * warp + l / 4 + 8 * (i >> 1 & 1), col = 8 * (i / 4) + 2 * (l % 4) + i % 2;
+    if (!MORE) c[i] = 0;
+    for (int k = 0; k < 32; k++) c[i] += (signed char)*groupAt(a, row, k) * (int)*groupAt(b, col, k);
+  }
+}
+DEV float widenPair(const u8* p) {
+  u32 x = (u32)(p[0] | p[1] << 8) << 16;
+  float f;
+  memcpy(&f, &x, 4);
+  return f;
+}
+DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], const u8* b) {
+  const emu::Operand* o = emu::meet(a, sizeof a);
+  int l = emu::lane();
+  for (int i = 0; i < 64; i++) {
+    int h = i >> 1 & 1, col = 8 * (i / 4) + 2 * (l % 4) + i % 2;
+    for (int k = 0; k < 16; k++)
+      c[i / 4][i % 4] += widenPair(o[l / 4 * 4 + k % 8 / 2].b + 4 * (h + 2 * (k / 8)) + 2 * (k % 2)) * widenPair(groupAt(b, col, 2 * k));
+  }
+}
+DEV u32 narrowPair(float lo, float hi) {
+  u32 x[2];
+  memcpy(&x[0], &lo, 4), memcpy(&x[1], &hi, 4);
+  for (u32& y : x) y = (y + 0x7fff + (y >> 16 & 1)) >> 16;
+  return x[0] | x[1] << 16;
+}
+DEV u32 addPair(u32 a, u32 b) {
+  float x[2];
+  for (int i = 0; i < 2; i++) {
+    u8 p[4] = {(u8)(a >> 16 * i), (u8)(a >> (16 * i + 8)), (u8)(b >> 16 * i), (u8)(b >> (16 * i + 8))};
+    x[i] = widenPair(p) + widenPair(p + 2);
+  }
+  return narrowPair(x[0], x[1]);
+}
+
 template <class A, class B>
 DEV void mmaBytes(int (&c)[4], const u32 (&ops)[6]) {
   const emu::Operand* o = emu::meet(ops, sizeof ops);
@@ -168,6 +225,10 @@ DEV u32 permute(u32 a, u32 b) {
 }
 DEV int dot4(u32 a, u32 b, int c) {
   for (int i = 0; i < 4; i++) c += (int)(signed char)(a >> 8 * i) * (int)(signed char)(b >> 8 * i);
+  return c;
+}
+DEV u32 dot4Whole(u32 a, u32 b, u32 c) {
+  for (int i = 0; i < 4; i++) c += (a >> 8 * i & 255) * (b >> 8 * i & 255);
   return c;
 }
 DEV u32 sum4(u32 a) { return (a & 255) + (a >> 8 & 255) + (a >> 16 & 255) + (a >> 24); }

@@ -67,6 +67,13 @@ DEV void hadamard(float (&v)[N], int lane, float norm) {
   for (int j = 0; j < N; j++) v[j] = mulRound(v[j], norm);
 }
 
+// widenRange takes a value into a range; it orders -0 before 0, as Go's min and max do.
+DEV void widenRange(float v, float& lo, float& hi) {
+  bool minus = (asBits(v) >> 31) != 0;
+  if (v < lo || (v == lo && minus)) lo = v;
+  if (v > hi || (v == hi && !minus)) hi = v;
+}
+
 template <int D>
 struct Encode {
   static constexpr int kPage = 64;
@@ -122,13 +129,6 @@ struct Encode {
     float y = addRound(mulRound(subRound(x, zero), inv), 0.5f);
     if (!four) return (y >= 1 ? 1.0f : 0.0f) + (y >= 2 ? 1.0f : 0.0f) + (y >= 3 ? 1.0f : 0.0f);
     return (float)(int)(y < 0 ? 0 : y > 15 ? 15 : y);
-  }
-
-  // extremes orders -0 before 0, as Go's min and max do.
-  DEV void widenRange(float v, float& lo, float& hi) {
-    bool minus = (asBits(v) >> 31) != 0;
-    if (v < lo || (v == lo && minus)) lo = v;
-    if (v > hi || (v == hi && !minus)) hi = v;
   }
 
   // extremes of a token's channels, a fifth of them by each of its threads.

@@ -1,9 +1,13 @@
 // All kernels of package cuda, one translation unit (see ../build.sh).
 #include "decode.cuh"
 #include "encode.cuh"
+#include "hack.cuh"
 #include "layer.cuh"
 #include "prefill.cuh"
 #include "step.cuh"
+#ifdef TERSE_HOPPER
+#include "wide.cuh"
+#endif
 
 #ifndef TERSE_EMU
 // What this was built from (build.sh).
@@ -78,3 +82,18 @@ PREFILL(hq3, 64, kFourBits, kTwoBits)
 PREFILL(hq4, 64, kFourBits, kFourBits)
 PREFILL(some, 64, kSomeTokens, kTwoBits)
 PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
+
+#ifdef TERSE_HOPPER
+#define WIDE(name, K, V)                                                                 \
+  KERNEL(wide_##name##_sym_128, PrefillParams, 384, 1) { Wide<K, V, false>::run(p); } \
+  KERNEL(wide_##name##_asym_128, PrefillParams, 384, 1) { Wide<K, V, true>::run(p); }
+
+WIDE(hq2, kTwoBits, kTwoBits)
+WIDE(hq3, kFourBits, kTwoBits)
+WIDE(hq4, kFourBits, kFourBits)
+#endif
+
+KERNEL(hack_attend_64, HackAttendParams, 128, 4) { HackAttend<64>::run(p); }
+KERNEL(hack_attend_128, HackAttendParams, 128, 4) { HackAttend<128>::run(p); }
+KERNEL(hack_encode_64, HackEncodeParams, 256, 2) { HackEncode<64>::run(p); }
+KERNEL(hack_encode_128, HackEncodeParams, 256, 2) { HackEncode<128>::run(p); }

@@ -394,12 +394,9 @@ struct Prefill {
     }
   }
 
-  DEV void run(const PrefillParams& p) {
-    SHARED(ring);
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
-    int blockFirst = (int)(gridDim.x - 1 - blockIdx.x) * kVectors;  // the longest rows begin first
-    int blockLast = min(blockFirst + kVectors, p.rows * p.group) - 1, first = blockFirst + 16 * warp;
-    Rows s;
+  // begin is a lane's state before any token.
+  DEV void begin(Rows& s, const PrefillParams& p, int first, int blockLast, int lane) {
+    int r = lane >> 2;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       int v = first + r + 8 * h;
@@ -411,30 +408,11 @@ struct Prefill {
     for (int i = 0; i < kTiles; i++)
 #pragma unroll
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
-    int lo = p.sinks / kTokens, end = from(p, p.position + blockLast / p.group), n = end / kTokens - lo;
-    const int lows = P::kSome ? rowsBytes<D>(p.lowRows[0] + p.lowRows[1]) : 0, pageBytes = P::bytes + lows;
-    u64 offset = p.codedLayer + (u64)blockIdx.y * pageBytes;
-    auto start = [&](int k) {
-      if (k < n) {
-        const u8* page = (const u8*)(p.coded[lo + k] + offset);
-        u8* stage = ring + k % kStages * pageBytes;
-        for (int at = threadIdx.x; at < pageBytes / 16; at += 32 * kWarps) copy16(stage + 16 * P::staged(at, p.lowRows[0]), page + 16 * at);
-      }
-      copyCommit();
-    };
-    u8* operands = ring + kStages * pageBytes;
-    Codes c;
-    start(0), start(1);
-    loadQueries(c, p, s, first, lane);
-    for (int k = -1; k < n; k++) {
-      // page k + 1 is there; page k is spread, and nobody reads k - 1 any more
-      copyWait<1>();
-      blockSync();
-      start(k + 3);
-      if (k + 1 < n) spread(p, operands + (k + 1) % 2 * kOperand, ring + (k + 1) % kStages * pageBytes, warp, lane);
-      if (k >= 0) coded(s, c, operands + k % 2 * kOperand, ring + k % kStages * pageBytes, (lo + k) * kTokens, lane);
-    }
-    settle(s);
+  }
+
+  // finish adds what is read exactly, and stores.
+  DEV void finish(Rows& s, const PrefillParams& p, int first, int blockFirst, int blockLast, int lane) {
+    int r = lane >> 2, q = lane & 3;
     u32 query[D / 16][4];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -471,5 +449,39 @@ struct Prefill {
           if (D == 128) *(Pair32*)(to + 2) = Pair32{w[D / 64], w[D / 32 - 1]};
         }
     }
+  }
+
+  DEV void run(const PrefillParams& p) {
+    SHARED(ring);
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    int blockFirst = (int)(gridDim.x - 1 - blockIdx.x) * kVectors;  // the longest rows begin first
+    int blockLast = min(blockFirst + kVectors, p.rows * p.group) - 1, first = blockFirst + 16 * warp;
+    Rows s;
+    begin(s, p, first, blockLast, lane);
+    int lo = p.sinks / kTokens, end = from(p, p.position + blockLast / p.group), n = end / kTokens - lo;
+    const int lows = P::kSome ? rowsBytes<D>(p.lowRows[0] + p.lowRows[1]) : 0, pageBytes = P::bytes + lows;
+    u64 offset = p.codedLayer + (u64)blockIdx.y * pageBytes;
+    auto start = [&](int k) {
+      if (k < n) {
+        const u8* page = (const u8*)(p.coded[lo + k] + offset);
+        u8* stage = ring + k % kStages * pageBytes;
+        for (int at = threadIdx.x; at < pageBytes / 16; at += 32 * kWarps) copy16(stage + 16 * P::staged(at, p.lowRows[0]), page + 16 * at);
+      }
+      copyCommit();
+    };
+    u8* operands = ring + kStages * pageBytes;
+    Codes c;
+    start(0), start(1);
+    loadQueries(c, p, s, first, lane);
+    for (int k = -1; k < n; k++) {
+      // page k + 1 is there; page k is spread, and nobody reads k - 1 any more
+      copyWait<1>();
+      blockSync();
+      start(k + 3);
+      if (k + 1 < n) spread(p, operands + (k + 1) % 2 * kOperand, ring + (k + 1) % kStages * pageBytes, warp, lane);
+      if (k >= 0) coded(s, c, operands + k % 2 * kOperand, ring + k % kStages * pageBytes, (lo + k) * kTokens, lane);
+    }
+    settle(s);
+    finish(s, p, first, blockFirst, blockLast, lane);
   }
 };

@@ -15,7 +15,7 @@ typedef unsigned long long u64;
 // A kernel takes one struct by value.
 #define KERNEL(name, Params, threads, blocks) \
   extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p)
-#define SHARED(name) extern __shared__ __align__(128) u8 name[]
+#define SHARED(name) extern __shared__ __align__(1024) u8 name[]
 
 DEV u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -35,6 +35,7 @@ DEV float laneShuffle(float x, int from) { return __shfl_sync(0xffffffffu, x, fr
 DEV int laneShuffle(int x, int from) { return __shfl_sync(0xffffffffu, x, from); }
 DEV u32 laneXor(u32 x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV int laneXor(int x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+DEV double laneXor(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV float laneXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV bool laneAny(bool x) { return __any_sync(0xffffffffu, x); }
 DEV void warpSync() { __syncwarp(); }
@@ -103,6 +104,7 @@ DEV u32 permute(u32 a, u32 b) {
 // The same by the low nibbles of a selector, up to 7.
 DEV u32 permuteBy(u32 a, u32 b, u32 select) { return __byte_perm(a, b, select); }
 DEV int dot4(u32 a, u32 b, int c) { return __dp4a((int)a, (int)b, c); }
+DEV u32 dot4Whole(u32 a, u32 b, u32 c) { return __dp4a(a, b, c); }
 DEV u32 sum4(u32 a) { return __dp4a(a, 0x01010101u, 0u); }
 DEV float exp2Fast(float x) {
   float y;
@@ -114,6 +116,62 @@ DEV float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+#ifdef TERSE_HOPPER
+// Products of a warpgroup's four warps, which run beside them (sm_90a): what they
+// read of shared memory was made known by operandFence, their sums are not touched
+// before groupWait.
+DEV void operandFence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEV void groupFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEV void groupCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// holdSums keeps the compiler from moving what touches a product's sums.
+DEV void holdSums(int (&c)[32]) {
+#pragma unroll
+  for (int i = 0; i < 32; i++) asm volatile("" : "+r"(c[i])::"memory");
+}
+DEV void holdSums(float (&c)[16][4]) {
+#pragma unroll
+  for (int i = 0; i < 64; i++) asm volatile("" : "+f"(c[i / 4][i % 4])::"memory");
+}
+DEV void groupFence(float (&c)[16][4]) {
+  holdSums(c);
+  groupFence();
+}
+// groupWait waits for all that was committed; its operands are their sums.
+template <class... T>
+DEV void groupWait(T&... sums) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  (holdSums(sums), ...);
+}
+// groupOperand names rows of 128 bytes whose 16-byte pieces are turned by the row,
+// from a multiple of eight rows on.
+DEV u64 groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+// c = A·B, or c += A·B with MORE; A 64 rows of 32 signed codes, B 64 rows of 32
+// unsigned ones.
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], u64 a, u64 b) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.u8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p;}"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
+               : "l"(a), "l"(b), "n"(MORE));
+}
+// c += A·B in bfloat16, A 64 rows of 16 in the lanes' registers, B 128 rows of 16.
+DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], u64 b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,1,1,1,0;"
+               : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+// The sum of two pairs of bfloat16.
+DEV u32 addPair(u32 a, u32 b) {
+  u32 y;
+  asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+// Two float32 as bfloat16, the first one low.
+DEV u32 narrowPair(float lo, float hi) {
+  u32 y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
+  return y;
+}
+#endif
 DEV float asFloat(u32 x) { return __uint_as_float(x); }
 DEV u32 asBits(float x) { return __float_as_uint(x); }
 // float16, to nearest even.
@@ -146,7 +204,7 @@ static constexpr float kMinusInf = -__builtin_huge_valf();
 
 DEV float widenLow(u32 x) { return widen((u16)x); }
 DEV float widenHigh(u32 x) { return widen((u16)(x >> 16)); }
-DEV float larger(float a, float b) { return a > b ? a : b; }  // b if a is NaN
+DEV float larger(float a, float b) { return fmaxf(a, b); }  // the other one if one is NaN
 
 struct alignas(16) Quad32 {
   u32 x, y, z, w;
