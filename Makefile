@@ -3,7 +3,7 @@ GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/... ./kernels/cuda
 
-.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check
+.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check arm64
 
 check: fmt vet staticcheck test purego noavx512 race generate house
 
@@ -35,6 +35,17 @@ noavx512:
 race:
 	CGO_ENABLED=1 $(GO) test -short -race $(RACE)
 	CGO_ENABLED=1 $(GO) test -short -race -run 'Pool|Spans' ./kernels/cpu
+
+# The kernels of arm64 by emulation (qemu-user-static): a processor with dot
+# products, whose levels are all of them, and one without. Left out is what takes
+# minutes in the portable Go around the kernels.
+ARM64    = ./internal/cpu $(addprefix ./kernels/cpu/,codes encode exact hack matmul softmax vec)
+EMULATED = GOARCH=arm64 $(GO) test -short -exec "qemu-aarch64-static -cpu $(1)"
+arm64:
+	GOARCH=arm64 $(GO) vet ./kernels/cpu $(ARM64)
+	$(call EMULATED,neoverse-n1) -skip 'TestExactArithmetic|TestRun' $(ARM64)
+	$(call EMULATED,neoverse-n1) -run TestConformance/neon-dotprod -skip 'TestConformance/.*/(Attend|Encode)$$' ./kernels/cpu
+	$(call EMULATED,cortex-a72) -run 'TestLevels|Products|Sums|QK|PV|Integers|OneOrder' $(ARM64)
 
 # Generated files must be what their generators make.
 generate:
