@@ -33,7 +33,7 @@ type Request struct {
 	// not computed but reused: coded formats read reused pages otherwise than
 	// computed ones, so that at most as many are reused again.
 	Resumed, Reused int `json:",omitempty"`
-	Sampling  Sampling
+	Sampling        Sampling
 	// StopTokens end the generation when sampled; the stop token itself is
 	// emitted with FinishStop and counted, but carries no text.
 	StopTokens []Token
@@ -101,6 +101,13 @@ type Usage struct {
 	CachedTokens     int // prompt tokens whose KV was reused, not computed
 }
 
+// Adoption is some pages of a prompt whose second planes are read by the queries
+// from position At on.
+type Adoption struct {
+	At    int
+	Pages []int
+}
+
 // Timing is a request's job completion time (JCT) by part, and what moved.
 // Durations are wall time; parts do not overlap and add up to about the JCT.
 type Timing struct {
@@ -114,14 +121,17 @@ type Timing struct {
 
 	TransferTotal time.Duration // first to last KV byte, hidden part included
 	KVFormat      string
-	KVBytes       int64  // KV bytes that crossed between workers
-	KVBytesHeld   int64  // KV bytes that did not cross because the decode worker held the prefix
-	KVExposed     int64  // of KVBytes, what had not arrived when the prompt was computed
-	KVBytesF16    int64  // what the same tokens would have been in f16
-	PrefillWorker string `json:",omitempty"`
-	DecodeWorker  string `json:",omitempty"`
-	Route         string `json:",omitempty"` // why it was split or stayed
+	KVBytes       int64         // KV bytes that crossed between workers
+	KVBytesHeld   int64         // KV bytes that did not cross because the decode worker held the prefix
+	KVExposed     int64         // of KVBytes, what had not arrived when the prompt was computed
+	KVBytesF16    int64         // what the same tokens would have been in f16
+	PrefillWorker string        `json:",omitempty"`
+	DecodeWorker  string        `json:",omitempty"`
+	Route         string        `json:",omitempty"` // why it was split or stayed
 	Expected      time.Duration // what routing expected of TTFT; 0 where it had not measured enough
-	Replayed      int    `json:",omitempty"` // tokens from behind which another decode worker went on
-	Retries       int    `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
+	Replayed      int           `json:",omitempty"` // tokens from behind which another decode worker went on
+	// Adopted says when second planes that came while decoding went on (progressive
+	// transfer) were read from on: before, the tokens were computed on top planes.
+	Adopted []Adoption `json:",omitempty"`
+	Retries int        `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
 }

@@ -195,6 +195,7 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 func (e *Engine) look(s *sequence, w sched.Work) {
 	v := s.nextView()
 	if s.sink == nil {
+		e.adoptPlanes(s, w.From)
 		e.pages.View(w.Table, w.PromptLen, v)
 		return
 	}
@@ -317,6 +318,7 @@ func (e *Engine) drop(s *sequence, err *terse.Error) {
 
 func (e *Engine) failAll(err *terse.Error) {
 	for _, s := range e.seqs {
+		s.stopPlanes()
 		s.finish(terse.FinishError, err)
 	}
 }
@@ -325,6 +327,14 @@ func (e *Engine) failAll(err *terse.Error) {
 // reservations, drops.
 func (e *Engine) settle(plan sched.Plan) {
 	now := time.Now()
+	// Pages that were lost may have gone to others in this plan.
+	for _, lost := range [...][]sched.ID{plan.Preempted, plan.Dropped} {
+		for _, id := range lost {
+			if s := e.seqs[id]; s != nil {
+				s.stopPlanes()
+			}
+		}
+	}
 	for _, r := range plan.Rejected {
 		if s := e.seqs[r.ID]; s != nil {
 			s.finish(terse.FinishError, r.Err)

@@ -44,6 +44,17 @@ type Prefilled struct {
 	Score  terse.Scored // where Sampling.Logprobs asks for it
 	Cached int          // prompt tokens reused from the prefix index
 	Timing terse.Timing // Queue, Prefill, Quantise
+	Planes Planes       `json:"-"` // second planes that are still to come, nil for none
+}
+
+// Planes is second planes on their way to the pages of a prompt that is decoded
+// from already.
+type Planes interface {
+	// Missing are the pages, in order, whose second planes have not all come.
+	Missing() []int
+	// Stop returns when no page is written any more. It is called more than once,
+	// perhaps at the same time.
+	Stop()
 }
 
 // Prefill computes req's prompt, samples its first token and then calls
@@ -103,6 +114,9 @@ func (e *Engine) Receive(ctx context.Context, req *terse.Request, emit func(ters
 	if err != nil {
 		return err
 	}
+	if first.Planes != nil {
+		defer first.Planes.Stop()
+	}
 	ready := time.Now()
 	if err := e.send(ctx, func(e *Engine) { e.start(s, first, ready) }); err != nil {
 		return err
@@ -131,7 +145,9 @@ func (s *sequence) awaitPages(ctx context.Context) (reservation, error) {
 
 // start puts a remote sequence whose KV is complete into decoding.
 func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
+	s.planes = p.Planes
 	if s.over || e.seqs[s.id] != s {
+		s.stopPlanes()
 		return
 	}
 	if err := e.cfg.Runner.Adopt(s.view, len(s.req.Prompt)); err != nil {
@@ -154,7 +170,8 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 		e.events = append(e.events, sched.KVFailed{ID: s.id}) // nothing to decode: free the pages
 		return
 	}
-	e.events = append(e.events, sched.KVReady{ID: s.id, First: p.First})
+	e.events = append(e.events, sched.KVReady{ID: s.id, First: p.First, Partial: s.planes != nil})
+	s.awaitPlanes(len(s.req.Prompt))
 }
 
 // add checks a request and hands it to the loop.

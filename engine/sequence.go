@@ -20,6 +20,7 @@ type sequence struct {
 	out     *queue
 
 	view     *quant.View      // of the last plan
+	planes   Planes           // ModeRemote: still to come
 	sink     Sink             // ModePrefill
 	staged   int              // tokens that the sink's last view had on the host
 	reserved chan reservation // ModeRemote: receives one

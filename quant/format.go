@@ -226,9 +226,21 @@ func (f Format) codedParts(p Part) []Part {
 	if !f.Selects() {
 		return []Part{p}
 	}
-	top, second := p, p
-	top.Planes, second.Planes = TopPlanes, SecondPlane
-	return []Part{top, second}
+	return PlanesApart([]Part{p})
+}
+
+// PlanesApart cuts coded pages into their top planes and, next, their second ones.
+func PlanesApart(parts []Part) []Part {
+	var out []Part
+	for _, p := range parts {
+		if p.Coded && p.Planes == AllPlanes {
+			top := p
+			top.Planes, p.Planes = TopPlanes, SecondPlane
+			out = append(out, top)
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // tailParts is the exact tail of one page: tokens [lo, hi) from fromK in K and

@@ -17,6 +17,10 @@ func (s *Scheduler) apply(e Event) {
 		s.sampled(e)
 	case KVReady:
 		s.ready(e)
+	case KVWhole:
+		if q := s.byID[e.ID]; q != nil {
+			q.partial = false
+		}
 	case KVFailed:
 		s.drop(s.byID[e.ID])
 	case Release:
@@ -112,7 +116,8 @@ func (s *Scheduler) ready(e KVReady) {
 	q.state = running
 	q.written, q.next, q.scored = q.promptLen, q.promptLen, q.promptLen
 	q.tokens = append(q.tokens, e.First)
-	s.cache.Commit(&q.table, q.tokens, q.written)
+	q.partial = e.Partial
+	s.offer(q)
 	if q.generated() >= q.maxTokens {
 		s.drop(q)
 	}

@@ -52,10 +52,17 @@ type Sampled struct {
 // KVReady says that every page reserved for a remote request is written, the
 // coded forms of full pages in the exact window included, and gives the token
 // that the prefill worker sampled. It counts as the first of MaxTokens.
+//
+// Partial says that second planes are still to come. Until KVWhole the pages are
+// not offered to others.
 type KVReady struct {
-	ID    ID
-	First terse.Token
+	ID      ID
+	First   terse.Token
+	Partial bool
 }
+
+// KVWhole says that the second planes of a request that was ready without have come.
+type KVWhole struct{ ID ID }
 
 // KVFailed says that a remote request's KV will not come; its pages are freed
 // and it is dropped.
@@ -68,5 +75,6 @@ func (Add) event()      {}
 func (Cancel) event()   {}
 func (*Sampled) event() {}
 func (KVReady) event()  {}
+func (KVWhole) event()  {}
 func (KVFailed) event() {}
 func (Release) event()  {}

@@ -129,7 +129,7 @@ func (s *Scheduler) preempt(q *seq) {
 		q.reuse = s.firstReuse(0)
 	}
 	q.state, q.since = waiting, s.now
-	q.written, q.next = 0, 0
+	q.written, q.next, q.partial = 0, 0, false
 	s.queue = insert(s.queue, q)
 	s.plan.Preempted = append(s.plan.Preempted, q.id)
 }

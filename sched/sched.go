@@ -108,7 +108,7 @@ func (s *Scheduler) commit() {
 // offer lets other sequences reuse q's written pages, where nothing will be written
 // to them any more.
 func (s *Scheduler) offer(q *seq) {
-	if !s.selects || q.written >= q.promptLen {
+	if !q.partial && (!s.selects || q.written >= q.promptLen) {
 		s.cache.Commit(&q.table, q.tokens, q.written)
 	}
 }

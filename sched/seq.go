@@ -36,6 +36,7 @@ type seq struct {
 	written int  // tokens whose KV is in the table
 	next    int  // and will be, once the last plan is carried out
 	asked   bool // a token is being sampled
+	partial bool // second planes of its prompt are to come
 
 	target int   // tokens to be computed since it was admitted
 	peak   int64 // bytes promised for that

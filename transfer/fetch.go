@@ -28,9 +28,14 @@ type Fetch struct {
 	unfit    error       // why nothing can be fetched into view
 	state    []landing
 	left     int
-	held     int    // of each layer, the leading parts that were there before
-	wanted   int    // all other parts
-	fresh    []span // landed and not acknowledged
+	first    int         // of them, those that decoding cannot begin without
+	planes   map[int]int // by page, the second planes that may come later and have not
+	begun    chan struct{}
+	enough   bool               // decoding may have begun
+	stopped  context.CancelFunc // ends what goes on behind it
+	held     int                // of each layer, the leading parts that were there before
+	wanted   int                // all other parts
+	fresh    []span             // landed and not acknowledged
 	freshLen int64
 	epoch    uint32
 	numerics string
@@ -66,7 +71,7 @@ type Result struct {
 // Begin prepares to fill view's pages with the KV of a prompt of n tokens. End
 // must be called before the pages are used for anything else.
 func (c *Client) Begin(view *quant.View, n int) *Fetch {
-	f := &Fetch{client: c, plan: newPlan(c.Geometry, n), view: view, event: make(chan struct{}, 1)}
+	f := &Fetch{client: c, plan: newPlan(c.Geometry, n, false), view: view, event: make(chan struct{}, 1)}
 	for f.lease == 0 {
 		f.lease = rand.Uint64()
 	}
@@ -98,7 +103,9 @@ func (f *Fetch) Hold(tokens int) {
 
 // End lets go of the pages: nothing writes to them when it has returned.
 func (f *Fetch) End() {
-	f.detach(nil)
+	if !f.stop() {
+		f.detach(nil)
+	}
 	f.mu.Lock()
 	f.view = nil
 	f.mu.Unlock()
@@ -119,6 +126,14 @@ const maxTries = 4
 // *terse.Error: CodeTransfer and CodeWorkerLost say to try elsewhere, with
 // another From or from scratch; others are what the peer sent.
 func (f *Fetch) From(ctx context.Context, addr string, request []byte) (Result, error) {
+	if !f.plan.apart {
+		return f.pursue(ctx, addr, request)
+	}
+	return f.begin(ctx, addr, request)
+}
+
+// pursue goes on until all is there, or will not come.
+func (f *Fetch) pursue(ctx context.Context, addr string, request []byte) (Result, error) {
 	err := f.unfit
 	for try := 0; f.unfit == nil && try < maxTries; try++ {
 		before := f.missing()
@@ -271,6 +286,10 @@ func (f *Fetch) open(l *link, request []byte) error {
 	f.links, f.accepted, f.refusal, f.done = []*link{l}, false, nil, nil
 	f.fresh, f.freshLen = nil, 0
 	if f.numerics != l.peer.Numerics {
+		if f.enough {
+			f.mu.Unlock()
+			return errors.New("the worker there computes otherwise than the one that began")
+		}
 		f.startOver()
 	}
 	f.numerics = l.peer.Numerics
@@ -286,6 +305,11 @@ func (f *Fetch) open(l *link, request []byte) error {
 	l.user.Store(f)
 	head := binary.LittleEndian.AppendUint32(nil, uint32(f.plan.n))
 	head = binary.LittleEndian.AppendUint64(head, uint64(f.client.window()))
+	flags := uint32(0)
+	if f.plan.apart {
+		flags = flagApart
+	}
+	head = binary.LittleEndian.AppendUint32(head, flags)
 	return l.send(header{kind: frameRequest, lease: f.lease, epoch: epoch, ranges: uint32(len(have))}, appendSpans(nil, have), head, request)
 }
 
@@ -301,7 +325,15 @@ func (f *Fetch) startOver() {
 		f.state[n] = partMissing
 		f.left++
 	}
-	f.wanted = f.left
+	f.wanted, f.first = f.left, f.left
+	clear(f.planes)
+	for n, st := range f.state {
+		if st == partMissing && f.plan.later(n) {
+			f.first--
+			_, part := f.plan.at(n)
+			f.planes[f.plan.parts[part].Page]++
+		}
+	}
 	f.res.Bytes, f.res.First, f.res.Last = 0, time.Time{}, time.Time{}
 }
 
@@ -371,6 +403,7 @@ func (f *Fetch) look(control *link) (accepted, complete, broken bool, refusal er
 		broken = broken || gone
 		return gone
 	})
+	f.begins()
 	return f.accepted, f.left == 0 && f.done != nil, broken, f.refusal
 }
 
@@ -468,13 +501,17 @@ func (f *Fetch) claim(l *link, h *header, spans []span) (*quant.View, []span) {
 
 // land copies one part to its page.
 func (f *Fetch) land(view *quant.View, n int, data []byte) {
-	page := f.plan.page(view, n)
-	_, i := f.plan.at(n)
-	if f.plan.parts[i].Planes == quant.SecondPlane {
-		f.plan.g.PutSecond(page, data)
+	f.plan.put(f.plan.page(view, n), n, data)
+}
+
+// put copies a part's bytes to its layer of a page.
+func (p *plan) put(page []byte, number int, data []byte) {
+	_, i := p.at(number)
+	if p.parts[i].Planes == quant.SecondPlane {
+		p.g.PutSecond(page, data)
 		return
 	}
-	for _, at := range f.plan.spans[i] {
+	for _, at := range p.spans[i] {
 		data = data[copy(page[at.Off:at.Off+at.Len], data):]
 	}
 }
@@ -489,6 +526,7 @@ func (f *Fetch) landed(spans []span, size int64) *link {
 			f.state[n] = partLanded
 		}
 		f.left -= int(s.count)
+		f.count(s)
 		f.fresh = append(f.fresh, s)
 	}
 	f.freshLen += f.plan.bytes(spans) // as the other side counts what is on its way

@@ -50,7 +50,7 @@ func FuzzFetch(f *testing.F) {
 	c := &Client{Geometry: g}
 	src := fullView(g, n, noise(3))
 	writer, good := recorded(nil, g)
-	p := newPlan(g, n)
+	p := newPlan(g, n, false)
 	for layer := range g.Layers {
 		s := span{uint32(layer * len(p.parts)), uint32(len(p.parts))}
 		bufs := [][]byte{appendSpans(nil, []span{s})}
@@ -102,7 +102,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(good.out.Bytes(), false)
 	f.Fuzz(func(t *testing.T, b []byte, greeted bool) {
 		s := &Server{Hello: hello(g), Geometry: g, transfers: map[uint64]*Sender{}, links: map[*link]bool{}, closing: true}
-		sender := newSender(g, 300, 9, 1<<20, quick.orDefault())
+		sender := newSender(g, 300, false, 9, 1<<20, quick.orDefault())
 		sender.err, sender.peer = errStopped, "d1"
 		s.transfers[9] = sender
 		l, _ := recorded(b, g)

@@ -17,7 +17,7 @@ func TestHeldPagesAreNotSent(t *testing.T) {
 				g := geometry(t, format)
 				src := fullView(g, n, noise(7))
 				dst := fullView(g, n, noise(9)) // held pages hold something else: that it stays shows
-				p := newPlan(g, n)
+				p := newPlan(g, n, false)
 				c := client(t, g)
 				f := c.Begin(dst, n)
 				defer f.End()

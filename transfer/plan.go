@@ -10,14 +10,18 @@ import (
 // order of quant.Format.Handover, has the number l·len(parts)+i.
 type plan struct {
 	g     *quant.Geometry
-	n     int // tokens
+	n     int  // tokens
+	apart bool // second planes are parts of their own, and may come later
 	parts []quant.Part
 	spans [][]quant.Span // of each part, in one layer; nil for second planes
 	size  []int          // bytes of each part in one layer, of second planes at most
 }
 
-func newPlan(g *quant.Geometry, n int) *plan {
-	p := &plan{g: g, n: n, parts: g.Format.Handover(n)}
+func newPlan(g *quant.Geometry, n int, apart bool) *plan {
+	p := &plan{g: g, n: n, apart: apart && g.HasSecond() && !g.Format.Selects(), parts: g.Format.Handover(n)}
+	if p.apart {
+		p.parts = quant.PlanesApart(p.parts)
+	}
 	for _, part := range p.parts {
 		spans, size := g.PartSpans(part), 0
 		for _, s := range spans {
@@ -90,6 +94,11 @@ func (p *plan) fit(spans []span, data []byte) error {
 	return nil
 }
 
+// later reports whether a part may come when decoding has begun.
+func (p *plan) later(number int) bool {
+	return p.apart && p.parts[number%len(p.parts)].Planes == quant.SecondPlane
+}
+
 // whole reports whether a part can be sent when the first t tokens of its layer
 // are written.
 func (p *plan) whole(part, t int) bool {
@@ -126,7 +135,7 @@ func (p *plan) total() int64 {
 // HandoverBytes is the KV payload of a prompt of n tokens, over all layers, where
 // important tokens are spread evenly.
 func HandoverBytes(g *quant.Geometry, n int) int64 {
-	p := newPlan(g, n)
+	p := newPlan(g, n, false)
 	total := p.total()
 	for i, part := range p.parts {
 		if part.Planes == quant.SecondPlane {

@@ -115,7 +115,7 @@ func TestReplacedPrefill(t *testing.T) {
 			t.Fatalf("the first worker: %v", err)
 		}
 		missing := x.missing()
-		if missing == 0 || missing == newPlan(g, n).count() {
+		if missing == 0 || missing == newPlan(g, n, false).count() {
 			t.Fatalf("%d parts missing after half a prompt", missing)
 		}
 		l2, err := tcp.Listen("127.0.0.1:0", nil)
@@ -226,7 +226,7 @@ func TestStaleFramesAreDropped(t *testing.T) {
 	const n = 300
 	x := (&Client{Geometry: g}).Begin(fullView(g, n, func([]byte) {}), n)
 	w, out := recorded(nil, g)
-	p := newPlan(g, n)
+	p := newPlan(g, n, false)
 	src := fullView(g, n, noise(1))
 	for _, where := range []struct {
 		lease uint64

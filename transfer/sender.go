@@ -37,6 +37,7 @@ type Sender struct {
 	next    []int   // of each layer, the first part not ready yet
 	view    *quant.View
 	ready   []span // to be sent, in this order
+	later   []span // to be sent when nothing of the others is left
 	unacked int    // parts not acknowledged
 	flight  int64  // bytes sent and not acknowledged
 	window  int64  // bound of flight, the decoder's
@@ -60,8 +61,8 @@ const (
 )
 
 // newSender prepares a transfer of n tokens of which the decoder has some parts.
-func newSender(g *quant.Geometry, n int, lease uint64, window int64, to Timeouts) *Sender {
-	s := &Sender{lease: lease, to: to, plan: newPlan(g, n), window: window, writing: map[*link]int{}, moved: time.Now()}
+func newSender(g *quant.Geometry, n int, apart bool, lease uint64, window int64, to Timeouts) *Sender {
+	s := &Sender{lease: lease, to: to, plan: newPlan(g, n, apart), window: window, writing: map[*link]int{}, moved: time.Now()}
 	s.changed = sync.NewCond(&s.mu)
 	count := s.plan.count()
 	s.state, s.lane, s.next, s.unacked = make([]partState, count), make([]*link, count), make([]int, g.Layers), count
@@ -83,11 +84,11 @@ func (s *Sender) attach(l *link, epoch uint32, have []span, window int64) {
 	s.acked(have)
 	s.epoch, s.window, s.flight = epoch, window, 0
 	s.lanes = []*link{l}
-	s.ready = s.ready[:0]
+	s.ready, s.later = s.ready[:0], s.later[:0]
 	for i, st := range s.state {
 		if st == partSent || st == partReady {
-			s.state[i] = partReady
-			s.ready = addSpan(s.ready, i)
+			s.state[i] = partWaiting
+			s.offer(i)
 		}
 	}
 	go s.run(l, epoch)
@@ -188,7 +189,7 @@ func (s *Sender) Written(layer, tokens int, view *quant.View) {
 	}
 	i := s.next[layer]
 	for ; i < len(s.plan.parts) && s.plan.whole(i, tokens); i++ {
-		if s.plan.parts[i].Planes != quant.SecondPlane { // else Selected tells
+		if s.plan.parts[i].Planes != quant.SecondPlane || s.plan.apart { // else Selected tells
 			s.offer(layer*len(s.plan.parts) + i)
 		}
 	}
@@ -212,10 +213,15 @@ func (s *Sender) Selected(layer int, view *quant.View) {
 
 // offer makes a part ready to be sent, once.
 func (s *Sender) offer(number int) {
-	if s.state[number] == partWaiting {
-		s.state[number] = partReady
+	switch {
+	case s.state[number] != partWaiting:
+		return
+	case s.plan.later(number):
+		s.later = addSpan(s.later, number)
+	default:
 		s.ready = addSpan(s.ready, number)
 	}
+	s.state[number] = partReady
 }
 
 // run sends over one connection until that, or the transfer, ends.
@@ -279,7 +285,11 @@ func (s *Sender) take(l *link, epoch uint32) ([]span, *quant.View) {
 }
 
 // batch takes the next frame's parts off the queue, as far as the window goes.
+// What may come later goes when the answer is known and all others have gone.
 func (s *Sender) batch(l *link) []span {
+	if len(s.ready) == 0 && s.done != nil {
+		s.ready, s.later = s.later, nil
+	}
 	var batch []span
 	var size int64
 	for len(s.ready) > 0 {
@@ -328,6 +338,9 @@ func (s *Sender) exposed() int64 {
 		n += int64(l.queued())
 	}
 	for i, st := range s.state {
+		if s.plan.later(i) {
+			continue
+		}
 		if st == partReady || st == partSent && s.writing[s.lane[i]] > 0 {
 			n += int64(s.plan.bytesOf(i))
 		}

@@ -143,7 +143,7 @@ func fetch(ctx context.Context, c *Client, addr, request string, view *quant.Vie
 func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View) {
 	t.Helper()
 	expect := fullView(g, n, func([]byte) {})
-	p := newPlan(g, n)
+	p := newPlan(g, n, false)
 	for i := range p.count() {
 		from, err := p.appendBytes(nil, want, i)
 		if err != nil {
@@ -194,7 +194,7 @@ func TestFetchMovesTheHandover(t *testing.T) {
 // handoverBytes is what the hand-over of these very pages takes.
 func handoverBytes(t *testing.T, g *quant.Geometry, n int, view *quant.View) (total int64) {
 	t.Helper()
-	p := newPlan(g, n)
+	p := newPlan(g, n, false)
 	for i := range p.count() {
 		bufs, err := p.appendBytes(nil, view, i)
 		if err != nil {

@@ -51,11 +51,19 @@ func (w *Worker) stamped(job cluster.Job, emit func(terse.Output) error) func(te
 // pass, takes less than to fetch it from here would.
 func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, held int) (p engine.Prefilled, err error) {
 	f := w.client.Begin(view, len(job.Request.Prompt))
-	defer f.End()
+	defer func() {
+		if p.Planes == nil {
+			f.End()
+		}
+	}()
 	f.Hold(held)
+	later := w.cfg.Progressive && view.CodedIDs == nil && f.Apart()
 	for i, target := range append([]cluster.Target{*job.Prefill}, job.Others...) {
 		if p, err = w.fetchFrom(ctx, f, job, target, i); err == nil {
 			p.Timing.Retries = i
+			if later && len(f.Missing()) > 0 {
+				p.Planes = f
+			}
 			return p, nil
 		}
 		err = fmt.Errorf("prefill worker %s: %w", target.WorkerID, err)

@@ -33,6 +33,7 @@ type Config struct {
 	ModelHash   [32]byte
 	Text        string // identity of the model's tokenizer and chat template, see cluster.Member
 	VocabSize   int
+	Progressive bool   // decode on top planes while the second ones of hq3 and hq4 still come
 	Numerics    string // what computes KV here, see transfer.Hello
 	Logger      *slog.Logger
 

@@ -35,6 +35,8 @@ type rig struct {
 	workers map[string]*Worker
 	cancel  map[string]context.CancelFunc
 	running sync.WaitGroup
+
+	progressive bool // of workers started from now on
 }
 
 // newRig starts workers named for their role and a letter: "prefill-a".
@@ -96,7 +98,7 @@ func (r *rig) start(id, format string) {
 	conn := r.connect(id)
 	w, err := New(Config{
 		ID: id, Role: role, Conn: conn, Engine: e, Geometry: g, Model: "tiny", ModelHash: hash, VocabSize: modeltest.Vocab,
-		DataListen: "127.0.0.1:0", Drain: time.Second,
+		DataListen: "127.0.0.1:0", Drain: time.Second, Progressive: r.progressive,
 		Timeouts: transfer.Timeouts{Idle: 800 * time.Millisecond, Ping: 100 * time.Millisecond, Lease: time.Second},
 	})
 	if err != nil {

@@ -87,12 +87,15 @@ type nodeFlags struct {
 	model  modelFlags
 	kv     kvFlags
 	engine engineFlags
+
+	progressive string
 }
 
 func (f *nodeFlags) register(c *cobra.Command) {
 	f.model.register(c)
 	f.kv.register(c)
 	f.engine.register(c)
+	c.Flags().StringVar(&f.progressive, "progressive", "off", "on: decode on the top planes of hq3, hq4 and hq2+ while the second ones still come; off")
 }
 
 // node is a loaded model with its KV format, ready to make engines of.
@@ -175,6 +178,13 @@ func (n *node) onCPU() (err error) {
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
+	switch n.flags.progressive {
+	case "on":
+		c.Progressive = true
+	case "off":
+	default:
+		return nil, fmt.Errorf("--progressive %q: choose on or off", n.flags.progressive)
+	}
 	run, err := n.newRunner()
 	if err != nil {
 		return nil, err
