@@ -169,8 +169,14 @@ func (w *Worker) keepWarm(ctx context.Context) error {
 		})
 		cancel()
 		known = now
+		err := w.client.Warm(ctx, known)
+		if ctx.Err() == nil && (err != nil || wait > rewarm) {
+			// Routing keeps prompts away from a worker that cannot be reached, so that
+			// it is here that it shows. What was reached again is no trouble any more.
+			w.trouble.note(err, time.Now())
+		}
 		wait = rewarm
-		if err := w.client.Warm(ctx, known); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			wait = 5 * rewarm
 			if err.Error() != said {
 				said = err.Error()
