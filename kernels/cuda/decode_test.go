@@ -271,7 +271,7 @@ func TestDecode(t *testing.T) {
 	on(t, func(c *Context, m Module) {
 		for _, f := range formats {
 			for _, group := range pick([]int{4, 8}, []int{1, 4, 5, 8, 12}) {
-				g := f.geometry(t, 2)
+				g := f.geometry(t, pick(1, 2))
 				seqs := []*sequence{newSequence(g, pick(600, 3000), 1), newSequence(g, 70, 2), newSequence(g, 256, 3), newSequence(g, 1, 4)}
 				for _, blocks := range pick([]int{3}, []int{1, 3, 40}) {
 					q, out := decodeOnce(t, c, m, g, seqs, group, func(d *Decoder, lengths []int) *Plan {
