@@ -26,6 +26,13 @@ func defaultTokenizer(t *testing.T) *tokenizer.Tokenizer {
 // defaultSubject is the built-in model with its calibration.
 func defaultSubject(t *testing.T) Subject {
 	t.Helper()
+	return stressedSubject(t, "")
+}
+
+// stressedSubject is it with planted outliers; the calibration is then not its
+// own.
+func stressedSubject(t *testing.T, stress string) Subject {
+	t.Helper()
 	src, err := weights.OpenFS(defaultmodel.FS())
 	if err != nil {
 		t.Fatal(err)
@@ -37,10 +44,16 @@ func defaultSubject(t *testing.T) Subject {
 	}
 	ops := cpu.Best(runtime.GOMAXPROCS(0))
 	t.Cleanup(ops.Close)
-	m, err := model.Bind(c, src, ops)
+	w, err := model.Find(c, src)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if stress != "" {
+		if err := Stress(w, stress); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := w.Bind(ops)
 	file, err := defaultmodel.FS().Open("kv.calibration")
 	if err != nil {
 		t.Fatal(err)

@@ -46,15 +46,20 @@ func Bind(c Config, src *weights.Source, ops kernels.Ops) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	return w.Bind(ops), nil
+}
+
+// Bind has ops prepare the matrices.
+func (w *Weights) Bind(ops kernels.Ops) *Model {
 	pack := func(p Projection) linear { return linear{ops.Pack(p.W), p.Bias} }
-	m := &Model{Config: c, ops: ops, embed: w.Embed, norm: w.Norm, rope: w.rope, head: linear{w: ops.Pack(w.Head)}}
+	m := &Model{Config: w.Config, ops: ops, embed: w.Embed, norm: w.Norm, rope: w.rope, head: linear{w: ops.Pack(w.Head)}}
 	for _, l := range w.Layers {
 		m.layers = append(m.layers, layer{
 			attnNorm: l.AttnNorm, q: pack(l.Q), k: pack(l.K), v: pack(l.V), out: pack(l.Out), qNorm: l.QNorm, kNorm: l.KNorm,
 			mlpNorm: l.MLPNorm, gate: pack(l.Gate), up: pack(l.Up), down: pack(l.Down),
 		})
 	}
-	return m, nil
+	return m
 }
 
 // Ops is the backend that the model was bound for.

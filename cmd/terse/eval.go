@@ -12,16 +12,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/calibrate"
 	"github.com/terse-llm/terse/eval"
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tokenizer"
 )
 
 // evalFlags size an evaluation.
 type evalFlags struct {
 	formats, texts, calibration, file, json string
+	stress                                  string
 	windows, window, from, cases, threads   int
 	length                                  int
 	tasks                                   string
@@ -62,6 +65,7 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 	flags.IntVar(&f.window, "window", 4096, "tokens of a window")
 	flags.IntVar(&f.from, "from", 512, "first position scored")
 	flags.StringVar(&f.tasks, "tasks", "retrieval,recall,quote@512", "tasks, split by commas, '@' before a length of their own: "+strings.Join(eval.TaskNames(), ", ")+"; none for no task")
+	flags.StringVar(&f.stress, "stress", "", "plant outliers in the model's keys, which leave what it computes alone, and calibrate it anew: "+strings.Join(eval.Stresses(), ", "))
 	flags.IntVar(&f.agree, "agree", 0, "tokens to continue each window by, to see when formats part from f16 (default: none)")
 	flags.StringSliceVar(&f.taskFiles, "task-file", nil, "file of cases with right answers, JSON lines")
 	flags.IntVar(&f.cases, "cases", 4, "cases of each task")
@@ -123,6 +127,9 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 
 // check refuses sizes that would measure nothing.
 func (f *evalFlags) check() error {
+	if f.stress != "" && f.calibration != "" && f.calibration != "none" {
+		return fmt.Errorf("--stress makes a calibration of its own: leave --calibration out, or say none")
+	}
 	if f.agree < 0 {
 		return fmt.Errorf("--agree is at least 0")
 	}
@@ -141,21 +148,47 @@ func (e *evaluation) open(files *files, ops kernels.Ops) error {
 	if err != nil {
 		return err
 	}
-	kv := kvFlags{calibration: e.calibration}
-	cal, err := kv.readCalibration(files)
+	bound, cal, err := e.bind(files, tok, ops)
 	if err != nil {
 		return err
 	}
 	if cal != nil {
 		e.report.Calibration = fmt.Sprintf("%x", cal.Hash[:6])
 	}
-	bound, err := model.Bind(files.config, files.source, ops)
-	if err != nil {
-		return err
-	}
 	e.tok = tok
 	e.subject = eval.Subject{Model: bound, Calibration: cal}
 	return nil
+}
+
+// bind prepares the model and finds its calibration. A model under stress is
+// another one, and gets its own.
+func (e *evaluation) bind(files *files, tok *tokenizer.Tokenizer, ops kernels.Ops) (*model.Model, *quant.Calibration, error) {
+	w, err := model.Find(files.config, files.source)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.stress == "" {
+		kv := kvFlags{calibration: e.calibration}
+		cal, err := kv.readCalibration(files)
+		if err != nil {
+			return nil, nil, err
+		}
+		return w.Bind(ops), cal, nil
+	}
+	if err := eval.Stress(w, e.stress); err != nil {
+		return nil, nil, err
+	}
+	e.report.Model += " with " + e.stress
+	m := w.Bind(ops)
+	if e.calibration == "none" {
+		return m, nil, nil
+	}
+	windows, err := sampleWindows(tok, "", 32768, min(4096, files.config.MaxContext))
+	if err != nil {
+		return nil, nil, err
+	}
+	cal, _, err := calibrate.Fit(e.c.Context(), m, windows, bar(e.c.ErrOrStderr(), "calibrating"))
+	return m, cal, err
 }
 
 // list splits a flag; "none" is empty.
