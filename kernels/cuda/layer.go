@@ -31,7 +31,12 @@ type (
 	}
 )
 
-const layerThreads = 256
+// layerThreads are of a block, rowThreads of one that takes a whole row.
+const (
+	layerThreads = 256
+	rowThreads   = 1024
+	maxNorm      = 16 * rowThreads // numbers of a row that rms_norm takes
+)
 
 // Layer is the kernels between a layer's matrix products. The residual stream,
 // queries, keys and values are float32; what products read has the weights' type,
@@ -75,7 +80,10 @@ func (c *Context) RMSNorm(l *Layer, out, x, add, weight Ptr, rows, dim int, eps 
 // names them, out has them side by side.
 func (c *Context) RMSNormOf(l *Layer, out, x, add, weight, which Ptr, rows, dim int, eps float32, s Stream) error {
 	p := normParams{X: x, Add: add, Weight: weight, Out: out, Rows: which, Dim: int32(dim), Brain: l.brain, Eps: eps}
-	return c.Launch(l.rmsNorm, Shape{Grid: [3]int{rows, 1, 1}, Block: layerThreads, Shared: layerThreads / 32 * 4}, s, paramBytes(&p))
+	if dim > maxNorm {
+		return fmt.Errorf("cannot normalise rows of %d numbers on the GPU, %d are the most", dim, maxNorm)
+	}
+	return c.Launch(l.rmsNorm, Shape{Grid: [3]int{rows, 1, 1}, Block: rowThreads, Shared: rowThreads / 32 * 4}, s, paramBytes(&p))
 }
 
 // RoPE rotates x ([rows][heads][dim] float32) in place by its rows' angles (cos
@@ -111,5 +119,5 @@ func (c *Context) Embed(l *Layer, out, table, ids Ptr, rows, dim int, kind DType
 // (int32).
 func (c *Context) Argmax(l *Layer, out, x Ptr, rows, n int, s Stream) error {
 	p := argmaxParams{X: x, Out: out, N: int32(n)}
-	return c.Launch(l.argmax, Shape{Grid: [3]int{rows, 1, 1}, Block: layerThreads, Shared: layerThreads * 8}, s, paramBytes(&p))
+	return c.Launch(l.argmax, Shape{Grid: [3]int{rows, 1, 1}, Block: rowThreads, Shared: rowThreads * 8}, s, paramBytes(&p))
 }

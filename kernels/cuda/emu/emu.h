@@ -190,7 +190,10 @@ DEV u16 narrow(float x) {
   return h;
 }
 DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
-DEV void mmaHalf(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+DEV float widenBrain(u16 h) { return asFloat((u32)h << 16); }
+DEV void loadOnce16(u32 (&w)[4], const void* p) { memcpy(w, p, 16); }
+template <float (*WIDEN)(u16)>
+DEV void mmaSixteen(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   u32 ops[6] = {a0, a1, a2, a3, b0, b1};
   const emu::Operand* o = emu::meet(ops, sizeof ops);
   int l = emu::lane(), g = l / 4, q = l % 4;
@@ -201,11 +204,13 @@ DEV void mmaHalf(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) 
       u16 a, b;
       memcpy(&a, o[row % 8 * 4 + k % 8 / 2].b + 4 * (row / 8 + 2 * (k / 8)) + 2 * (k % 2), 2);
       memcpy(&b, o[col * 4 + k % 8 / 2].b + 16 + 4 * (k / 8) + 2 * (k % 2), 2);
-      sum += widen(a) * widen(b);
+      sum += WIDEN(a) * WIDEN(b);
     }
     c[e] += sum;
   }
 }
+DEV void mmaHalf(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) { mmaSixteen<widen>(c, a0, a1, a2, a3, b0, b1); }
+DEV void mmaBrain(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) { mmaSixteen<widenBrain>(c, a0, a1, a2, a3, b0, b1); }
 DEV u32 transpose8(u32 x) {
   const emu::Operand* o = emu::meet(&x, sizeof x);
   int l = emu::lane(), row = l / 4, q = l % 4;

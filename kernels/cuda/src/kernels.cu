@@ -1,6 +1,7 @@
 // All kernels of package cuda, one translation unit (see ../build.sh).
 #include "decode.cuh"
 #include "encode.cuh"
+#include "few.cuh"
 #include "hack.cuh"
 #include "layer.cuh"
 #include "prefill.cuh"

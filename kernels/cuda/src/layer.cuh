@@ -12,16 +12,20 @@ DEV u16 narrowTo(float x, int brain) {
   return (u16)((b + 0x7fff + (b >> 16 & 1)) >> 16);
 }
 
-// blockSum adds x over the block; every thread gets the sum, in one fixed order.
-DEV float blockSum(float x, float* shared) {
+static constexpr int kRowThreads = 1024;  // of kernels that take a block for a row
+static constexpr int kRowEach = 16;         // most numbers of a norm's row that a thread has
+
+// rowSum adds x over a block of a row; every thread gets the sum, in one fixed
+// order.
+DEV float rowSum(float x, float* shared) {
 #pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) x += laneXor(x, mask);
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
   blockSync();
-  float sum = 0;
-  for (int w = 0; w < kLayerThreads / 32; w++) sum += shared[w];
-  blockSync();
-  return sum;
+  x = shared[threadIdx.x % 32];
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) x += laneXor(x, mask);
+  return x;
 }
 
 struct NormParams {
@@ -34,20 +38,32 @@ struct NormParams {
   float eps;
 };
 
-// One block a row: x += add; out = x / sqrt(mean(x²) + eps) · weight.
-KERNEL(rms_norm, NormParams, kLayerThreads, 4) {
+// One block a row: x += add; out = x / sqrt(mean(x²) + eps) · weight. All is read
+// before anything is written: the time of a row is the memory's latency.
+KERNEL(rms_norm, NormParams, kRowThreads, 1) {
   SHARED(scratch);
   u64 row = (u64)(p.rows ? p.rows[blockIdx.x] : (int)blockIdx.x) * p.dim;
-  float* x = p.x + row;
-  const float* add = p.add ? p.add + row : nullptr;
-  float sum = 0;
-  for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) {
-    float v = x[i];
-    if (add) x[i] = v += add[i];
-    sum += v * v;
+  float v[kRowEach], more[kRowEach], weight[kRowEach], sum = 0;
+#pragma unroll
+  for (int j = 0; j < kRowEach; j++) {
+    int i = threadIdx.x + kRowThreads * j;
+    v[j] = i < p.dim ? p.x[row + i] : 0;
+    more[j] = i < p.dim && p.add ? p.add[row + i] : 0;
+    weight[j] = i < p.dim ? p.weight[i] : 0;
   }
-  float scale = 1 / sqrtRound(blockSum(sum, (float*)scratch) / (float)p.dim + p.eps);
-  for (int i = threadIdx.x; i < p.dim; i += kLayerThreads) p.out[(u64)blockIdx.x * p.dim + i] = narrowTo(x[i] * scale * p.weight[i], p.brain);
+#pragma unroll
+  for (int j = 0; j < kRowEach; j++) {
+    int i = threadIdx.x + kRowThreads * j;
+    v[j] += more[j];
+    if (i < p.dim && p.add) p.x[row + i] = v[j];
+    sum += v[j] * v[j];
+  }
+  float scale = 1 / sqrtRound(rowSum(sum, (float*)scratch) / (float)p.dim + p.eps);
+#pragma unroll
+  for (int j = 0; j < kRowEach; j++) {
+    int i = threadIdx.x + kRowThreads * j;
+    if (i < p.dim) p.out[(u64)blockIdx.x * p.dim + i] = narrowTo(v[j] * scale * weight[j], p.brain);
+  }
 }
 
 struct RopeParams {
@@ -111,18 +127,19 @@ struct ArgmaxParams {
 };
 
 // The first of the largest; NaN never is.
-KERNEL(argmax, ArgmaxParams, kLayerThreads, 4) {
+KERNEL(argmax, ArgmaxParams, kRowThreads, 1) {
   SHARED(scratch);
   const float* x = p.x + (u64)blockIdx.x * p.n;
   float best = kMinusInf;
   int at = p.n;
-  for (int i = threadIdx.x; i < p.n; i += kLayerThreads)
+#pragma unroll 8
+  for (int i = threadIdx.x; i < p.n; i += kRowThreads)
     if (x[i] > best || (at == p.n && x[i] == best)) best = x[i], at = i;
   float* values = (float*)scratch;
-  int* places = (int*)(values + kLayerThreads);
+  int* places = (int*)(values + kRowThreads);
   values[threadIdx.x] = best, places[threadIdx.x] = at;
   blockSync();
-  for (int half = kLayerThreads / 2; half > 0; half /= 2) {
+  for (int half = kRowThreads / 2; half > 0; half /= 2) {
     if ((int)threadIdx.x < half) {
       float other = values[threadIdx.x + half];
       int place = places[threadIdx.x + half];
