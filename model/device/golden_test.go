@@ -77,7 +77,7 @@ func TestGolden(t *testing.T) {
 				logits = b.step(s)
 			}
 			t.Logf("%s, prompt %d: the largest logits differ by %.2g of %.3g; %d of %d tokens are the same", kv, i, worst, span, agreed, n-len(p.IDs))
-			if worst > 0.02*span || agreed < 4 {
+			if worst > 0.04*span || agreed < 4 { // activations of eight significant bits
 				t.Errorf("%s, prompt %d: too far", kv, i)
 			}
 			b.cache.Free(&s.table)

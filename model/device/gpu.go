@@ -126,6 +126,7 @@ func weightBytes(c *model.Config) int64 {
 // kernelSet is what runs a model on one context.
 type kernelSet struct {
 	layer   *cuda.Layer
+	few     *cuda.Few
 	turner  *cuda.Turner
 	encoder *cuda.Encoder
 	decoder *cuda.Decoder
@@ -134,6 +135,9 @@ type kernelSet struct {
 
 // newKernels finds the kernels for a model and a geometry.
 func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geometry, tf *quant.Transform, products cuda.DType) (k kernelSet, err error) {
+	if g.Format.Selects() {
+		return k, fmt.Errorf("cannot run KV format %s on the GPU: nothing chooses a prompt's important tokens there; choose hq2, hq3, hq4 or f16", g.Format.Name)
+	}
 	group := cfg.Heads / cfg.KVHeads
 	if k.decoder, err = c.NewDecoder(m, g, group); err != nil {
 		return k, err
@@ -146,6 +150,9 @@ func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geom
 	}
 	if k.turner, err = c.NewTurner(m, g, tf, cfg.Heads, products); err != nil {
 		return k, errors.Join(err, c.CloseEncoder(k.encoder))
+	}
+	if k.few, err = c.NewFew(m, products); err != nil {
+		return k, err
 	}
 	k.layer, err = c.NewLayer(m, products)
 	return k, err

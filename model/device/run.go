@@ -87,13 +87,21 @@ func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
 	}
 	return errors.Join(
 		c.RMSNormOf(k.layer, a.normed, a.x, add, m.norm, r.in.wantedAt(), s.wanted, cfg.Hidden, cfg.NormEps, r.stream),
-		c.Linear(r.out.logits, a.normed, m.head, s.wanted, cfg.Hidden, cfg.VocabSize, m.products, cuda.F32, 0, r.stream),
+		r.multiply(c, r.out.logits, a.normed, m.head, s.wanted, cfg.Hidden, cfg.VocabSize),
 		c.Argmax(k.layer, r.out.best, r.out.logits, s.wanted, cfg.VocabSize, r.stream))
+}
+
+// multiply is y = x·Wᵀ: of few rows by a kernel of our own, else by cuBLASLt.
+func (r *Runner) multiply(c *cuda.Context, y, x, w cuda.Ptr, rows, in, out int) error {
+	if few := r.kernels.few; few.Takes(rows, in, out) {
+		return c.Few(few, y, x, w, rows, in, out, r.stream)
+	}
+	return c.Linear(y, x, w, rows, in, out, r.model.products, cuda.F32, 0, r.stream)
 }
 
 // linear is y = x·Wᵀ + bias for all rows.
 func (r *Runner) linear(c *cuda.Context, y, x, w, bias cuda.Ptr, in, out int) error {
-	err := c.Linear(y, x, w, r.step.rows, in, out, r.model.products, cuda.F32, 0, r.stream)
+	err := r.multiply(c, y, x, w, r.step.rows, in, out)
 	if err == nil && bias != 0 {
 		err = c.AddBias(r.kernels.turner, y, bias, r.step.rows, out, r.stream)
 	}
@@ -176,6 +184,11 @@ func (r *Runner) attendPrompt(c *cuda.Context, layer, table int, seg attention.S
 func (r *Runner) mlp(c *cuda.Context, l *layer) error {
 	a, cfg := &r.act, &r.model.config
 	n := cfg.Intermediate
+	if few := r.kernels.few; few.Takes(r.step.rows, cfg.Hidden, 2*n) && l.gateUpBias == 0 {
+		return errors.Join(
+			c.FewGated(few, a.gated, a.normed, l.gateUp, r.step.rows, cfg.Hidden, n, r.stream),
+			r.linear(c, a.sum, a.gated, l.down, l.downBias, n, cfg.Hidden))
+	}
 	return errors.Join(
 		r.linear(c, a.gateUp, a.normed, l.gateUp, l.gateUpBias, cfg.Hidden, 2*n),
 		c.SwiGLU(r.kernels.layer, a.gated, a.gateUp, a.gateUp+cuda.Ptr(4*n), r.step.rows, n, 2*n, r.stream),
