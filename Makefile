@@ -3,7 +3,7 @@ GO       ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE     = ./cluster/... ./gateway/... ./transfer/... ./worker/... ./engine ./kvcache/... ./sched/... ./kernels/cuda
 
-.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check arm64
+.PHONY: check fmt vet staticcheck test purego noavx512 race generate house fuzz e2e bench bench-cpu build calibration gpu-check arm64 report results
 
 check: fmt vet staticcheck test purego noavx512 race generate house
 
@@ -82,6 +82,13 @@ bench:
 # Every kernel beside the floor that this machine sets.
 bench-cpu: build
 	bin/terse bench kernels
+
+# docs/report.md from the results that are kept; results measures them again.
+report:
+	go run ./cmd/terse bench report docs/results/report.md.tmpl
+
+results: build
+	docs/results/measure.sh bin/terse
 
 # On a machine with an NVIDIA GPU, nvcc and PyTorch: builds the CUDA kernels,
 # checks them, and prints the tables of docs/cuda.md.

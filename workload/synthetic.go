@@ -55,6 +55,18 @@ func Synthetic(name string, n int, seed uint64) (*Workload, error) {
 	return nil, fmt.Errorf("there is no workload %q: choose of %s, or give --trace", name, strings.Join(names, ", "))
 }
 
+// Fixed makes n requests of one length, without arrivals.
+func Fixed(n, input, output int) (*Workload, error) {
+	if n < 1 || n > maxRows || input < 1 || input > maxTokens || output < 1 || output > maxTokens {
+		return nil, fmt.Errorf("cannot make %d requests of %d tokens in and %d out: give at least one of each", n, input, output)
+	}
+	w := &Workload{Name: fmt.Sprintf("%d in, %d out", input, output), BlockTokens: blockTokens, Requests: make([]Request, n)}
+	for i := range w.Requests {
+		w.Requests[i] = Request{Input: input, Output: output}
+	}
+	return w, nil
+}
+
 // draw is a length: log-normal about the mean, the nearer bound two standard
 // deviations away, drawn again where it leaves the bounds.
 func (s span) draw(rng *rand.Rand) int {

@@ -114,6 +114,14 @@ func TestSynthetic(t *testing.T) {
 	require.ErrorContains(t, err, "choose of classify, summarise, retrieve, complete")
 }
 
+func TestFixed(t *testing.T) {
+	w, err := Fixed(2, 8000, 64)
+	require.NoError(t, err)
+	require.Equal(t, []Request{{Input: 8000, Output: 64}, {Input: 8000, Output: 64}}, w.Requests)
+	_, err = Fixed(2, 0, 64)
+	require.ErrorContains(t, err, "at least one")
+}
+
 func TestPoisson(t *testing.T) {
 	w, err := Synthetic("complete", 5000, 1)
 	require.NoError(t, err)

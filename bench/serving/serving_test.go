@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -222,4 +223,20 @@ func TestSpread(t *testing.T) {
 	s := spreadOf([]float64{4, 1, 3, 2})
 	require.InDeltaSlice(t, []float64{2.5, 2.5, 3.97}, []float64{s.Mean, s.P50, s.P99}, 1e-9)
 	require.Equal(t, Spread{}, spreadOf(nil))
+}
+
+func TestDocument(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, (&Report{Workload: "w", Load: "1 at a time", Rows: []Row{
+		{Target: "f16", JCT: Spread{Mean: 10}, KVShare: 1, Split: 1}, {Target: "hq2", JCT: Spread{Mean: 2.5}, KVShare: 0.181},
+	}}).JSON(&b))
+	results := fstest.MapFS{"r10.json": {Data: b.Bytes()}}
+	doc, plots, err := Document(results, `{{cut "r10" "hq2" "f16"}} {{jct "r10" "hq2"}} {{share "r10" "hq2"}} {{split "r10" "f16"}} {{plot "r10"}}`)
+	require.NoError(t, err)
+	require.Equal(t, "−75 % 2.50 s 18.1 % 100 % ![where the time went: r10](results/r10.svg)", doc)
+	require.Contains(t, plots["r10.svg"], "</svg>")
+	for _, bad := range []string{`{{table "r11"}}`, `{{cut "r10" "hq3" "f16"}}`, `{{table}}`, `{{table "../r10"}}`} {
+		_, _, err := Document(results, bad)
+		require.Error(t, err, bad)
+	}
 }

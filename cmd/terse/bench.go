@@ -28,7 +28,7 @@ requests of a workload. What is compared is timed in turns.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newBenchKernels(), newBenchModel(), newBenchTransfer(), newBenchServe())
+	c.AddCommand(newBenchKernels(), newBenchModel(), newBenchTransfer(), newBenchServe(), newBenchReport())
 	return c
 }
 

@@ -22,6 +22,7 @@ type benchServeFlags struct {
 	logs logFlags
 
 	trace, workload       string
+	input, output         int
 	servegen              workload.ServeGenOptions
 	limits                workload.Limits
 	rate, stretch         float64
@@ -73,6 +74,8 @@ measured here first. --endpoint measures servers that run elsewhere instead.`,
 	flags.StringVar(&f.node.kv.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
 	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,int4,hack", "KV formats to compare, split by commas (options of one format by '+')")
 	flags.StringVar(&f.workload, "workload", names[1], "synthetic workload: "+strings.Join(names, ", "))
+	flags.IntVar(&f.input, "input", 0, "or: tokens of every prompt")
+	flags.IntVar(&f.output, "output", 64, "with --input: tokens of every answer")
 	flags.StringVar(&f.trace, "trace", "", "recorded trace: a file, or a ServeGen directory")
 	flags.DurationVar(&f.servegen.Start, "servegen-start", 0, "moment of a ServeGen recording to draw from")
 	flags.IntVar(&f.limits.Count, "requests", 12, "requests to send, 0 for all")
@@ -116,8 +119,10 @@ func (f *benchServeFlags) check(c *cobra.Command) error {
 		return bad("--rounds is %d: it must be positive", f.rounds)
 	case f.routing != "split" && f.routing != "auto":
 		return bad("--route %q: choose split or auto", f.routing)
-	case f.trace != "" && c.Flags().Changed("workload"):
-		return bad("--trace and --workload both say what is asked: give one")
+	case f.trace != "" && c.Flags().Changed("workload"), f.input != 0 && (f.trace != "" || c.Flags().Changed("workload")):
+		return bad("--workload, --trace and --input all say what is asked: give one")
+	case f.input < 0 || f.output < 1:
+		return bad("--input %d, --output %d: prompts and answers have at least one token", f.input, f.output)
 	case len(f.endpoints) > 0 && (f.link > 0 || f.linkRatio > 0 || c.Flags().Changed("kv")):
 		return bad("--endpoint measures servers as they are: --kv, --link and --link-ratio are not for it")
 	}
@@ -176,6 +181,9 @@ func (f *benchServeFlags) readWorkload() (*workload.Workload, error) {
 	}
 	if f.limits.Count == 0 {
 		return nil, errors.New("--requests is 0: a synthetic workload has no end; say how many")
+	}
+	if f.input > 0 {
+		return workload.Fixed(f.limits.Skip+f.limits.Count, f.input, f.output)
 	}
 	return workload.Synthetic(f.workload, f.limits.Skip+f.limits.Count, f.seed)
 }
