@@ -19,6 +19,7 @@ import (
 //	{{plot "NAME"}}                 a link to its bars, which are written beside it
 //	{{cut "NAME" "hq2" "f16"}}      how much shorter hq2's mean JCT is than f16's, such as -76 %
 //	{{jct "NAME" "hq2"}}            a mean JCT; likewise share and split, in per cent
+//	{{range list "1" "2"}}          the words of a list
 //
 // plots are the SVG files to write, by their names.
 func Document(results fs.FS, text string) (doc string, plots map[string]string, err error) {
@@ -47,7 +48,8 @@ func Document(results fs.FS, text string) (doc string, plots map[string]string, 
 			plots[name+".svg"] = r.Bars() + "\n"
 			return fmt.Sprintf("![where the time went: %s](results/%s.svg)", name, name), nil
 		},
-		"cut": d.cut,
+		"list": func(words ...string) []string { return words },
+		"cut":  d.cut,
 		"jct": func(name, target string) (string, error) {
 			return d.of(name, target, func(r *Row) string { return clock(r.JCT.Mean) })
 		},

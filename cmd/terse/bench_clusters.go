@@ -157,8 +157,8 @@ func (f *benchServeFlags) clusters(ctx context.Context, n *node, link *serving.L
 		split.localBelow = -1
 	}
 	formats := []string{serving.SplitF16}
-	for format := range strings.SplitSeq(f.formats, ",") {
-		if format = strings.ReplaceAll(strings.TrimSpace(format), "+", ","); !slices.Contains(formats, format) {
+	for _, format := range formatList(f.formats) {
+		if !slices.Contains(formats, format) {
 			formats = append(formats, format)
 		}
 	}

@@ -72,7 +72,7 @@ measured here first. --endpoint measures servers that run elsewhere instead.`,
 	f.node.engine.register(c)
 	f.logs.register(c)
 	flags.StringVar(&f.node.kv.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
-	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,int4,hack", "KV formats to compare, split by commas (options of one format by '+')")
+	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,int4,hack", "KV formats to compare, split by commas (options of one format by '+': hq2+sym=off)")
 	flags.StringVar(&f.workload, "workload", names[1], "synthetic workload: "+strings.Join(names, ", "))
 	flags.IntVar(&f.input, "input", 0, "or: tokens of every prompt")
 	flags.IntVar(&f.output, "output", 64, "with --input: tokens of every answer")
@@ -141,7 +141,7 @@ func (f *benchServeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	f.node.kv.format = serving.SplitF16
+	f.node.kv.format, f.node.progressive = serving.SplitF16, "off"
 	n, err := f.node.load(log)
 	if err != nil {
 		return err

@@ -33,6 +33,42 @@ func TestQualityDocument(t *testing.T) {
 	}
 }
 
+// docs/report.md is what make report writes from the results that are kept.
+func TestReportDocument(t *testing.T) {
+	docs := filepath.Join("..", "..", "docs")
+	results, out := filepath.Join(t.TempDir(), "results"), filepath.Join(t.TempDir(), "report.md")
+	if err := os.CopyFS(results, os.DirFS(filepath.Join(docs, "results"))); err != nil {
+		t.Fatal(err)
+	}
+	root := newRoot()
+	root.SetArgs([]string{"bench", "report", filepath.Join(results, "report.md.tmpl"), "--results", results, "--out", out})
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same := func(path, kept string) {
+		t.Helper()
+		got, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what its template and results give: run make report", kept)
+		}
+	}
+	same(out, filepath.Join(docs, "report.md"))
+	plots, err := filepath.Glob(filepath.Join(results, "*.svg"))
+	if err != nil || len(plots) == 0 {
+		t.Fatal(plots, err)
+	}
+	for _, path := range plots {
+		same(path, filepath.Join(docs, "results", filepath.Base(path)))
+	}
+}
+
 // The small report is measured again, and the large ones where asked.
 func TestQualityReproduced(t *testing.T) {
 	if testing.Short() {
