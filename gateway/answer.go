@@ -89,12 +89,15 @@ func (a *answerText) finish() delta {
 	return d
 }
 
-// firstStop is the offset of the first stop string in text, or -1.
+// firstStop is the offset of the stop string in text that is complete first, or
+// -1; of two that end together, of the longer one. So where an answer ends does not
+// depend on how its text was cut into tokens.
 func firstStop(text string, stops []string) int {
-	first := -1
+	first, end := -1, 0
 	for _, stop := range stops {
-		if i := strings.Index(text, stop); i >= 0 && (first < 0 || i < first) {
-			first = i
+		i := strings.Index(text, stop)
+		if e := i + len(stop); i >= 0 && (first < 0 || e < end || e == end && i < first) {
+			first, end = i, e
 		}
 	}
 	return first

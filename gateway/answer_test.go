@@ -129,6 +129,22 @@ func TestStoppedLogprobs(t *testing.T) {
 	}
 }
 
+// A stop string ends the answer when it is complete, though a longer one that
+// began before it could still be.
+func TestFirstStop(t *testing.T) {
+	f := func(text string, want int, stops ...string) {
+		t.Helper()
+		if got := firstStop(text, stops); got != want {
+			t.Errorf("%q with stops %q: %d, want %d", text, stops, got, want)
+		}
+	}
+	f("ab c", 1, "ab ", "b")
+	f("ab c", 0, "b ", "ab ")
+	f("ab c", 0, "ab", "b ")
+	f("ab c", -1, "x")
+	f("ab c", -1)
+}
+
 // Whatever the text, the stops and the cut into tokens: what is sent is the
 // text before the first stop string, in pieces of whole characters.
 func TestAnswerTextProperty(t *testing.T) {
