@@ -19,6 +19,7 @@ vet:
 
 staticcheck:
 	$(STATICCHECK) ./...
+	$(STATICCHECK) -tags purego ./kernels/... ./internal/cpu
 
 test:
 	$(GO) test ./...

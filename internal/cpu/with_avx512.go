@@ -1,4 +1,4 @@
-//go:build !noavx512 && amd64
+//go:build amd64 && !noavx512 && !purego
 
 package cpu
 

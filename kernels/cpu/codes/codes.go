@@ -55,11 +55,6 @@ type Ahead struct {
 	Off, Len int
 }
 
-// stride is the bytes to go ahead for each of a kernel's steps.
-func (a *Ahead) stride(p *Planes, stepBytes int) int {
-	return min((a.Len*stepBytes+p.Rows*p.Width/4-1)/(p.Rows*p.Width/4), 128)
-}
-
 // PageProducts multiplies nq query vectors of int8 codes, q [nq][Width], with the
 // rows of K's planes:
 //
