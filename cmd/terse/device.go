@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/terse-llm/terse/kernels/cuda"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
@@ -62,11 +65,15 @@ func (n *node) onGPU() (*accelerator, error) {
 		return nil, err
 	}
 	a, err := n.openGPU(ordinal)
-	if err != nil && !insist {
-		n.log.Info("computing on the processor: no GPU can be used", "why", err)
-		return nil, nil
+	if err == nil || insist {
+		return a, err
 	}
-	return a, err
+	level := slog.LevelInfo
+	if errors.Is(err, cuda.ErrNoDriver) {
+		level = slog.LevelDebug // most machines have no GPU: nothing to tell
+	}
+	n.log.Log(context.Background(), level, "computing on the processor: no GPU can be used", "why", err)
+	return nil, nil
 }
 
 func (n *node) openGPU(ordinal int) (*accelerator, error) {
