@@ -63,13 +63,18 @@ func (a *author) question(task string, length, n int) (question, error) {
 	return question{}, fmt.Errorf("there is no task %q: choose of %s", task, strings.Join(TaskNames(), ", "))
 }
 
-// turn wraps a user's words in the control tokens of a chat.
-func (a *author) turn(words, answer string) (question, error) {
-	ids, err := a.tok.Encode(words, tokenizer.EncodeOptions{})
-	if err != nil {
-		return question{}, err
+// turn wraps a user's words in the control tokens of a chat. Each piece is encoded
+// by itself, as in training: a quotation mark must not melt into the full stop
+// before it.
+func (a *author) turn(answer string, pieces ...string) (question, error) {
+	prompt := []terse.Token{a.chat.user}
+	for _, words := range pieces {
+		ids, err := a.tok.Encode(words, tokenizer.EncodeOptions{})
+		if err != nil {
+			return question{}, err
+		}
+		prompt = append(prompt, ids...)
 	}
-	prompt := append([]terse.Token{a.chat.user}, ids...)
 	return question{prompt: append(prompt, a.chat.end, a.chat.assistant), answer: answer}, nil
 }
 

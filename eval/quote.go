@@ -25,7 +25,7 @@ func (a *author) quote(rng *rand.Rand, length int) (question, error) {
 			continue
 		}
 		return fit(length, func(fill int) (question, error) {
-			return a.turn(a.words(p, fill)+"\nWhich sentence comes right after this one? \""+given+"\"", next)
+			return a.turn(next, a.words(p, fill), "\nWhich sentence comes right after this one? \"", given, "\"")
 		})
 	}
 	return question{}, fmt.Errorf("cannot find two plain sentences in a row in %d tokens of text", length)
@@ -34,7 +34,7 @@ func (a *author) quote(rng *rand.Rand, length int) (question, error) {
 // neighbours chooses two plain sentences that follow each other on one line,
 // each with its leading space.
 func neighbours(rng *rand.Rand, text string) (given, next string, ok bool) {
-	pairs := regexp.MustCompile(`[.!?]( [A-Z][^.!?"\n]{20,120}[.!?])( [A-Z][^.!?"\n]{20,120}[.!?]) [A-Z]`).FindAllStringSubmatch(text, -1)
+	pairs := regexp.MustCompile(`[.!?]( [A-Z][^.!?"\n]{12,80}[.!?])( [A-Z][^.!?"\n]{12,60}[.!?]) [A-Z]`).FindAllStringSubmatch(text, -1)
 	if len(pairs) == 0 {
 		return "", "", false
 	}

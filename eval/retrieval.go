@@ -32,7 +32,7 @@ func (a *author) retrieval(rng *rand.Rand, length int) (question, error) {
 		if err != nil {
 			return question{}, err
 		}
-		return a.turn(text+"\nQuestion: "+asked.question, asked.answer)
+		return a.turn(asked.answer, text+"\nQuestion: "+asked.question)
 	})
 }
 
