@@ -40,6 +40,7 @@ type question struct {
 	// Temperature has no omitempty: 0, greedy, is what most tests want.
 	Temperature float64 `json:"temperature"`
 	Seed        int     `json:"seed,omitempty"`
+	Repetition  float64 `json:"repetition_penalty,omitempty"`
 }
 
 // greedy asks for the most likely n tokens, with their log-probabilities.

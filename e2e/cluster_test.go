@@ -58,6 +58,7 @@ func TestSplitEqualsWhole(t *testing.T) {
 	for _, kv := range list {
 		t.Run(kv, func(t *testing.T) {
 			q := greedy(prompt, n)
+			q.Repetition = 1.2 // some format goes round in circles on any prompt, which proves little
 			want := reference(t, h, nats, kv, q)
 			name := "split" + onlyLetters(kv)
 			p := h.worker(t, nats, "prefill", name+"-p", "--cluster", name, "--kv", kv)
