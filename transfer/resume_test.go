@@ -163,6 +163,10 @@ func TestCancelKeepsConnections(t *testing.T) {
 		return tcp.Dial(ctx, addr)
 	}
 	dst := fullView(g, n, func([]byte) {})
+	// One that ends, so that none of the others is cancelled in its handshake.
+	if _, err := fetch(t.Context(), c, l.Addr().String(), "go", dst, n); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*300*time.Microsecond)
 		_, err := fetch(ctx, c, l.Addr().String(), "go", dst, n)
@@ -176,7 +180,7 @@ func TestCancelKeepsConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameHandover(t, g, n, src, dst)
-	if dials > 6 { // those cancelled in their handshake are lost
+	if dials > 2 { // one, but for a machine so slow that a connection was given up
 		t.Errorf("%d connections were made", dials)
 	}
 }
