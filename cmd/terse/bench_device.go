@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,10 +27,7 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if err == nil && !insist {
 		err = fmt.Errorf("--device %q: choose cpu, cuda or cuda:N", f.device)
 	}
-	o := bench.DeviceOptions{Formats: list(f.formats), Steps: f.steps * f.rounds, Log: f.progress(c)}
-	for i := range o.Formats {
-		o.Formats[i] = strings.ReplaceAll(o.Formats[i], "+", ",")
-	}
+	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Log: f.progress(c)}
 	if err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}
