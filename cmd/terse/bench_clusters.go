@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/bench"
 	"github.com/terse-llm/terse/bench/serving"
@@ -23,40 +21,16 @@ import (
 // colocated names the cluster where nothing is split.
 const colocated = "f16, colocated"
 
-// measure replays the workload, at this machine's clusters or elsewhere.
-func (f *benchServeFlags) measure(c *cobra.Command, n *node, w *workload.Workload, say func(string, ...any)) (*serving.Report, error) {
-	prompts, err := promptSource(n, f.seed)
-	if err != nil {
-		return nil, err
-	}
-	o := serving.Options{Workload: w, Prompts: prompts, Rounds: f.rounds, Concurrency: f.concurrency, Timeout: f.timeout}
-	if !f.quiet {
-		o.Progress = func(done float64) {
-			fmt.Fprintf(c.ErrOrStderr(), "\rreplaying %s %3.0f %%", w.Name, 100*done)
-			if done == 1 {
-				fmt.Fprintln(c.ErrOrStderr())
-			}
-		}
-	}
-	if len(f.endpoints) > 0 {
-		if o.Targets, err = f.remote(c.Context(), n); err != nil {
-			return nil, err
-		}
-		r, err := serving.Run(c.Context(), o)
-		if err != nil {
-			return nil, err
-		}
-		r.Model = o.Targets[0].Model
-		return r, nil
-	}
+// measure replays the workload at clusters on this machine.
+func (f *benchServeFlags) measure(ctx context.Context, n *node, o serving.Options, say func(string, ...any)) (*serving.Report, error) {
 	var r *serving.Report
 	link := &serving.Link{}
-	clusters, err := f.clusters(c.Context(), n, link)
+	clusters, err := f.clusters(ctx, n, link)
 	defer clusters.close()
 	if err != nil {
 		return nil, err
 	}
-	err = clusters.run(c.Context(), func(ctx context.Context) error {
+	err = clusters.run(ctx, func(ctx context.Context) error {
 		o.Targets = clusters.targets
 		rate, what, err := f.linkRate(ctx, n, o)
 		if err != nil {
@@ -208,9 +182,9 @@ func (s *clusterSet) add(ctx context.Context, n *node, name, format string, o st
 	return nil
 }
 
-// promptSource is the built-in texts in the model's tokens.
-func promptSource(n *node, seed uint64) (*serving.Prompts, error) {
-	tok, err := n.files.tokenizer()
+// promptSource is the built-in books in the model's tokens.
+func promptSource(m *files, seed uint64) (*serving.Prompts, error) {
+	tok, err := m.tokenizer()
 	if err != nil {
 		return nil, err
 	}

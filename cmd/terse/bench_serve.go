@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -141,13 +142,12 @@ func (f *benchServeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	f.node.kv.format, f.node.progressive = serving.SplitF16, "off"
-	n, err := f.node.load(log)
+	files, measure, done, err := f.open(c, log)
 	if err != nil {
 		return err
 	}
-	defer n.close()
-	f.limits.MaxTokens = n.files.config.MaxContext
+	defer done()
+	f.limits.MaxTokens = files.config.MaxContext
 	if ctx := f.node.engine.ctx; ctx > 0 {
 		f.limits.MaxTokens = min(f.limits.MaxTokens, ctx)
 	}
@@ -166,12 +166,50 @@ func (f *benchServeFlags) run(c *cobra.Command) error {
 	if cut > 0 {
 		say("%d of %d requests are cut to fit", cut, len(w.Requests))
 	}
-	r, err := f.measure(c, n, w, say)
+	prompts, err := promptSource(files, f.seed)
+	if err != nil {
+		return err
+	}
+	o := serving.Options{Workload: w, Prompts: prompts, Rounds: f.rounds, Concurrency: f.concurrency, Timeout: f.timeout}
+	if !f.quiet {
+		o.Progress = func(done float64) {
+			fmt.Fprintf(c.ErrOrStderr(), "\rreplaying %s %3.0f %%", w.Name, 100*done)
+			if done == 1 {
+				fmt.Fprintln(c.ErrOrStderr())
+			}
+		}
+	}
+	r, err := measure(o, say)
 	if err != nil {
 		return err
 	}
 	r.Judge(serving.SLO{TTFT: f.ttft.Seconds(), TPOT: f.tpot.Seconds()})
 	return f.write(c.OutOrStdout(), r)
+}
+
+// measurer replays at the targets of a run.
+type measurer = func(serving.Options, func(string, ...any)) (*serving.Report, error)
+
+// open makes ready what is measured. Endpoints elsewhere need no weights here, only
+// a tokenizer for their prompts.
+func (f *benchServeFlags) open(c *cobra.Command, log *slog.Logger) (*files, measurer, func(), error) {
+	if len(f.endpoints) > 0 {
+		m, err := f.node.model.open()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return m, func(o serving.Options, _ func(string, ...any)) (*serving.Report, error) {
+			return f.measureRemote(c.Context(), m, o)
+		}, func() { m.source.Close() }, nil
+	}
+	f.node.kv.format, f.node.progressive = serving.SplitF16, "off"
+	n, err := f.node.load(log)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return n.files, func(o serving.Options, say func(string, ...any)) (*serving.Report, error) {
+		return f.measure(c.Context(), n, o, say)
+	}, n.close, nil
 }
 
 func (f *benchServeFlags) readWorkload() (*workload.Workload, error) {
@@ -220,13 +258,12 @@ func (f *benchServeFlags) write(out io.Writer, r *serving.Report) error {
 	return nil
 }
 
-// remote is the targets of --endpoint.
-func (f *benchServeFlags) remote(ctx context.Context, n *node) ([]serving.Target, error) {
-	tok, err := n.files.tokenizer()
+// measureRemote replays the workload at the servers of --endpoint.
+func (f *benchServeFlags) measureRemote(ctx context.Context, m *files, o serving.Options) (*serving.Report, error) {
+	tok, err := m.tokenizer()
 	if err != nil {
 		return nil, err
 	}
-	var targets []serving.Target
 	for _, url := range f.endpoints {
 		t := serving.Target{Name: url, URL: url, Key: f.endpointKey, Model: f.endModel, Text: textOf(tok)}
 		if t.Model == "" {
@@ -234,7 +271,12 @@ func (f *benchServeFlags) remote(ctx context.Context, n *node) ([]serving.Target
 				return nil, err
 			}
 		}
-		targets = append(targets, t)
+		o.Targets = append(o.Targets, t)
 	}
-	return targets, nil
+	r, err := serving.Run(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	r.Model = o.Targets[0].Model
+	return r, nil
 }
