@@ -117,6 +117,7 @@ type Timing struct {
 	Transfer time.Duration // KV transfer not hidden behind prefill
 	Wait     time.Duration // KV there (first token known), waiting for a decode slot
 	Decode   time.Duration // first token to last
+	Attend   time.Duration // of Decode, attention: its products, and dequantising or correcting codes
 	TTFT     time.Duration // arrival to first token
 
 	TransferTotal time.Duration // first to last KV byte, hidden part included

@@ -187,7 +187,7 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 		return model.Result{}, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
 	}
 	e.rate.add(prefilled, time.Since(start))
-	e.shareQuantise(plan, result.Stats.Quantise, b.Rows())
+	e.book(plan, result.Stats, b.Rows())
 	return result, nil
 }
 
@@ -225,11 +225,15 @@ func (e *Engine) showSecond(layer int) {
 	}
 }
 
-// shareQuantise books the step's coding time on its sequences by their rows.
-func (e *Engine) shareQuantise(plan sched.Plan, d time.Duration, rows int) {
+// book puts the step's times on its sequences: coding by their rows, and all the
+// attention on each that decodes, as all of them waited for it.
+func (e *Engine) book(plan sched.Plan, st model.Stats, rows int) {
 	for _, w := range plan.Rows {
-		if s := e.seqs[w.ID]; s.firstToken.IsZero() {
-			s.timing.Quantise += d * time.Duration(len(w.Tokens)) / time.Duration(rows)
+		s := e.seqs[w.ID]
+		if s.firstToken.IsZero() {
+			s.timing.Quantise += st.Quantise * time.Duration(len(w.Tokens)) / time.Duration(rows)
+		} else {
+			s.timing.Attend += st.Attend
 		}
 	}
 }

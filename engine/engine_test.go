@@ -34,6 +34,9 @@ func TestGenerateEqualsOneText(t *testing.T) {
 					if last.Finish != terse.FinishLength || last.Usage.CompletionTokens != 70 || last.Usage.PromptTokens != n || last.Timing.TTFT <= 0 {
 						t.Errorf("prompt of %d: last output %+v usage %+v", n, last, last.Usage)
 					}
+					if c := last.Timing; c.Attend <= 0 || c.Attend >= c.Decode {
+						t.Errorf("prompt of %d: attention took %v of %v of decoding", n, c.Attend, c.Decode)
+					}
 					if c := last.Timing; c.Queue+c.Prefill+c.Quantise != c.TTFT {
 						t.Errorf("prompt of %d: queue %v, prefill %v and quantise %v are not the %v to the first token", n, c.Queue, c.Prefill, c.Quantise, c.TTFT)
 					}

@@ -27,6 +27,7 @@ type timingReport struct {
 	Transfer      float64 `json:"transfer_ms"`
 	Wait          float64 `json:"wait_ms"`
 	Decode        float64 `json:"decode_ms"`
+	Attend        float64 `json:"attend_ms"` // of decode
 	TTFT          float64 `json:"ttft_ms"`
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVFormat      string  `json:"kv_format"`
@@ -68,7 +69,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 	return timingReport{
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
 		Quantise: millis(slowest.Quantise), Transfer: millis(slowest.Transfer), Wait: millis(slowest.Wait),
-		Decode: millis(slowest.Decode), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
+		Decode: millis(slowest.Decode), Attend: millis(slowest.Attend), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
 		KVFormat: slowest.KVFormat, KVBytes: bytes, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
 		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker, Replayed: replayed, Retries: retries,
 	}
@@ -121,7 +122,7 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Float64("jct_ms", report.JCT), slog.Float64("queue_ms", report.Queue),
 		slog.Float64("prefill_ms", report.Prefill), slog.Float64("quantise_ms", report.Quantise),
 		slog.Float64("transfer_ms", report.Transfer), slog.Float64("wait_ms", report.Wait),
-		slog.Float64("decode_ms", report.Decode), slog.Float64("ttft_ms", report.TTFT),
+		slog.Float64("decode_ms", report.Decode), slog.Float64("attend_ms", report.Attend), slog.Float64("ttft_ms", report.TTFT),
 		slog.Float64("transfer_total_ms", report.TransferTotal),
 		slog.String("kv_format", report.KVFormat), slog.Int64("kv_bytes", report.KVBytes), slog.Int64("kv_bytes_exposed", report.KVExposed),
 		slog.Int64("kv_bytes_held", report.KVHeld),

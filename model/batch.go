@@ -111,6 +111,7 @@ func (b *Batch) Check(c *Config) error {
 // Stats says where a step's time went.
 type Stats struct {
 	Quantise time.Duration // writing K and V: basis, float16 pages, codes
+	Attend   time.Duration // attending to them, 0 where the backend does not tell
 }
 
 // Scratch is the memory of a step's activations. It grows to the largest step

@@ -73,7 +73,9 @@ func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *S
 		m.ops.Linear(s.normed, s.rows, s.ps)
 	}
 	m.turn(s, s.q, c.Heads, l.qNorm)
+	start = time.Now()
 	att.Attend(i, segments, s.q, s.attended)
+	st.Attend += time.Since(start)
 	if b.AfterAttend != nil {
 		b.AfterAttend(i)
 	}

@@ -44,7 +44,8 @@ func parts() []part {
 		{"quantise", "#b07aa1", func(p *Parts) float64 { return p.Quantise }},
 		{"transfer", "#e15759", func(p *Parts) float64 { return p.Transfer }},
 		{"wait", "#edc948", func(p *Parts) float64 { return p.Wait }},
-		{"decode", "#59a14f", func(p *Parts) float64 { return p.Decode }},
+		{"attention", "#f28e2b", func(p *Parts) float64 { return p.Attend }},
+		{"decode's rest", "#59a14f", func(p *Parts) float64 { return max(0, p.Decode-p.Attend) }},
 	}
 }
 

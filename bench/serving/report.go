@@ -40,7 +40,8 @@ type Spread struct {
 	P99  float64 `json:"p99"`
 }
 
-// Parts are a request's mean time by part, in seconds: they do not overlap.
+// Parts are a request's mean time by part, in seconds. They do not overlap, but for
+// Attend, which is a part of Decode.
 type Parts struct {
 	Queue    float64 `json:"queue"`
 	Prefill  float64 `json:"prefill"`
@@ -48,6 +49,7 @@ type Parts struct {
 	Transfer float64 `json:"transfer"` // not hidden behind prefill
 	Wait     float64 `json:"wait"`
 	Decode   float64 `json:"decode"`
+	Attend   float64 `json:"attend"` // attention: its products, and dequantising or correcting; 0 = not told
 }
 
 // Row is one target's figures over all rounds.
@@ -158,10 +160,11 @@ func (p *Parts) add(t *Timing) {
 	p.Transfer += t.Transfer / 1000
 	p.Wait += t.Wait / 1000
 	p.Decode += t.Decode / 1000
+	p.Attend += t.Attend / 1000
 }
 
 func (p *Parts) over(n int) *Parts {
-	return &Parts{over(p.Queue, n), over(p.Prefill, n), over(p.Quantise, n), over(p.Transfer, n), over(p.Wait, n), over(p.Decode, n)}
+	return &Parts{over(p.Queue, n), over(p.Prefill, n), over(p.Quantise, n), over(p.Transfer, n), over(p.Wait, n), over(p.Decode, n), over(p.Attend, n)}
 }
 
 func over(sum float64, n int) float64 { return sum / float64(max(1, n)) }
@@ -206,7 +209,7 @@ func ReadReport(r io.Reader) (*Report, error) {
 func (r *Report) CSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"target", "round", "request", "input", "cached", "output", "ttft_s", "tpot_s", "jct_s",
-		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "kv_bytes", "error"}) // Error has it
+		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "attend_s", "kv_bytes", "error"}) // Error has it
 	f := func(x float64) string { return strconv.FormatFloat(x, 'f', 6, 64) }
 	for _, o := range r.Requests {
 		t := o.Timing
@@ -215,7 +218,7 @@ func (r *Report) CSV(w io.Writer) error {
 		}
 		_ = c.Write([]string{o.Target, strconv.Itoa(o.Round), strconv.Itoa(o.Number), strconv.Itoa(o.Input), strconv.Itoa(o.Cached), strconv.Itoa(o.Output),
 			f(o.TTFT), f(o.TPOT()), f(o.JCT), f(t.Queue / 1000), f(t.Prefill / 1000), f(t.Quantise / 1000), f(t.Transfer / 1000), f(t.Wait / 1000),
-			f(t.Decode / 1000), strconv.FormatInt(t.KVBytes, 10), o.Error})
+			f(t.Decode / 1000), f(t.Attend / 1000), strconv.FormatInt(t.KVBytes, 10), o.Error})
 	}
 	c.Flush()
 	return c.Error()
@@ -231,14 +234,22 @@ func (r *Report) Markdown() string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %+.0f %% | %s | %s | %s | %s | %s | %.0f %% | %.2f |\n", row.label(), clock(row.JCT.Mean), clock(row.JCT.P50), clock(row.JCT.P99),
 			100*(row.JCT.Mean/base-1), clock(row.TTFT.Mean), clock(row.TTFT.P99), clock(row.TPOT.Mean), clock(row.TPOT.P99), clock(row.ITL.P99), 100*row.Good, row.Goodput)
 	}
-	b.WriteString("\n| | queue | prefill | quantise | transfer | whole transfer | wait | decode | KV moved | of float16 | split | peak KV |\n|---|" + strings.Repeat("---|", 11) + "\n")
+	b.WriteString("\n| | queue | prefill | quantise | transfer | whole transfer | wait | decode | of it attention | KV moved | of float16 | split | peak KV |\n|---|" + strings.Repeat("---|", 12) + "\n")
 	for _, row := range r.Rows {
 		if p := row.Parts; p != nil {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f %% | %.0f %% | %s |\n", row.label(), clock(p.Queue), clock(p.Prefill), clock(p.Quantise), clock(p.Transfer),
-				clock(row.TransferWhole), clock(p.Wait), clock(p.Decode), size(row.KVBytes), 100*row.KVShare, 100*row.Split, size(float64(row.PeakKV)))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f %% | %.0f %% | %s |\n", row.label(), clock(p.Queue), clock(p.Prefill), clock(p.Quantise), clock(p.Transfer),
+				clock(row.TransferWhole), clock(p.Wait), clock(p.Decode), p.attention(), size(row.KVBytes), 100*row.KVShare, 100*row.Split, size(float64(row.PeakKV)))
 		}
 	}
 	return b.String()
+}
+
+// attention is "–" where the backend does not tell.
+func (p *Parts) attention() string {
+	if p.Attend == 0 {
+		return "–"
+	}
+	return clock(p.Attend)
 }
 
 func (r *Row) label() string {

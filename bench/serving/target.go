@@ -36,6 +36,7 @@ type Timing struct {
 	Transfer      float64 `json:"transfer_ms"`
 	Wait          float64 `json:"wait_ms"`
 	Decode        float64 `json:"decode_ms"`
+	Attend        float64 `json:"attend_ms"`
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVBytes       int64   `json:"kv_bytes"`
 	KVBytesF16    int64   `json:"kv_bytes_f16"`

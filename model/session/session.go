@@ -76,6 +76,7 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 	s.pos += len(tokens)
 	logits, stats, err := s.model.Forward(s.runner, &s.batch, &s.scratch)
 	s.stats.Quantise += stats.Quantise
+	s.stats.Attend += stats.Attend
 	return logits, err
 }
 
