@@ -3,12 +3,10 @@ package quant
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 )
 
 // Calibration is what `terse calibrate` learned of a model: the means of K
@@ -19,26 +17,34 @@ type Calibration struct {
 	KMean, VMean             []float32 // [Layers][KVHeads][HeadDim]
 	// KBasis has, per layer and KV head, the matrix that takes K less its mean into
 	// the balanced basis, channels in falling order of what they do to the
-	// scores: [Layers][KVHeads][HeadDim out][HeadDim in]; nil in files of version 1.
+	// scores: [Layers][KVHeads][HeadDim out][HeadDim in]; nil where a file has none.
 	KBasis []float32
 	Hash   [32]byte // sha256 of the file; part of the handshake
 }
 
-// calibrationHeader is the file's first line, JSON. Little-endian float32
-// follow: all means of K, all means of V, and in version 2 the bases of K.
+// calibrationHeader is the file's first line, JSON. The sections follow in its
+// order, without gaps. Versions 1 and 2 list none: they have all means of K and of
+// V, and version 2 the bases of K after them.
 type calibrationHeader struct {
-	Format  string `json:"format"`
-	Version int    `json:"version"`
-	Layers  int    `json:"layers"`
-	KVHeads int    `json:"kv_heads"`
-	HeadDim int    `json:"head_dim"`
+	Format   string          `json:"format"`
+	Version  int             `json:"version"`
+	Layers   int             `json:"layers"`
+	KVHeads  int             `json:"kv_heads"`
+	HeadDim  int             `json:"head_dim"`
+	Sections []sectionHeader `json:"sections,omitempty"`
+}
+
+type sectionHeader struct {
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
 }
 
 const (
 	calibrationFormat  = "terse-calibration"
-	maxCalibrationLine = 1 << 10
+	calibrationVersion = 3       // what is written
+	maxCalibrationLine = 1 << 12 // bytes
 	maxCalibrationDim  = 1 << 12 // of each: far above any model
-	maxCalibrationSize = 1 << 27 // bytes of means and bases
+	maxCalibrationSize = 1 << 27 // bytes of all sections
 )
 
 // ReadCalibration reads a calibration file. It allocates in step with what it
@@ -66,48 +72,38 @@ func parseCalibration(data []byte) (*Calibration, error) {
 	if err := d.Decode(&h); err != nil {
 		return nil, fmt.Errorf("its first line: %w", err)
 	}
-	if h.Format != calibrationFormat || h.Version != 1 && h.Version != 2 {
-		return nil, fmt.Errorf("it is %q version %d, want %q version 1 or 2", h.Format, h.Version, calibrationFormat)
+	if h.Format != calibrationFormat || h.Version < 1 || h.Version > calibrationVersion {
+		return nil, fmt.Errorf("it is %q version %d, want %q version 1 to %d", h.Format, h.Version, calibrationFormat, calibrationVersion)
 	}
 	c := &Calibration{Layers: h.Layers, KVHeads: h.KVHeads, HeadDim: h.HeadDim, Hash: sha256.Sum256(data)}
-	n, err := c.elems(h.Version == 2)
+	n, err := c.elems()
 	if err != nil {
 		return nil, err
 	}
-	size := 8 * n
-	if h.Version == 2 {
-		size += 4 * n * h.HeadDim
+	if h.Version < 3 {
+		if h.Sections != nil {
+			return nil, fmt.Errorf("it has sections, which version %d has not", h.Version)
+		}
+		h.Sections = []sectionHeader{{"k_mean", 4 * n}, {"v_mean", 4 * n}}
+		if h.Version == 2 {
+			h.Sections = append(h.Sections, sectionHeader{"k_basis", 4 * n * h.HeadDim})
+		}
 	}
-	if len(body) != size {
-		return nil, fmt.Errorf("its shape [%d,%d,%d] wants %d bytes in version %d, found %d", h.Layers, h.KVHeads, h.HeadDim, size, h.Version, len(body))
-	}
-	c.KMean, c.VMean = floats(body[:4*n]), floats(body[4*n:8*n])
-	if h.Version == 2 {
-		c.KBasis = floats(body[8*n:])
+	if err := c.readSections(h.Sections, body); err != nil {
+		return nil, err
 	}
 	return c, c.check()
 }
 
-func floats(b []byte) []float32 {
-	x := make([]float32, len(b)/4)
-	for i := range x {
-		x[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return x
-}
-
 // elems is the number of means of K (and of V) that c's shape wants.
-func (c *Calibration) elems(bases bool) (int, error) {
+func (c *Calibration) elems() (int, error) {
 	for _, n := range []int{c.Layers, c.KVHeads, c.HeadDim} {
 		if n < 1 || n > maxCalibrationDim {
 			return 0, fmt.Errorf("its shape is [%d,%d,%d]; each must be from 1 to %d", c.Layers, c.KVHeads, c.HeadDim, maxCalibrationDim)
 		}
 	}
-	n, each := c.Layers*c.KVHeads*c.HeadDim, 8
-	if bases {
-		each += 4 * c.HeadDim
-	}
-	if n > maxCalibrationSize/each {
+	n := c.Layers * c.KVHeads * c.HeadDim
+	if n > maxCalibrationSize/8 {
 		return 0, fmt.Errorf("its shape [%d,%d,%d] wants more than %d bytes", c.Layers, c.KVHeads, c.HeadDim, maxCalibrationSize)
 	}
 	return n, nil
@@ -116,27 +112,22 @@ func (c *Calibration) elems(bases bool) (int, error) {
 // check refuses numbers that do not fit the shape or would poison a cache. That
 // a basis can be undone is checked where it is used ([NewTransform]).
 func (c *Calibration) check() error {
-	n, err := c.elems(c.KBasis != nil)
-	if err != nil {
+	if _, err := c.elems(); err != nil {
 		return err
 	}
-	if c.KBasis != nil && len(c.KBasis) != n*c.HeadDim {
-		return fmt.Errorf("its shape [%d,%d,%d] wants bases of %d numbers, found %d", c.Layers, c.KVHeads, c.HeadDim, n*c.HeadDim, len(c.KBasis))
-	}
-	for i, v := range c.KBasis {
-		if !(v >= -maxF16 && v <= maxF16) { // NaN too
-			return fmt.Errorf("number %d of the bases is %g, outside float16's range", i, v)
+	size := 0
+	for _, s := range calibrationSections() {
+		body := s.get(c)
+		size += len(body)
+		if body == nil && !s.required {
+			continue
+		}
+		if err := s.check(c); err != nil {
+			return fmt.Errorf("its section %s: %w", s.name, err)
 		}
 	}
-	for name, x := range map[string][]float32{"K": c.KMean, "V": c.VMean} {
-		if len(x) != n {
-			return fmt.Errorf("its shape [%d,%d,%d] wants %d means of %s, found %d", c.Layers, c.KVHeads, c.HeadDim, n, name, len(x))
-		}
-		for i, v := range x {
-			if !(v >= -maxF16 && v <= maxF16) { // NaN too
-				return fmt.Errorf("mean %d of %s is %g, outside float16's range", i, name, v)
-			}
-		}
+	if size > maxCalibrationSize {
+		return fmt.Errorf("its sections take %d bytes, more than %d", size, maxCalibrationSize)
 	}
 	return nil
 }
@@ -147,20 +138,19 @@ func WriteCalibration(w io.Writer, c *Calibration) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("cannot write the calibration: %w", err)
 	}
-	h := calibrationHeader{calibrationFormat, 1, c.Layers, c.KVHeads, c.HeadDim}
-	if c.KBasis != nil {
-		h.Version = 2
+	h := calibrationHeader{Format: calibrationFormat, Version: calibrationVersion, Layers: c.Layers, KVHeads: c.KVHeads, HeadDim: c.HeadDim}
+	var body []byte
+	for _, s := range calibrationSections() {
+		if b := s.get(c); b != nil {
+			h.Sections = append(h.Sections, sectionHeader{s.name, len(b)})
+			body = append(body, b...)
+		}
 	}
 	data, err := json.Marshal(h)
 	if err != nil {
 		return fmt.Errorf("cannot write the calibration: %w", err)
 	}
-	data = append(data, '\n')
-	for _, x := range [][]float32{c.KMean, c.VMean, c.KBasis} {
-		for _, v := range x {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
-		}
-	}
+	data = append(append(data, '\n'), body...)
 	c.Hash = sha256.Sum256(data)
 	if _, err := w.Write(data); err != nil {
 		return fmt.Errorf("cannot write the calibration: %w", err)

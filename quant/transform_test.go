@@ -1,8 +1,6 @@
 package quant
 
 import (
-	"bytes"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -145,46 +143,6 @@ func TestRotationSigns(t *testing.T) {
 	f(HalfV, 0x45fbee0a3bff3eda)
 }
 
-func TestCalibrationFile(t *testing.T) {
-	c := testCalibration(3, 2, 8)
-	calibrationFile(t, c, 384)
-	calibrationFile(t, withBasis(c), 1920)
-}
-
-func calibrationFile(t *testing.T, c *Calibration, size int) {
-	t.Helper()
-	var file bytes.Buffer
-	if err := WriteCalibration(&file, c); err != nil {
-		t.Fatal(err)
-	}
-	data := file.Bytes()
-	got, err := ReadCalibration(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) {
-		t.Error("a calibration does not survive its file")
-	}
-	f := func(what string, data []byte, want string) {
-		t.Helper()
-		if _, err := ReadCalibration(bytes.NewReader(data)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", what, err, want)
-		}
-	}
-	f("empty", nil, "line of JSON")
-	f("cut", data[:len(data)-1], fmt.Sprintf("found %d", size-1))
-	f("longer", append(slices.Clone(data), 0), fmt.Sprintf("wants %d", size))
-	f("other kind", []byte(`{"format":"x","version":1}`+"\n"), "want \"terse-calibration\" version 1 or 2")
-	f("other version", []byte(`{"format":"terse-calibration","version":3}`+"\n"), "version 3")
-	f("unknown field", []byte(`{"format":"terse-calibration","version":1,"rank":3}`+"\n"), "unknown field")
-	f("huge", []byte(`{"format":"terse-calibration","version":1,"layers":4096,"kv_heads":4096,"head_dim":4096}`+"\n"), "more than")
-	f("huge bases", []byte(`{"format":"terse-calibration","version":2,"layers":128,"kv_heads":64,"head_dim":128}`+"\n"), "more than")
-	f("negative", []byte(`{"format":"terse-calibration","version":1,"layers":-1,"kv_heads":1,"head_dim":1}`+"\n"), "from 1 to")
-	bad := slices.Clone(data)
-	copy(bad[len(bad)-4:], []byte{0, 0, 0xc0, 0x7f})
-	f("not a number", bad, "outside float16's range")
-}
-
 func TestTransformRefusesOtherShapes(t *testing.T) {
 	g, err := NewGeometry(parse(t, "hq2", true), 2, 2, 64)
 	if err != nil {
@@ -219,31 +177,6 @@ func TestTransformRefusesBases(t *testing.T) {
 		c.KBasis[at+5*64+i] += float32(i%2) * 1e-4
 	}
 	f(c, "condition")
-}
-
-func FuzzReadCalibration(f *testing.F) {
-	var file bytes.Buffer
-	if err := WriteCalibration(&file, testCalibration(1, 1, 2)); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(slices.Clone(file.Bytes()))
-	file.Reset()
-	if err := WriteCalibration(&file, withBasis(testCalibration(1, 1, 2))); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(file.Bytes())
-	f.Add([]byte("{}\n"))
-	f.Add([]byte(`{"format":"terse-calibration","version":1,"layers":1,"kv_heads":1,"head_dim":1}` + "\n12345678"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ReadCalibration(bytes.NewReader(data))
-		if err != nil {
-			return
-		}
-		var again bytes.Buffer
-		if err := WriteCalibration(&again, c); err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-	})
 }
 
 func TestGeometryRefuses(t *testing.T) {
