@@ -88,8 +88,15 @@ bench-cpu: build
 report:
 	go run ./cmd/terse bench report docs/results/report.md.tmpl
 
+# GROUPS: small and 1b on the processor, gpu on an NVIDIA GPU.
+GROUPS ?= small 1b
+MODELS ?= $(CURDIR)/.cache/models
 results: build
-	docs/results/measure.sh bin/terse
+	mkdir -p $(MODELS)
+	case " $(GROUPS) " in *" 1b "*) go run ./internal/shapes -shape llama-3.2-1b -type q8_0 -out $(MODELS)/1b-q8_0.gguf;; esac
+	case " $(GROUPS) " in *" gpu "*) for n in 3.2-1b 3.1-8b; do \
+		go run ./internal/shapes -shape llama-$$n -type bf16 -out $(MODELS)/$${n#*-}-bf16.gguf || exit 1; done;; esac
+	MODELS=$(MODELS) docs/results/measure.sh bin/terse docs/results $(GROUPS)
 
 # On a machine with an NVIDIA GPU, nvcc and PyTorch: builds the CUDA kernels,
 # checks them, and prints the tables of docs/cuda.md.

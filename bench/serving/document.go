@@ -19,13 +19,14 @@ import (
 //	{{plot "NAME"}}                 a link to its bars, which are written beside it
 //	{{cut "NAME" "hq2" "f16"}}      how much shorter hq2's mean JCT is than f16's, such as -76 %
 //	{{jct "NAME" "hq2"}}            a mean JCT; likewise share and split, in per cent
+//	{{commit "NAME"}}               the version that measured it
 //	{{range list "1" "2"}}          the words of a list
 //
-// plots are the SVG files to write, by their names.
-func Document(results fs.FS, text string) (doc string, plots map[string]string, err error) {
+// and what more functions give. plots are the SVG files to write, by their names.
+func Document(results fs.FS, text string, more template.FuncMap) (doc string, plots map[string]string, err error) {
 	plots = map[string]string{}
 	d := &document{results: results, read: map[string]*Report{}}
-	t, err := template.New("report").Funcs(template.FuncMap{
+	t, err := template.New("report").Funcs(more).Funcs(template.FuncMap{
 		"title": func(name string) (string, error) {
 			r, err := d.report(name)
 			if err != nil {
@@ -47,6 +48,13 @@ func Document(results fs.FS, text string) (doc string, plots map[string]string, 
 			}
 			plots[name+".svg"] = r.Bars() + "\n"
 			return fmt.Sprintf("![where the time went: %s](results/%s.svg)", name, name), nil
+		},
+		"commit": func(name string) (string, error) {
+			r, err := d.report(name)
+			if err != nil {
+				return "", err
+			}
+			return r.Version, nil
 		},
 		"list": func(words ...string) []string { return words },
 		"cut":  d.cut,

@@ -15,6 +15,7 @@ import (
 // Report is what a replay found.
 type Report struct {
 	Machine  string    `json:"machine,omitempty"`
+	Version  string    `json:"version,omitempty"` // of the program that measured
 	Model    string    `json:"model,omitempty"`
 	Workload string    `json:"workload"`
 	Link     string    `json:"link,omitempty"` // as asked for

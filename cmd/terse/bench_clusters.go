@@ -48,7 +48,7 @@ func (f *benchServeFlags) measure(ctx context.Context, n *node, o serving.Option
 		return nil, err
 	}
 	r.Machine = bench.NewMachine(threadsOr(f.node.engine.threads), levels.Best(), version(), n.backend()).String()
-	r.Model = n.files.name
+	r.Version, r.Model = version(), n.files.name
 	return r, nil
 }
 

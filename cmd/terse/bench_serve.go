@@ -277,6 +277,6 @@ func (f *benchServeFlags) measureRemote(ctx context.Context, m *files, o serving
 	if err != nil {
 		return nil, err
 	}
-	r.Model = o.Targets[0].Model
+	r.Version, r.Model = version(), o.Targets[0].Model
 	return r, nil
 }

@@ -41,7 +41,7 @@ func TestReportDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := newRoot()
-	root.SetArgs([]string{"bench", "report", filepath.Join(results, "report.md.tmpl"), "--results", results, "--out", out})
+	root.SetArgs([]string{"bench", "report", filepath.Join(results, "report.md.tmpl"), "--results", results, "--evals", filepath.Join("testdata", "eval"), "--out", out})
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
