@@ -38,6 +38,8 @@ small() {
   serve ablation --device cpu --input 2048 --requests 6 --link-ratio 10 --kv hack,hack+se=off,hack+rqe=off,hack+partition=32,hack+partition=128,hack:v2
   # A real trace, a quarter as long, with the prefixes that it shares.
   serve mooncake --device cpu --trace workload/testdata/mooncake.jsonl --length-scale 0.25 --max-output 64 --requests 9 --concurrency 2 --link-ratio 10 --kv hq3,hq2,int4
+  # Another, with its arrivals.
+  serve azure --device cpu --trace workload/testdata/azure.csv --requests 12 --rounds 2 --link-ratio 3 --kv hq3,hq2,int4
 }
 
 big() {
