@@ -84,11 +84,21 @@ func (s *attender) groupAhead(it *attendItem, tiles []kernels.Tile, next upcomin
 }
 
 // widenedRows is the first n rows of one half of a coded tile of kivi, in float32.
-func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows {
+func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
 	g, e := it.job.Geometry, &s.exact
 	e.floats = grow(e.floats, n*g.HeadDim)
-	e.widen.Rows(e.floats, g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Lo+n)
+	s.ops.widen.Rows(&e.widen, e.floats, g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Lo+n, ahead)
 	return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
+}
+
+// codedHalf is the bytes of one half of a coded tile's page.
+func codedHalf(it *attendItem, t *kernels.Tile, half int) []byte {
+	g := it.job.Geometry
+	page, values := g.CodedHead(t.Coded, it.job.Head), g.Hack[quant.HalfV].Min
+	if half == quant.HalfK {
+		return page[:values]
+	}
+	return page[values:]
 }
 
 // bytesOf is x's memory.

@@ -66,15 +66,16 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 		if n <= 0 {
 			return
 		}
-		rows := s.rows(it, &tiles[i], half, n)
+		var ahead []byte
 		switch {
 		case i+1 < len(tiles):
-			rows.Next = s.exactAhead(it, &tiles[i+1], half)
+			ahead = s.exactAhead(it, &tiles[i+1], half)
 		case half == quant.HalfK:
-			rows.Next = s.exactAhead(it, &tiles[0], quant.HalfV)
+			ahead = s.exactAhead(it, &tiles[0], quant.HalfV)
 		case len(next.tiles) > 0:
-			rows.Next = s.exactAhead(next.it, &next.tiles[0], quant.HalfK)
+			ahead = s.exactAhead(next.it, &next.tiles[0], quant.HalfK)
 		}
+		rows := s.rows(it, &tiles[i], half, n, ahead)
 		if it.hi-it.lo >= widenVectors && rows.Type == tensor.F16 {
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
 			rows = s.ops.exact.Widen(s.exact.wide, rows)
@@ -84,12 +85,16 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 	}
 }
 
-// exactAhead is one half of a tile that is read later, nil where it is no exact one.
+// exactAhead is one half of a tile that is read later, nil where it is coded and
+// will not be widened.
 func (s *attender) exactAhead(it *attendItem, t *kernels.Tile, half int) []byte {
-	if coded(t, half) {
-		return nil
+	switch {
+	case !coded(t, half):
+		return s.rows(it, t, half, t.Hi-t.Lo, nil).Data
+	case widens(it.job):
+		return codedHalf(it, t, half)
 	}
-	return s.rows(it, t, half, t.Hi-t.Lo).Data
+	return nil
 }
 
 // coded reports whether one half of a tile is read as codes.
@@ -100,10 +105,10 @@ func coded(t *kernels.Tile, half int) bool {
 	return t.VCoded
 }
 
-// rows is the first n rows of one half of a tile.
-func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows {
+// rows is the first n rows of one half of a tile; ahead is what is read afterwards.
+func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
 	if coded(t, half) {
-		return s.widenedRows(it, t, half, n)
+		return s.widenedRows(it, t, half, n, ahead)
 	}
 	g := it.job.Geometry
 	data := g.ExactK(t.Exact, it.job.Head)
@@ -111,7 +116,7 @@ func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int) exact.Rows
 		data = g.ExactV(t.Exact, it.job.Head)
 	}
 	size := g.ExactType().RowBytes(g.HeadDim)
-	return exact.Rows{Data: data[t.Lo*size : (t.Lo+n)*size], Type: g.ExactType()}
+	return exact.Rows{Data: data[t.Lo*size : (t.Lo+n)*size], Type: g.ExactType(), Next: ahead}
 }
 
 // exactScores fills the softmax tile with the products of vectors [v, v+nq), and

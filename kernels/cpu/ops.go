@@ -12,6 +12,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/matmul"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/kernels/cpu/vec"
+	"github.com/terse-llm/terse/kernels/cpu/widen"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tensor"
 )
@@ -29,6 +30,7 @@ type Ops struct {
 	matmul  *matmul.Kernels
 	softmax *softmax.Kernels
 	vec     *vec.Kernels
+	widen   widen.Kernels
 
 	// Scratch of calls and of cores; they come back, so that a decode step
 	// allocates nothing.
@@ -51,7 +53,7 @@ func New(threads int, level cpu.Level) *Ops {
 	return &Ops{
 		level: level, threads: threads, pool: newPool(threads),
 		codes: codes.For(level), encode: encode.For(level), exact: exact.For(level), fused: fused.For(level),
-		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level),
+		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level), widen: widen.For(level),
 		attends:  poolOf[attending](),
 		scratch:  poolOf[attender](),
 		linears:  poolOf[linear](),
