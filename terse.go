@@ -1,6 +1,9 @@
 package terse
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Token is a vocabulary id.
 type Token int32
@@ -33,7 +36,10 @@ type Request struct {
 	// not computed but reused: coded formats read reused pages otherwise than
 	// computed ones, so that at most as many are reused again.
 	Resumed, Reused int `json:",omitempty"`
-	Sampling        Sampling
+	// Planes, where set, is followed in decoding a prompt that is computed where it
+	// is decoded: what a worker that was lost wrote down, or an earlier run.
+	Planes   *PlaneRecord `json:",omitempty"`
+	Sampling Sampling
 	// StopTokens end the generation when sampled; the stop token itself is
 	// emitted with FinishStop and counted, but carries no text.
 	StopTokens []Token
@@ -101,6 +107,25 @@ type Usage struct {
 	CachedTokens     int // prompt tokens whose KV was reused, not computed
 }
 
+// PlaneRecord says which pages of a prompt decoding read by their top planes, and
+// until when, where second planes came while it went on (progressive transfer).
+// The same record gives the same tokens.
+type PlaneRecord struct {
+	Awaited []int      `json:",omitempty"` // pages whose second planes were not there when decoding began, in order
+	Adopted []Adoption `json:",omitempty"` // in the order of At
+}
+
+// Rest is the awaited pages that were not adopted.
+func (r *PlaneRecord) Rest() []int {
+	var rest []int
+	for _, page := range r.Awaited {
+		if !slices.ContainsFunc(r.Adopted, func(a Adoption) bool { return slices.Contains(a.Pages, page) }) {
+			rest = append(rest, page)
+		}
+	}
+	return rest
+}
+
 // Adoption is some pages of a prompt whose second planes are read by the queries
 // from position At on.
 type Adoption struct {
@@ -123,6 +148,7 @@ type Timing struct {
 	TransferTotal time.Duration // first to last KV byte, hidden part included
 	KVFormat      string
 	KVBytes       int64         // KV bytes that crossed between workers
+	KVSecond      int64         // of KVBytes, second planes that came apart from the rest (progressive transfer)
 	KVBytesHeld   int64         // KV bytes that did not cross because the decode worker held the prefix
 	KVExposed     int64         // of KVBytes, what had not arrived when the prompt was computed
 	KVBytesF16    int64         // what the same tokens would have been in f16
@@ -131,8 +157,9 @@ type Timing struct {
 	Route         string        `json:",omitempty"` // why it was split or stayed
 	Expected      time.Duration // what routing expected of TTFT; 0 where it had not measured enough
 	Replayed      int           `json:",omitempty"` // tokens from behind which another decode worker went on
-	// Adopted says when second planes that came while decoding went on (progressive
-	// transfer) were read from on: before, the tokens were computed on top planes.
-	Adopted []Adoption `json:",omitempty"`
-	Retries int        `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
+	Planes        string        `json:",omitempty"` // why second planes came apart from the rest, or with it
+	PlaneRecord                 // what was computed on which planes
+	TopTokens     int           `json:",omitempty"` // tokens computed while some second planes were not read
+	Adoption      time.Duration `json:",omitempty"` // from the first token until all second planes were read; 0 where some never were
+	Retries       int           `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
 }

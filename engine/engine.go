@@ -165,8 +165,7 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 	prefilled := 0
 	for _, w := range plan.Rows {
 		s := e.seqs[w.ID]
-		e.look(s, w)
-		b.Append(w.Tokens, s.view, w.From)
+		e.append(s, w)
 		switch {
 		case w.AllLogits:
 			b.WantAll(len(w.Tokens))
@@ -332,11 +331,14 @@ func (e *Engine) failAll(err *terse.Error) {
 func (e *Engine) settle(plan sched.Plan) {
 	now := time.Now()
 	// Pages that were lost may have gone to others in this plan.
-	for _, lost := range [...][]sched.ID{plan.Preempted, plan.Dropped} {
-		for _, id := range lost {
-			if s := e.seqs[id]; s != nil {
-				s.stopPlanes()
-			}
+	for _, id := range plan.Preempted {
+		if s := e.seqs[id]; s != nil {
+			s.recompute(e.cfg.Runner.Geometry().Format.PageTokens)
+		}
+	}
+	for _, id := range plan.Dropped {
+		if s := e.seqs[id]; s != nil {
+			s.stopPlanes()
 		}
 	}
 	for _, r := range plan.Rejected {

@@ -52,6 +52,8 @@ type Prefilled struct {
 type Planes interface {
 	// Missing are the pages, in order, whose second planes have not all come.
 	Missing() []int
+	// Bytes is how much has come.
+	Bytes() int64
 	// Stop returns when no page is written any more. It is called more than once,
 	// perhaps at the same time.
 	Stop()
@@ -160,18 +162,19 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	s.timing.Prefill, s.timing.Quantise = p.Timing.Prefill, p.Timing.Quantise
 	s.timing.Queue += p.Timing.Queue
 	s.timing.Transfer, s.timing.TransferTotal, s.timing.KVExposed = p.Timing.Transfer, p.Timing.TransferTotal, p.Timing.KVExposed
-	s.timing.KVBytes, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVBytesF16
+	s.timing.KVBytes, s.timing.KVSecond, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVSecond, p.Timing.KVBytesF16
 	s.timing.KVBytesHeld = p.Timing.KVBytesHeld
 	s.timing.PrefillWorker, s.timing.Retries = p.Timing.PrefillWorker, p.Timing.Retries
 	s.cached = p.Cached
+	s.timing.Planes = p.Timing.Planes
 	s.timing.Wait = time.Since(ready)
+	s.awaitPlanes(len(s.req.Prompt))
 	if s.emitToken(p.First, p.Score) {
 		s.finish(s.reason, nil)
 		e.events = append(e.events, sched.KVFailed{ID: s.id}) // nothing to decode: free the pages
 		return
 	}
 	e.events = append(e.events, sched.KVReady{ID: s.id, First: p.First, Partial: s.planes != nil})
-	s.awaitPlanes(len(s.req.Prompt))
 }
 
 // add checks a request and hands it to the loop.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,11 +20,13 @@ type sequence struct {
 	sampler *sample.Sampler
 	out     *queue
 
-	view     *quant.View      // of the last plan
-	planes   Planes           // ModeRemote: still to come
-	sink     Sink             // ModePrefill
-	staged   int              // tokens that the sink's last view had on the host
-	reserved chan reservation // ModeRemote: receives one
+	view     *quant.View        // of the last plan
+	planes   Planes             // ModeRemote: still to come
+	record   *terse.PlaneRecord // what rows that are computed here read, nil for all planes
+	tell     bool               // the next output is to carry the timing, for the record has grown
+	sink     Sink               // ModePrefill
+	staged   int                // tokens that the sink's last view had on the host
+	reserved chan reservation   // ModeRemote: receives one
 
 	slab      []terse.Token // memory of the outputs' tokens
 	computed  int           // prompt tokens, reused ones included
@@ -54,6 +57,13 @@ func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
 	}
 	for _, t := range req.Prompt[given:] {
 		s.sampler.Observe(t)
+	}
+	if g := e.cfg.Runner.Geometry(); req.Planes != nil && mode == sched.ModeLocal && g.HasSecond() && !g.Format.Selects() {
+		ends := math.MaxInt // all of the record is known
+		if req.Resumed > 0 {
+			ends = len(req.Prompt) - 1
+		}
+		s.follow(*req.Planes, ends, g.Format.PageTokens)
 	}
 	return s
 }
@@ -106,6 +116,10 @@ func (s *sequence) emitToken(token terse.Token, score terse.Scored) bool {
 		out.Timing, out.Usage = &timing, s.usage()
 		out.Usage.CompletionTokens++
 	}
+	if s.tell { // whoever goes on for this worker needs the record
+		timing := s.timing
+		out.Timing, s.tell = &timing, false
+	}
 	s.lastOne = now
 	s.generated++
 	if s.req.Sampling.Logprobs >= 0 {
@@ -157,6 +171,7 @@ func (s *sequence) finish(reason terse.FinishReason, err *terse.Error) {
 	if !s.firstToken.IsZero() {
 		s.timing.Decode = s.lastOne.Sub(s.firstToken)
 	}
+	s.countPlanes()
 	timing := s.timing
 	s.out.put(terse.Output{
 		Finish: reason, Err: err, Timing: &timing,

@@ -60,6 +60,7 @@ const (
 type Result struct {
 	Done        []byte    // the prefill side's answer
 	Bytes       int64     // KV payload that landed
+	Second      int64     // of Bytes, second planes that came apart from the rest
 	Held        int64     // KV payload that was there already and was not sent
 	Again       int64     // KV payload that came although it was there
 	First, Last time.Time // when the first and the last KV frame had arrived
@@ -334,7 +335,7 @@ func (f *Fetch) startOver() {
 			f.planes[f.plan.parts[part].Page]++
 		}
 	}
-	f.res.Bytes, f.res.First, f.res.Last = 0, time.Time{}, time.Time{}
+	f.res.Bytes, f.res.Second, f.res.First, f.res.Last = 0, 0, time.Time{}, time.Time{}
 }
 
 // laneBytes is how much must be missing for each further connection.
@@ -457,7 +458,7 @@ func (f *Fetch) kv(l *link, h *header, payload []byte) error {
 	f.copying.RLock()
 	defer f.copying.RUnlock()
 	view, mine := f.claim(l, h, spans)
-	rest, landed := mine, 0
+	rest, landed, second := mine, 0, 0
 	for _, s := range spans {
 		for n := s.first; n < s.first+s.count; n++ {
 			size, _ := f.plan.sizeIn(int(n), data) // it fits
@@ -467,11 +468,14 @@ func (f *Fetch) kv(l *link, h *header, payload []byte) error {
 			if len(rest) > 0 && rest[0].first <= n {
 				f.land(view, int(n), data[:size])
 				landed += size
+				if f.plan.later(int(n)) {
+					second += size
+				}
 			}
 			data = data[size:]
 		}
 	}
-	if control := f.landed(mine, int64(landed)); control != nil {
+	if control := f.landed(mine, int64(landed), int64(second)); control != nil {
 		f.acknowledge(control, false)
 	}
 	return nil
@@ -516,9 +520,9 @@ func (p *plan) put(page []byte, number int, data []byte) {
 	}
 }
 
-// landed books what was copied, size bytes. It returns the control connection when it is
+// landed books what was copied, size bytes, some of them of second planes. It returns the control connection when it is
 // time to acknowledge.
-func (f *Fetch) landed(spans []span, size int64) *link {
+func (f *Fetch) landed(spans []span, size, second int64) *link {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range spans {
@@ -531,6 +535,7 @@ func (f *Fetch) landed(spans []span, size int64) *link {
 	}
 	f.freshLen += f.plan.bytes(spans) // as the other side counts what is on its way
 	f.res.Bytes += size
+	f.res.Second += second
 	f.res.Last = time.Now()
 	if f.res.First.IsZero() {
 		f.res.First = f.res.Last

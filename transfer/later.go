@@ -112,5 +112,8 @@ func (f *Fetch) Missing() []int {
 	return pages
 }
 
+// Bytes is how much has come of second planes.
+func (f *Fetch) Bytes() int64 { return f.result().Second }
+
 // Stop is End.
 func (f *Fetch) Stop() { f.End() }

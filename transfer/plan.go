@@ -145,6 +145,18 @@ func HandoverBytes(g *quant.Geometry, n int) int64 {
 	return total
 }
 
+// SecondBytes is the part of HandoverBytes that may come later.
+func SecondBytes(g *quant.Geometry, n int) int64 {
+	p := newPlan(g, n, true)
+	var total int64
+	for i := range p.parts {
+		if p.later(i) {
+			total += int64(g.SecondTypical())
+		}
+	}
+	return total * int64(g.Layers)
+}
+
 // F16Bytes is what the KV of n tokens is in float16, over all layers: the
 // yardstick that every format is compared with.
 func F16Bytes(g *quant.Geometry, n int) int64 {
