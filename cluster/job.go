@@ -25,6 +25,8 @@ type Job struct {
 	// age, so that clocks need not agree (the message's flight is not counted).
 	Arrival time.Time
 	Route   string // why it was split or stayed, for Timing.Route
+	Apart   bool   // a worker that is left to decide has second planes come apart from the rest
+	Planes  string // why, or why not, for Timing.Planes
 }
 
 // jobHead is the part of a job that travels as JSON. The prompt follows it,
@@ -36,6 +38,8 @@ type jobHead struct {
 	Attempt int      `json:",omitempty"`
 	Age     time.Duration
 	Route   string `json:",omitempty"`
+	Apart   bool   `json:",omitempty"`
+	Planes  string `json:",omitempty"`
 }
 
 func (h *jobHead) prefill() []Target {
@@ -46,7 +50,7 @@ func (h *jobHead) prefill() []Target {
 }
 
 func marshalJob(j Job, now time.Time) ([]byte, error) {
-	h := jobHead{Request: j.Request, Prefill: j.Prefill, Others: j.Others, Attempt: j.Attempt, Route: j.Route}
+	h := jobHead{Request: j.Request, Prefill: j.Prefill, Others: j.Others, Attempt: j.Attempt, Route: j.Route, Apart: j.Apart, Planes: j.Planes}
 	h.Request.Prompt = nil
 	if !j.Arrival.IsZero() {
 		h.Age = max(now.Sub(j.Arrival), 0)
@@ -93,5 +97,8 @@ func unmarshalJob(data []byte, now time.Time) (Job, error) {
 		}
 	}
 	h.Request.Prompt = prompt
-	return Job{Request: h.Request, Prefill: h.Prefill, Others: h.Others, Attempt: h.Attempt, Arrival: now.Add(-h.Age), Route: h.Route}, nil
+	return Job{
+		Request: h.Request, Prefill: h.Prefill, Others: h.Others, Attempt: h.Attempt, Arrival: now.Add(-h.Age),
+		Route: h.Route, Apart: h.Apart, Planes: h.Planes,
+	}, nil
 }

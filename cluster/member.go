@@ -34,7 +34,12 @@ type Member struct {
 	// What a prompt's KV is on the wire, and how fast it came here lately.
 	KVFixed    float64            // bytes of every prompt: what its exact windows are beyond codes
 	KVPerToken float64            // bytes of every token
+	KVSecond   float64            `json:",omitempty"` // of those of a token, second planes, which may come apart
 	Links      map[string]float64 `json:",omitempty"` // bytes/s by prefill worker, measured within the last minute
+
+	// Progressive says whether a decode worker begins before second planes are
+	// there: on, off or auto, see route; empty = off.
+	Progressive string `json:",omitempty"`
 
 	// Wedged says why no KV gets through to or from the worker although it is
 	// there; empty where all is well.
@@ -99,7 +104,7 @@ func (m Member) validate() error {
 	if !m.Role.Prefills() && !m.Role.Decodes() {
 		return fmt.Errorf("cannot use member %q: role %.32q is none of prefill, decode, both", m.ID, m.Role)
 	}
-	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Text, m.Calibration, m.Format, m.Wedged} {
+	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Text, m.Calibration, m.Format, m.Progressive, m.Wedged} {
 		if len(s) > maxFieldBytes {
 			return fmt.Errorf("cannot use member %q: a field of %d bytes, at most %d are taken", m.ID, len(s), maxFieldBytes)
 		}
@@ -113,8 +118,8 @@ func (m Member) validate() error {
 	if !(m.PrefillRate >= 0) {
 		return fmt.Errorf("cannot use member %q: prefill rate %v tokens/s", m.ID, m.PrefillRate)
 	}
-	if !(m.KVFixed >= 0 && m.KVPerToken >= 0) {
-		return fmt.Errorf("cannot use member %q: KV of %v bytes and %v a token", m.ID, m.KVFixed, m.KVPerToken)
+	if !(m.KVFixed >= 0 && m.KVPerToken >= 0 && m.KVSecond >= 0 && m.KVSecond <= m.KVPerToken) {
+		return fmt.Errorf("cannot use member %q: KV of %v bytes and %v a token, %v of them second planes", m.ID, m.KVFixed, m.KVPerToken, m.KVSecond)
 	}
 	return m.validateLinks()
 }

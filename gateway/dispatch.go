@@ -17,9 +17,10 @@ const DefaultAttempts = 3
 
 // ClusterOptions tune a [Cluster]. The zero value is the default.
 type ClusterOptions struct {
-	Attempts   int   // that fail one after the other without a token; 0 = DefaultAttempts
-	LocalBelow int   // see route.Ask
-	Model      Model // what this gateway turns text into tokens for; the zero value takes every worker
+	Attempts   int           // that fail one after the other without a token; 0 = DefaultAttempts
+	LocalBelow int           // see route.Ask
+	TTFT       time.Duration // likewise
+	Model      Model         // what this gateway turns text into tokens for; the zero value takes every worker
 	Logger     *slog.Logger
 }
 
@@ -153,12 +154,13 @@ func (c *Cluster) decide(req *terse.Request, chain []uint64, exclude []string) (
 		Resumed:      req.Resumed > 0,
 		LocalBelow:   c.opts.LocalBelow,
 		Exclude:      exclude,
+		TTFT:         c.opts.TTFT,
 	})
 	return d, members, err
 }
 
 func newJob(req *terse.Request, d route.Decision, members []cluster.Member, attempt int, arrival time.Time) cluster.Job {
-	job := cluster.Job{Request: *req, Attempt: attempt, Arrival: arrival, Route: d.Reason}
+	job := cluster.Job{Request: *req, Attempt: attempt, Arrival: arrival, Route: d.Reason, Apart: d.Apart, Planes: d.Planes}
 	target := func(id string) cluster.Target {
 		i := slices.IndexFunc(members, func(m cluster.Member) bool { return m.ID == id })
 		return cluster.Target{WorkerID: id, DataAddr: members[i].DataAddr}

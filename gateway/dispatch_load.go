@@ -93,6 +93,8 @@ func (c *Cluster) asCandidates(members []cluster.Member, chain []uint64) []route
 			CachedPrefix:  c.prefixes.held(m.ID, m.Epoch, chain),
 			KVFixed:       m.KVFixed,
 			KVPerToken:    m.KVPerToken,
+			KVSecond:      m.KVSecond,
+			Progressive:   route.Progressive(m.Progressive),
 			Links:         m.Links,
 		}
 	}

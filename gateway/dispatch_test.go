@@ -189,6 +189,59 @@ func TestDispatchGoesOn(t *testing.T) {
 		[]any{last.Timing.TTFT, last.Timing.Prefill, last.Timing.Replayed, last.Timing.Retries, last.Timing.DecodeWorker})
 }
 
+// Whoever goes on gets the record of what the client's tokens were computed on,
+// which comes with them.
+func TestDispatchGoesOnByRecord(t *testing.T) {
+	record := terse.PlaneRecord{Awaited: []int{1, 2, 3}}
+	grown := terse.PlaneRecord{Awaited: record.Awaited, Adopted: []terse.Adoption{{At: 1024, Pages: []int{1, 2}}}}
+	whole := terse.PlaneRecord{Awaited: record.Awaited, Adopted: append(slices.Clone(grown.Adopted), terse.Adoption{At: 1088, Pages: []int{3}})}
+	w := &workers{list: xPyD, do: map[string]func(cluster.Job, func(terse.Output) error) error{
+		"p1>d1": func(_ cluster.Job, emit func(terse.Output) error) error {
+			for _, out := range []terse.Output{
+				{Tokens: []terse.Token{1}, Timing: &terse.Timing{PlaneRecord: record}}, {Tokens: []terse.Token{2}},
+				{Tokens: []terse.Token{3}, Timing: &terse.Timing{PlaneRecord: grown}},
+			} {
+				if err := emit(out); err != nil {
+					return err
+				}
+			}
+			return &terse.Error{Code: terse.CodeWorkerLost, Message: `worker "d1" lost`}
+		},
+		"d2": func(_ cluster.Job, emit func(terse.Output) error) error {
+			if err := emit(terse.Output{Tokens: []terse.Token{4}, Timing: &terse.Timing{PlaneRecord: whole}, Usage: &terse.Usage{}}); err != nil {
+				return err
+			}
+			return emit(terse.Output{Finish: terse.FinishStop, Timing: &terse.Timing{PlaneRecord: whole, TopTokens: 70}, Usage: &terse.Usage{}})
+		},
+	}}
+	_, last, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+	require.NoError(t, err)
+	require.Nil(t, w.jobs[0].Request.Planes)
+	require.Equal(t, &grown, w.jobs[1].Request.Planes)
+	require.Equal(t, whole, last.Timing.PlaneRecord)
+	require.Equal(t, 70, last.Timing.TopTokens)
+}
+
+// Late requests begin on top planes, by a worker that is left to decide.
+func TestDispatchSaysHowPlanesCome(t *testing.T) {
+	ask := func(ttft time.Duration) cluster.Job {
+		list := slices.Clone(xPyD)
+		for i := range list {
+			m := &list[i]
+			m.Progressive, m.KVFixed, m.KVPerToken, m.KVSecond, m.PrefillRate = "auto", 1000, 1000, 400, 1000
+			m.Links = map[string]float64{"p1": 5e5, "p2": 5e5}
+			m.Running = 5
+		}
+		w := &workers{list: list}
+		_, _, err := gather(newCluster(w, w, ClusterOptions{TTFT: ttft}), longRequest())
+		require.NoError(t, err)
+		return w.jobs[0]
+	}
+	require.Equal(t, []any{false, "whole: no time to the first token is asked for"}, []any{ask(0).Apart, ask(0).Planes})
+	require.True(t, ask(time.Second).Apart)
+	require.Contains(t, ask(time.Second).Planes, "apart: late otherwise, ")
+}
+
 // Several workers may be lost, as long as each brings the answer on; where only
 // the end is missing, nobody is asked for it.
 func TestDispatchGoesOnToTheEnd(t *testing.T) {

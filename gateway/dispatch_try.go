@@ -19,9 +19,10 @@ type delivery struct {
 	tokens []terse.Token
 	scores int // of the prompt
 	first  time.Time
-	timing terse.Timing // as the worker told that made the first token
-	cached int          // likewise
-	resent int          // tokens that another worker had to go on from
+	timing terse.Timing      // as the worker told that made the first token
+	cached int               // likewise
+	resent int               // tokens that another worker had to go on from
+	planes terse.PlaneRecord // what the tokens were computed on
 }
 
 // rest is the request as the next worker is to get it: from its beginning, or
@@ -33,6 +34,10 @@ func (a *delivery) rest() *terse.Request {
 	next := *a.req
 	next.Prompt = slices.Concat(a.req.Prompt, a.tokens)
 	next.Resumed, next.Reused = len(a.tokens), a.cached
+	if len(a.planes.Awaited) > 0 {
+		record := a.planes
+		next.Planes = &record
+	}
 	next.Sampling.PromptLogprobs = -1 // the client has them: they come before the first token
 	return &next
 }
@@ -54,6 +59,9 @@ func (a *delivery) ended() (terse.FinishReason, bool) {
 
 // take hands an output on. What the client has already is left out.
 func (a *delivery) take(out terse.Output) error {
+	if out.Timing != nil {
+		a.planes = out.Timing.PlaneRecord
+	}
 	if a.resent > 0 {
 		out = a.merge(out)
 	}
@@ -77,6 +85,7 @@ func (a *delivery) merge(out terse.Output) terse.Output {
 		later := *out.Timing
 		t := a.timing
 		t.DecodeWorker, t.Retries, t.Route = later.DecodeWorker, later.Retries, later.Route
+		t.PlaneRecord, t.TopTokens, t.Adoption = later.PlaneRecord, later.TopTokens, 0
 		t.Replayed, t.Expected, t.Decode = a.resent, 0, time.Since(a.first)
 		out.Timing = &t
 	}
@@ -91,7 +100,7 @@ func (a *delivery) merge(out terse.Output) terse.Output {
 // conclude is the last output of an answer whose worker was lost just before it.
 func (a *delivery) conclude(finish terse.FinishReason) error {
 	t := a.timing
-	t.Decode = time.Since(a.first)
+	t.Decode, t.PlaneRecord = time.Since(a.first), a.planes
 	return a.emit(terse.Output{
 		Finish: finish, Timing: &t,
 		Usage: &terse.Usage{PromptTokens: len(a.req.Prompt), CompletionTokens: len(a.tokens), CachedTokens: a.cached},

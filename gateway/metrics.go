@@ -28,6 +28,11 @@ type metrics struct {
 	exposed                                        prometheus.Histogram
 	routes                                         *prometheus.CounterVec // reason
 	expected                                       prometheus.Histogram   // of routing
+
+	planes                *prometheus.CounterVec // reason
+	topBytes, secondBytes prometheus.Counter     // of transfers in two parts
+	topTokens             prometheus.Counter
+	adoption              prometheus.Histogram
 }
 
 // Bucket bounds in seconds, vLLM's: quantiles of both are comparable.
@@ -118,6 +123,12 @@ func newMetrics(opts *Options) (*metrics, error) {
 		exposed:       r.histogram("terse_kv_transfer_exposed_ratio", "Part of a transfer's KV bytes that had not arrived when the prompt was computed: what prefill did not hide.", []float64{0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1}),
 		expected:      r.histogram("terse_route_ttft_ratio", "Time to first token over what routing expected of it: 1 is right, more is late.", []float64{0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.33, 2, 4, 10}),
 		routes:        r.counters("terse_route_decisions_total", "Requests by why they were split or stayed.", "reason"),
+
+		planes:      r.counters("terse_progressive_decisions_total", "Split requests by why their second planes came apart from the rest, or with it.", "reason"),
+		topBytes:    r.counter("terse_progressive_top_bytes_total", "KV bytes that requests whose second planes came apart began decoding on."),
+		secondBytes: r.counter("terse_progressive_second_bytes_total", "KV bytes of second planes that came apart from the rest."),
+		topTokens:   r.counter("terse_progressive_top_tokens_total", "Tokens computed while some second planes were not read."),
+		adoption:    r.histogram("terse_progressive_adoption_seconds", "From a request's first token until all of its second planes were read.", ttftBuckets()),
 	}
 	r.add(newMemberCollector(opts.Dispatcher))
 	if r.err != nil {
@@ -157,6 +168,7 @@ func (m *metrics) choice(r choiceResult, err error) {
 	if t.Expected > 0 {
 		m.expected.Observe(t.TTFT.Seconds() / t.Expected.Seconds())
 	}
+	m.progressive(&t)
 	if t.KVBytes > 0 {
 		m.kvBytes.Add(float64(t.KVBytes))
 		m.kvHeld.Add(float64(t.KVBytesHeld))
@@ -164,6 +176,22 @@ func (m *metrics) choice(r choiceResult, err error) {
 		m.transfer.Observe(t.Transfer.Seconds())
 		m.transferTotal.Observe(t.TransferTotal.Seconds())
 		m.exposed.Observe(float64(t.KVExposed) / float64(t.KVBytes))
+	}
+}
+
+// progressive counts what became of a request's second planes.
+func (m *metrics) progressive(t *terse.Timing) {
+	if t.Planes != "" {
+		m.planes.WithLabelValues(routeLabel(t.Planes)).Inc()
+	}
+	if len(t.Awaited) == 0 {
+		return
+	}
+	m.topBytes.Add(float64(t.KVBytes - t.KVSecond))
+	m.secondBytes.Add(float64(t.KVSecond))
+	m.topTokens.Add(float64(t.TopTokens))
+	if t.Adoption > 0 {
+		m.adoption.Observe(t.Adoption.Seconds())
 	}
 }
 

@@ -79,6 +79,11 @@ func TestMetrics(t *testing.T) {
 	f("terse_request_retries_total", "", "3")
 	f("terse_request_replayed_tokens_total", "", "6")
 	f("terse_route_ttft_ratio_sum", "", "3.75")
+	f("terse_progressive_decisions_total", `MODEL,reason="apart: late otherwise"`, "3")
+	f("terse_progressive_top_bytes_total", "", "2100")
+	f("terse_progressive_second_bytes_total", "", "900")
+	f("terse_progressive_top_tokens_total", "", "21")
+	f("terse_progressive_adoption_seconds_sum", "", "0.015")
 	f("terse_route_decisions_total", `MODEL,reason="split"`, "3")
 }
 

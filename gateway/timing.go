@@ -32,6 +32,7 @@ type timingReport struct {
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVFormat      string  `json:"kv_format"`
 	KVBytes       int64   `json:"kv_bytes"`
+	KVSecond      int64   `json:"kv_bytes_second"`  // of them, second planes that came apart from the rest
 	KVHeld        int64   `json:"kv_bytes_held"`    // not moved: the decode worker had them
 	KVExposed     int64   `json:"kv_bytes_exposed"` // of them, not there when the prompt was computed
 	KVBytesF16    int64   `json:"kv_bytes_f16"`
@@ -39,7 +40,10 @@ type timingReport struct {
 	Expected      float64 `json:"ttft_expected_ms"` // by routing; 0 where it had not measured enough
 	PrefillWorker string  `json:"prefill_worker"`
 	DecodeWorker  string  `json:"decode_worker"`
-	Replayed      int     `json:"replayed_tokens"` // from behind which another decode worker went on
+	Planes        string  `json:"planes"`           // why second planes came apart from the rest, or with it; empty where nothing was split
+	TopTokens     int     `json:"top_plane_tokens"` // computed while some second planes were not read
+	Adoption      float64 `json:"adoption_ms"`      // from the first token until all were read; 0 where some never were
+	Replayed      int     `json:"replayed_tokens"`  // from behind which another decode worker went on
 	Retries       int     `json:"retries"`
 }
 
@@ -53,13 +57,15 @@ func millis(d time.Duration) float64 {
 func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 	var slowest terse.Timing
 	var longest time.Duration
-	var bytes, held, exposed, bytesF16 int64
-	retries, replayed := 0, 0
+	var bytes, second, held, exposed, bytesF16 int64
+	retries, replayed, top := 0, 0, 0
 	for _, r := range results {
 		if r.jct >= longest {
 			slowest, longest = r.timing, r.jct
 		}
 		bytes += r.timing.KVBytes
+		second += r.timing.KVSecond
+		top += r.timing.TopTokens
 		held += r.timing.KVBytesHeld
 		exposed += r.timing.KVExposed
 		bytesF16 += r.timing.KVBytesF16
@@ -70,8 +76,9 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
 		Quantise: millis(slowest.Quantise), Transfer: millis(slowest.Transfer), Wait: millis(slowest.Wait),
 		Decode: millis(slowest.Decode), Attend: millis(slowest.Attend), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
-		KVFormat: slowest.KVFormat, KVBytes: bytes, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
-		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker, Replayed: replayed, Retries: retries,
+		KVFormat: slowest.KVFormat, KVBytes: bytes, KVSecond: second, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
+		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker,
+		Planes: slowest.Planes, TopTokens: top, Adoption: millis(slowest.Adoption), Replayed: replayed, Retries: retries,
 	}
 }
 
@@ -125,9 +132,10 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Float64("decode_ms", report.Decode), slog.Float64("attend_ms", report.Attend), slog.Float64("ttft_ms", report.TTFT),
 		slog.Float64("transfer_total_ms", report.TransferTotal),
 		slog.String("kv_format", report.KVFormat), slog.Int64("kv_bytes", report.KVBytes), slog.Int64("kv_bytes_exposed", report.KVExposed),
-		slog.Int64("kv_bytes_held", report.KVHeld),
+		slog.Int64("kv_bytes_second", report.KVSecond), slog.Int64("kv_bytes_held", report.KVHeld),
 		slog.Int64("kv_bytes_f16", report.KVBytesF16), slog.String("route", report.Route), slog.Float64("ttft_expected_ms", report.Expected),
 		slog.String("prefill_worker", report.PrefillWorker), slog.String("decode_worker", report.DecodeWorker),
+		slog.String("planes", report.Planes), slog.Int("top_plane_tokens", report.TopTokens), slog.Float64("adoption_ms", report.Adoption),
 		slog.Int("replayed_tokens", report.Replayed), slog.Int("retries", report.Retries),
 	}
 	level := slog.LevelInfo

@@ -22,5 +22,8 @@
 //     first token and, of staying, the time by which the requests that decode
 //     there are held up. What was not measured is taken from the other worker
 //     (rates) or for nothing (links); with nothing measured the prompt is split.
+//   - Second planes of a split prompt come apart from the rest where the decode
+//     worker is told so, or left to decide and the request would be late otherwise
+//     for the time to the first token that is asked for.
 //   - Where nobody else prefills, the decode worker does it.
 package route

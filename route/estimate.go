@@ -40,14 +40,12 @@ func staying(d Candidate, ask Ask, rate float64) estimate {
 
 // splitting is the cost of computing the prompt at p and moving its KV to d.
 // The two go on at the same time; what the last step computes comes behind it.
-// A link that was not measured is taken to be hidden.
-func splitting(p, d Candidate, ask Ask, rate float64) estimate {
+// A link that was not measured is taken to be hidden. Second planes that come
+// apart are not waited for.
+func splitting(p, d Candidate, ask Ask, rate float64, apart bool) estimate {
 	first := float64(p.WaitingTokens) / rate
 	compute := float64(remaining(ask.PromptTokens, p)) / rate
-	move := 0.0
-	if link := d.Links[p.ID]; link > 0 {
-		move = (p.KVFixed + p.KVPerToken*float64(remaining(ask.PromptTokens, d))) / link
-	}
+	move := moving(p, d, ask, apart)
 	steps := float64((ask.PromptTokens + stepTokens - 1) / stepTokens)
 	first += max(compute, move) + min(move, compute)/steps
 	return estimate{first: first, cost: first}

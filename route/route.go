@@ -27,8 +27,10 @@ type Candidate struct {
 	CachedPrefix  int     // tokens of this prompt whose KV the worker holds
 
 	// What a prompt's KV is on the wire: so many bytes, and so many for a token.
-	KVFixed, KVPerToken float64
-	Links               map[string]float64 // bytes/s at which KV came here lately, by the prefill worker's ID
+	// Of those of a token, KVSecond are second planes, which may come apart.
+	KVFixed, KVPerToken, KVSecond float64
+	Progressive                   Progressive        // as a decode worker was told
+	Links                         map[string]float64 // bytes/s at which KV came here lately, by the prefill worker's ID
 }
 
 // Ask is what a request needs.
@@ -41,7 +43,8 @@ type Ask struct {
 	// LocalBelow keeps prompts with fewer tokens to compute on the decode
 	// worker. 0 = DefaultLocalBelow, negative = split whatever can be split.
 	LocalBelow int
-	Exclude    []string // workers that failed this request
+	Exclude    []string      // workers that failed this request
+	TTFT       time.Duration // time to the first token that is asked for; 0 = none
 }
 
 // DefaultLocalBelow is one page of 64 tokens and the exact windows of 64 and
@@ -55,6 +58,11 @@ type Decision struct {
 	Others  []string // that could prefill instead, the best first
 	Split   bool
 	Reason  string // for people and logs; its first clause has few values
+
+	// Apart says, of a split request, that second planes are to come apart from the
+	// rest, and Planes why, or why not; its first clause has few values.
+	Apart  bool
+	Planes string
 
 	// First is when the first token is expected; 0 where nothing is measured.
 	First time.Duration
@@ -109,10 +117,11 @@ func compare(prefill []Candidate, decode Candidate, ask Ask) Decision {
 		d.Others = append(d.Others, c.ID)
 	}
 	here, there := rateOf(decode, best), rateOf(best, decode)
+	d.Apart, d.Planes = planes(best, decode, ask, there)
 	if here <= 0 {
 		return d
 	}
-	whole, split := staying(decode, ask, here), splitting(best, decode, ask, there)
+	whole, split := staying(decode, ask, here), splitting(best, decode, ask, there, d.Apart)
 	stay, ahead := duration(whole.cost), duration(split.cost)
 	switch {
 	case ask.LocalBelow < 0:
@@ -247,7 +256,7 @@ func order(list []Candidate, decode Candidate, ask Ask) {
 		return
 	}
 	slices.SortFunc(list, func(a, b Candidate) int {
-		x, y := splitting(a, decode, ask, a.PrefillRate), splitting(b, decode, ask, b.PrefillRate)
+		x, y := splitting(a, decode, ask, a.PrefillRate, false), splitting(b, decode, ask, b.PrefillRate, false)
 		return cmp.Or(cmp.Compare(x.cost, y.cost), byLoad(a, b))
 	})
 }

@@ -91,6 +91,12 @@ func answer(members []route.Candidate, ask route.Ask) string {
 	if d.First > 0 {
 		text += fmt.Sprintf(" first token after %v", d.First.Round(time.Millisecond))
 	}
+	if d.Planes != "" && !strings.Contains(d.Planes, "no second planes") {
+		text += "; " + d.Planes
+	}
+	if d.Apart != strings.HasPrefix(d.Planes, "apart") {
+		return fmt.Sprintf("contradiction: %+v", d)
+	}
 	return text
 }
 
@@ -105,15 +111,21 @@ func parseMember(t *testing.T, words []string) route.Candidate {
 			c.Model, c.ModelHash = value, "hash of "+value
 		case "calib":
 			c.Calibration = value
-		case "kv": // a format, or bytes of every prompt + of every token
+		case "kv": // a format, or bytes of every prompt + of every token / of them second planes
 			if fixed, each, ok := strings.Cut(value, "+"); ok {
+				each, second, _ := strings.Cut(each, "/")
 				c.KVFixed, c.KVPerToken = float64(number(t, fixed)), float64(number(t, each))
+				if second != "" {
+					c.KVSecond = float64(number(t, second))
+				}
 			} else {
 				c.Format = value
 			}
 		case "link": // from:bytes/s
 			from, rate, _ := strings.Cut(value, ":")
 			c.Links = map[string]float64{from: float64(number(t, rate))}
+		case "planes":
+			c.Progressive = route.Progressive(value)
 		case "ctx":
 			c.MaxContext = number(t, value)
 		case "running":
@@ -150,6 +162,8 @@ func parseAsk(t *testing.T, words []string) route.Ask {
 			ask.Resumed = value == "yes"
 		case "below":
 			ask.LocalBelow = number(t, value)
+		case "ttft":
+			ask.TTFT = time.Duration(number(t, value)) * time.Millisecond
 		case "exclude":
 			ask.Exclude = strings.Split(value, ",")
 		default:

@@ -10,6 +10,7 @@ import (
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/transfer"
 )
 
@@ -57,10 +58,11 @@ func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, h
 		}
 	}()
 	f.Hold(held)
-	later := w.cfg.Progressive && view.CodedIDs == nil && f.Apart()
+	later, why := w.apart(job, view)
+	later = later && f.Apart()
 	for i, target := range append([]cluster.Target{*job.Prefill}, job.Others...) {
 		if p, err = w.fetchFrom(ctx, f, job, target, i); err == nil {
-			p.Timing.Retries = i
+			p.Timing.Retries, p.Timing.Planes = i, why
 			if later && len(f.Missing()) > 0 {
 				p.Planes = f
 			}
@@ -75,6 +77,17 @@ func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, h
 		}
 	}
 	return p, err
+}
+
+// apart is whether second planes are to come apart from the rest, and why.
+func (w *Worker) apart(job cluster.Job, view *quant.View) (bool, string) {
+	switch {
+	case view.CodedIDs != nil && (job.Apart || w.cfg.Progressive == route.ProgressiveOn):
+		return false, "whole: GPUs read all planes"
+	case job.Planes != "":
+		return job.Apart, job.Planes
+	}
+	return w.cfg.Progressive == route.ProgressiveOn, "" // nobody but this worker has been asked
 }
 
 // fetchFrom is fetch from one target, the i-th of the job.
@@ -109,6 +122,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	t.TransferTotal = res.Last.Sub(res.First)
 	t.KVBytesHeld = res.Held
 	defer func() { w.links.note(target.WorkerID, *t, time.Now()) }()
+	t.KVSecond = res.Second
 	t.KVBytes, t.KVExposed, t.KVBytesF16 = res.Bytes, min(res.Exposed, res.Bytes), transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }

@@ -73,10 +73,12 @@ func (l *links) rates(now time.Time) map[string]float64 {
 }
 
 // wireSize is what a prompt's KV is on the wire, as a line: its size at two
-// lengths that have all that a long prompt has.
-func wireSize(g *quant.Geometry) (fixed, perToken float64) {
+// lengths that have all that a long prompt has. Of a token's, some are second
+// planes.
+func wireSize(g *quant.Geometry) (fixed, perToken, second float64) {
 	const short, long = 2048, 4096
 	a, b := float64(transfer.HandoverBytes(g, short)), float64(transfer.HandoverBytes(g, long))
 	perToken = (b - a) / (long - short)
-	return max(0, a-perToken*short), perToken
+	second = float64(transfer.SecondBytes(g, long)-transfer.SecondBytes(g, short)) / (long - short)
+	return max(0, a-perToken*short), perToken, second
 }

@@ -49,7 +49,7 @@ func TestWireSize(t *testing.T) {
 	r := newRig(t, "hq3", "decode-a")
 	defer r.stop()
 	m := r.workers["decode-a"].record()
-	if !(m.KVFixed > 0 && m.KVPerToken > 0) {
-		t.Errorf("%v bytes and %v a token", m.KVFixed, m.KVPerToken)
+	if !(m.KVFixed > 0 && m.KVPerToken > 0 && m.KVSecond > 0 && m.KVSecond < m.KVPerToken) {
+		t.Errorf("%v bytes and %v a token, %v of them second planes", m.KVFixed, m.KVPerToken, m.KVSecond)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/terse-llm/terse/route"
 )
 
 // Requests that begin on top planes are answered whole, many at once and some
@@ -13,7 +15,7 @@ import (
 func TestProgressive(t *testing.T) {
 	r := newRig(t, "hq4", "prefill-a")
 	defer r.stop()
-	r.progressive = true
+	r.progressive = route.ProgressiveOn
 	r.start("decode-a", "hq4")
 	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, timing, err := r.ask(t.Context(), r.job("first", prompt(9, 300), 2, "prefill-a", "")); err == nil && timing.KVBytes > 0 {
@@ -46,5 +48,42 @@ func TestProgressive(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	r.awaitFree()
+}
+
+// A worker does as its job says, says why, and counts what came how.
+func TestProgressiveByJob(t *testing.T) {
+	r := newRig(t, "hq4", "prefill-a")
+	defer r.stop()
+	r.progressive = route.ProgressiveAuto
+	r.start("decode-a", "hq4")
+	var whole int64
+	for i, apart := range []bool{false, true} {
+		for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			job := r.job(fmt.Sprint("j", i), prompt(uint64(i), 900), 200, "prefill-a", "")
+			job.Apart, job.Planes = apart, fmt.Sprint("because ", i)
+			tokens, timing, err := r.ask(t.Context(), job)
+			if err != nil && time.Now().Before(limit) {
+				continue // it has not joined yet
+			}
+			if err != nil || len(tokens) != 200 {
+				t.Fatal(len(tokens), err)
+			}
+			if timing.Planes != job.Planes {
+				t.Errorf("planes %q, want %q", timing.Planes, job.Planes)
+			}
+			if !apart {
+				whole = timing.KVBytes
+			}
+			// Every plane comes in 200 steps, apart or not.
+			if timing.KVBytes != whole || (timing.KVSecond > 0) != apart {
+				t.Errorf("%d bytes, %d of them apart, want %d in all", timing.KVBytes, timing.KVSecond, whole)
+			}
+			if n := len(timing.Rest()); n > 0 || (timing.Adoption > 0) != (len(timing.Awaited) > 0) || (timing.TopTokens > 0) != (len(timing.Awaited) > 0) {
+				t.Errorf("timing %+v", timing)
+			}
+			break
+		}
+	}
 	r.awaitFree()
 }

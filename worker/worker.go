@@ -33,8 +33,8 @@ type Config struct {
 	ModelHash   [32]byte
 	Text        string // identity of the model's tokenizer and chat template, see cluster.Member
 	VocabSize   int
-	Progressive bool   // decode on top planes while the second ones of hq3 and hq4 still come
-	Numerics    string // what computes KV here, see transfer.Hello
+	Progressive route.Progressive // whether decoding begins while second planes still come; "" = off
+	Numerics    string            // what computes KV here, see transfer.Hello
 	Logger      *slog.Logger
 
 	// DataListen is where a prefilling worker serves KV (host:port, port 0 for
@@ -60,7 +60,7 @@ type Worker struct {
 	links   links
 	log     *slog.Logger
 
-	fixed, perToken float64 // bytes of a prompt's KV on the wire, see cluster.Member
+	fixed, perToken, second float64 // bytes of a prompt's KV on the wire, see cluster.Member
 }
 
 // New opens the data port where the role needs one.
@@ -75,7 +75,7 @@ func New(c Config) (*Worker, error) {
 	}
 	w.hello = transfer.NewHello(c.ID, c.Model, hex.EncodeToString(c.ModelHash[:]), calibration, c.Geometry)
 	w.hello.Numerics = c.Numerics
-	w.fixed, w.perToken = wireSize(c.Geometry)
+	w.fixed, w.perToken, w.second = wireSize(c.Geometry)
 	dial := c.Dial
 	if dial == nil {
 		dial = tcp.Dialer(c.TLS)
@@ -247,8 +247,9 @@ func (w *Worker) record() cluster.Member {
 		Format: formatID(w.cfg.Geometry.Format), MaxContext: w.cfg.Engine.MaxContext(), VocabSize: w.cfg.VocabSize,
 		Running: load.Running, Waiting: load.Waiting, WaitingTokens: load.WaitingTokens,
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
-		KVFixed: w.fixed, KVPerToken: w.perToken, Links: w.links.rates(time.Now()),
-		Wedged: w.wedged(),
+		KVFixed: w.fixed, KVPerToken: w.perToken, KVSecond: w.second, Links: w.links.rates(time.Now()),
+		Progressive: string(w.cfg.Progressive),
+		Wedged:      w.wedged(),
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/transfer"
 	"github.com/terse-llm/terse/transfer/mem"
 )
@@ -36,7 +37,7 @@ type rig struct {
 	cancel  map[string]context.CancelFunc
 	running sync.WaitGroup
 
-	progressive bool // of workers started from now on
+	progressive route.Progressive // of workers started from now on
 }
 
 // newRig starts workers named for their role and a letter: "prefill-a".

@@ -20,6 +20,7 @@ type apiFlags struct {
 	listen, key string
 	insecure    bool
 	timeout     time.Duration
+	ttft        time.Duration // see gateway.ClusterOptions
 }
 
 func (f *apiFlags) register(c *cobra.Command) {
@@ -27,12 +28,16 @@ func (f *apiFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.key, "api-key", "", "key that clients must show as a bearer token; required off loopback unless --insecure")
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "serve off loopback without an API key")
 	c.Flags().DurationVar(&f.timeout, "request-timeout", 0, "longest a request may take, 0 for no limit")
+	c.Flags().DurationVar(&f.ttft, "slo-ttft", 0, "time to the first token that requests are to keep: those that would not get theirs begin on the top planes of their KV (--progressive auto); 0 for none")
 }
 
 // bind opens the port, refusing to face the network without a key.
 func (f *apiFlags) bind() (net.Listener, error) {
 	if f.timeout < 0 {
 		return nil, fmt.Errorf("--request-timeout is %v: it cannot be negative", f.timeout)
+	}
+	if f.ttft < 0 {
+		return nil, fmt.Errorf("--slo-ttft is %v: it cannot be negative", f.ttft)
 	}
 	if _, _, err := net.SplitHostPort(f.listen); err != nil {
 		return nil, fmt.Errorf("--listen %q: write it as host:port: %w", f.listen, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/worker"
 )
 
@@ -95,7 +96,7 @@ func (f *nodeFlags) register(c *cobra.Command) {
 	f.model.register(c)
 	f.kv.register(c)
 	f.engine.register(c)
-	c.Flags().StringVar(&f.progressive, "progressive", "off", "on: decode on the top planes of hq3, hq4 and hq2+ while the second ones still come; off")
+	c.Flags().StringVar(&f.progressive, "progressive", "auto", "decode on the top planes of hq3, hq4 and hq2+ while the second ones still come: on, off, or auto where a request would miss --slo-ttft otherwise")
 }
 
 // node is a loaded model with its KV format, ready to make engines of.
@@ -178,12 +179,8 @@ func (n *node) onCPU() (err error) {
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
-	switch n.flags.progressive {
-	case "on":
-		c.Progressive = true
-	case "off":
-	default:
-		return nil, fmt.Errorf("--progressive %q: choose on or off", n.flags.progressive)
+	if c.Progressive = route.Progressive(n.flags.progressive); !c.Progressive.Known() {
+		return nil, fmt.Errorf("--progressive %q: choose on, off or auto", n.flags.progressive)
 	}
 	run, err := n.newRunner()
 	if err != nil {

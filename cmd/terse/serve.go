@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +59,7 @@ func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log
 		return err
 	}
 	defer l.Close()
-	s, err := f.start(ctx, nats, log)
+	s, err := f.start(ctx, nats, api.ttft, log)
 	if err != nil {
 		return err
 	}
@@ -87,13 +88,14 @@ type stack struct {
 	closers    []func()
 }
 
-// start loads the model and builds the stack; run starts its workers.
-func (f *nodeFlags) start(ctx context.Context, nats natsFlags, log *slog.Logger) (*stack, error) {
+// start loads the model and builds the stack; run starts its workers. Requests are
+// to keep a time to the first token; 0 = none.
+func (f *nodeFlags) start(ctx context.Context, nats natsFlags, ttft time.Duration, log *slog.Logger) (*stack, error) {
 	n, err := f.load(log)
 	if err != nil {
 		return nil, err
 	}
-	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}})
+	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, ttft: ttft})
 	if err != nil {
 		n.close()
 		return nil, err
@@ -107,9 +109,10 @@ type dialer = func(ctx context.Context, addr string) (net.Conn, error)
 
 // stackOptions are what stacks differ in.
 type stackOptions struct {
-	roles      []terse.Role // of the workers
-	localBelow int          // see route.Ask
-	dial       dialer       // see worker.Config
+	roles      []terse.Role  // of the workers
+	localBelow int           // see route.Ask
+	ttft       time.Duration // see gateway.ClusterOptions
+	dial       dialer        // see worker.Config
 }
 
 // stack builds a cluster around the node, which must outlive it.
@@ -146,7 +149,7 @@ func (n *node) stack(ctx context.Context, nats natsFlags, o stackOptions) (_ *st
 	if err != nil {
 		return nil, err
 	}
-	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Model: served, LocalBelow: o.localBelow, Logger: n.log})
+	s.dispatcher = gateway.NewCluster(conn, s.view, gateway.ClusterOptions{Model: served, LocalBelow: o.localBelow, TTFT: o.ttft, Logger: n.log})
 	return s, nil
 }
 
