@@ -91,13 +91,14 @@ func parseCase(line []byte) (FileCase, error) {
 // Prompts are turns of the built-in model's chat where the tokenizer has its
 // control tokens. A prompt that does not fit loses its beginning, alike in every
 // format. progress is told the share done, 0 to 1.
-func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, format string, cases []FileCase, progress func(done float64)) (TaskResult, error) {
-	result := TaskResult{Task: name, Metric: cases[0].Metric, Format: format, Cases: len(cases)}
+func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, format string, cases []FileCase, part Part, progress func(done float64)) (TaskResult, error) {
+	result, numbers := part.begin(TaskResult{Task: name, Metric: cases[0].Metric, Format: format}, len(cases))
 	chat, chats := chatTokens(tok)
-	for n, c := range cases {
+	for i, n := range numbers {
 		if err := ctx.Err(); err != nil {
 			return result, err
 		}
+		c := cases[n]
 		prompt, err := tok.Encode(c.Prompt, tokenizer.EncodeOptions{AddSpecial: !chats})
 		if err != nil {
 			return result, err
@@ -110,12 +111,8 @@ func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, for
 		if err != nil {
 			return result, err
 		}
-		v := score(c.Metric, got, c.Answers)
-		result.Scores = append(result.Scores, v)
-		if v == 1 {
-			result.Right++
-		}
-		progress(float64(n+1) / float64(len(cases)))
+		result.add(score(c.Metric, got, c.Answers))
+		progress(float64(i+1) / float64(len(numbers)))
 	}
 	return result, nil
 }

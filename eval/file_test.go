@@ -114,7 +114,7 @@ func TestAgreeAndFile(t *testing.T) {
 	}
 
 	cases := []FileCase{{Prompt: "Tell me a story about Lily.", Answers: []string{"story"}, Metric: "rouge1"}}
-	r, err := RunFile(t.Context(), s, tok, "story", "hq3", cases, func(float64) {})
+	r, err := RunFile(t.Context(), s, tok, "story", "hq3", cases, Part{}, func(float64) {})
 	if err != nil {
 		t.Fatal(err)
 	}

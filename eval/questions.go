@@ -14,6 +14,7 @@ import (
 type question struct {
 	prompt []terse.Token // a user's turn and the beginning of the assistant's
 	answer string
+	depth  float64 // where in the text the answer stands, 0 to 1
 }
 
 // turnTokens are the control tokens of a chat.

@@ -24,9 +24,12 @@ func (a *author) quote(rng *rand.Rand, length int) (question, error) {
 		if !ok || strings.Count(a.words(p, length), given) != 1 {
 			continue
 		}
-		return fit(length, func(fill int) (question, error) {
+		q, err := fit(length, func(fill int) (question, error) {
 			return a.turn(next, a.words(p, fill), "\nWhich sentence comes right after this one? \"", given, "\"")
 		})
+		whole := a.words(p, length)
+		q.depth = float64(strings.Index(whole, given)) / float64(len(whole))
+		return q, err
 	}
 	return question{}, fmt.Errorf("cannot find two plain sentences in a row in %d tokens of text", length)
 }

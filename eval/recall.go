@@ -24,6 +24,7 @@ func (a *author) recall(rng *rand.Rand, length int) (question, error) {
 		}
 		asked := int(where * float64(len(keys)))
 		q, err := a.turn(values[asked], lines.String()+"Value of "+keys[asked]+"?")
+		q.depth = where
 		if err != nil {
 			return question{}, err
 		}

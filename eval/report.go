@@ -28,6 +28,20 @@ type TextResult struct {
 	Rows []*Divergence
 }
 
+// check refuses a result whose columns are of different cases.
+func (t *TaskResult) check() error {
+	n := len(t.Scores)
+	for _, column := range []int{len(t.Depths), len(t.Numbers)} {
+		if column > 0 && column != n {
+			return fmt.Errorf("cannot read an evaluation's report: task %s in %s has %d scores and %d depths or numbers of them", t.Task, t.Format, n, column)
+		}
+	}
+	if n > 0 && n != t.Cases || t.Right < 0 || t.Right > t.Cases {
+		return fmt.Errorf("cannot read an evaluation's report: task %s in %s has %d scores, %d right, of %d cases", t.Task, t.Format, n, t.Right, t.Cases)
+	}
+	return nil
+}
+
 // ReadReport reads what JSON wrote.
 func ReadReport(r io.Reader) (*Report, error) {
 	d := json.NewDecoder(r)
@@ -35,6 +49,11 @@ func ReadReport(r io.Reader) (*Report, error) {
 	var report Report
 	if err := d.Decode(&report); err != nil {
 		return nil, fmt.Errorf("cannot read an evaluation's report: %w", err)
+	}
+	for i := range report.Tasks {
+		if err := report.Tasks[i].check(); err != nil {
+			return nil, err
+		}
 	}
 	return &report, nil
 }
@@ -107,16 +126,53 @@ func (r *Report) addRow(text string, row *Divergence) error {
 	return nil
 }
 
-// addTask adds a task's result.
+// addTask adds a task's result: of a format that was not there, or of other cases.
 func (r *Report) addTask(t TaskResult) error {
-	have := slices.ContainsFunc(r.Tasks, func(o TaskResult) bool { return o.name() == t.name() && o.Format == t.Format })
-	if have && t.Format != exactFormat {
-		return fmt.Errorf("cannot merge reports: both have format %s in task %s", t.Format, t.name())
-	}
-	if !have {
+	have := r.result(t.name(), t.Format)
+	if have == nil {
 		r.Tasks = append(r.Tasks, t)
+		return nil
 	}
-	return nil
+	if have.join(&t) || t.Format == exactFormat && slices.Equal(have.Numbers, t.Numbers) && len(have.Scores) == len(t.Scores) {
+		return nil
+	}
+	return fmt.Errorf("cannot merge reports: both have format %s in task %s", t.Format, t.name())
+}
+
+// join takes in the scores of another part of the cases; false where the two are
+// not parts, or have a case in common.
+func (t *TaskResult) join(o *TaskResult) bool {
+	type scored struct {
+		number       int
+		score, depth float64
+	}
+	if len(t.Numbers) == 0 || len(o.Numbers) == 0 || (len(t.Depths) > 0) != (len(o.Depths) > 0) {
+		return false
+	}
+	var all []scored
+	for _, part := range []*TaskResult{t, o} {
+		for i, n := range part.Numbers {
+			if slices.ContainsFunc(all, func(s scored) bool { return s.number == n }) {
+				return false
+			}
+			s := scored{number: n, score: part.Scores[i]}
+			if len(part.Depths) > 0 {
+				s.depth = part.Depths[i]
+			}
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b scored) int { return a.number - b.number })
+	joined := *t
+	joined.Cases, joined.Right, joined.Numbers, joined.Scores, joined.Depths = len(all), 0, nil, nil, nil
+	for _, s := range all {
+		joined.Numbers = append(joined.Numbers, s.number)
+		if joined.add(s.score); len(t.Depths) > 0 {
+			joined.Depths = append(joined.Depths, s.depth)
+		}
+	}
+	*t = joined
+	return true
 }
 
 // Markdown is the report as one table with a row for each format, its columns
@@ -246,7 +302,7 @@ func spread(values []float64, digits int) string {
 // share, and which of the same cases went the other way in f16.
 func (r *Report) answers(task, format string) string {
 	t := r.result(task, format)
-	if t == nil {
+	if t == nil || t.Cases == 0 {
 		return missing
 	}
 	exact := r.result(task, exactFormat)
@@ -255,7 +311,7 @@ func (r *Report) answers(task, format string) string {
 	}
 	lo, hi := wilson(t.Right, t.Cases)
 	cell := fmt.Sprintf("%d/%d (%.2f–%.2f", t.Right, t.Cases, lo, hi)
-	if format != exactFormat && exact != nil && len(t.Scores) > 0 && len(exact.Scores) == len(t.Scores) {
+	if format != exactFormat && exact != nil && len(t.Scores) > 0 && t.pairs(exact) {
 		gained, lost := t.against(exact)
 		cell += fmt.Sprintf("; +%d −%d", gained, lost)
 	}
@@ -275,7 +331,7 @@ func (r *Report) result(task, format string) *TaskResult {
 // the mean difference to f16's of the same cases.
 func (t *TaskResult) graded(exact *TaskResult) string {
 	cell := spread(t.Scores, 3)
-	if exact == nil || t.Format == exactFormat || len(exact.Scores) != len(t.Scores) {
+	if exact == nil || t.Format == exactFormat || !t.pairs(exact) {
 		return cell
 	}
 	d := make([]float64, len(t.Scores))
@@ -283,6 +339,11 @@ func (t *TaskResult) graded(exact *TaskResult) string {
 		d[i] = t.Scores[i] - exact.Scores[i]
 	}
 	return cell + " (to f16: " + spread(d, 3) + ")"
+}
+
+// pairs reports whether two results are of the same cases.
+func (t *TaskResult) pairs(o *TaskResult) bool {
+	return len(t.Scores) == len(o.Scores) && slices.Equal(t.Numbers, o.Numbers)
 }
 
 // against counts the cases that score higher and lower than another format's.

@@ -21,19 +21,22 @@ func (a *author) retrieval(rng *rand.Rand, length int) (question, error) {
 		return question{}, err
 	}
 	facts := newFacts(rng, 1+rng.IntN(maxFacts))
-	asked := facts[rng.IntN(len(facts))]
+	nth := rng.IntN(len(facts))
+	asked := facts[nth]
 	places := make([]float64, len(facts))
 	for i := range places {
 		places[i] = rng.Float64()
 	}
 	slices.Sort(places)
-	return fit(length, func(fill int) (question, error) {
+	q, err := fit(length, func(fill int) (question, error) {
 		text, err := insert(a.words(p, fill), facts, places)
 		if err != nil {
 			return question{}, err
 		}
 		return a.turn(asked.answer, text+"\nQuestion: "+asked.question)
 	})
+	q.depth = places[nth]
+	return q, err
 }
 
 // insert puts facts before sentences of text, each at its share of the way.

@@ -3,6 +3,7 @@ package eval
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/terse-llm/terse"
@@ -17,6 +18,53 @@ type TaskResult struct {
 	Length       int    // tokens of a prompt, within a few; 0 where they are a file's
 	Cases, Right int
 	Scores       []float64 `json:",omitempty"` // of each case, 0 to 1; none in reports of earlier versions
+	Depths       []float64 `json:",omitempty"` // of each case: where in its text the answer stands, 0 (first) to 1
+	Numbers      []int     `json:",omitempty"` // of the cases, where they are a Part
+}
+
+// Part is which cases of a task to run, so that several processes or machines
+// can share it: those whose number is Index modulo Of. The zero value is all.
+type Part struct{ Index, Of int }
+
+// ParsePart reads the first of sixteen parts as 1/16. "" is all.
+func ParsePart(s string) (Part, error) {
+	if s == "" {
+		return Part{}, nil
+	}
+	a, b, _ := strings.Cut(s, "/")
+	i, err := strconv.Atoi(a)
+	n, err2 := strconv.Atoi(b)
+	if err != nil || err2 != nil || i < 1 || i > n {
+		return Part{}, fmt.Errorf("cannot read the part %q: write the first of sixteen as 1/16", s)
+	}
+	return Part{Index: i - 1, Of: n}, nil
+}
+
+// of are the part's case numbers, of cases.
+func (p Part) of(cases int) []int {
+	var numbers []int
+	for n := range cases {
+		if p.Of == 0 || n%p.Of == p.Index {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// begin is the result of a part before its first case.
+func (p Part) begin(t TaskResult, cases int) (TaskResult, []int) {
+	numbers := p.of(cases)
+	if t.Cases = len(numbers); p.Of != 0 {
+		t.Numbers = numbers
+	}
+	return t, numbers
+}
+
+// add keeps the score of the next case.
+func (t *TaskResult) add(score float64) {
+	if t.Scores = append(t.Scores, score); score == 1 {
+		t.Right++
+	}
 }
 
 // TaskNames are the tasks that RunTask knows.
@@ -26,8 +74,8 @@ func TaskNames() []string { return []string{"retrieval", "recall", "quote"} }
 // the built-in model was trained on, and counts the greedy answers that are
 // exact to the last character. The same task, length and number of cases are the
 // same questions for every format. progress is told the share done, 0 to 1.
-func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, format string, length, cases int, progress func(done float64)) (TaskResult, error) {
-	result := TaskResult{Task: task, Format: format, Length: length, Cases: cases}
+func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, format string, length, cases int, part Part, progress func(done float64)) (TaskResult, error) {
+	result, numbers := part.begin(TaskResult{Task: task, Format: format, Length: length}, cases)
 	if limit := s.Model.Config.MaxContext - maxAnswer; length > limit {
 		return result, fmt.Errorf("cannot run task %s with prompts of %d tokens: the model's context leaves %d for them", task, length, limit)
 	}
@@ -35,7 +83,7 @@ func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, for
 	if err != nil {
 		return result, err
 	}
-	for n := range cases {
+	for i, n := range numbers {
 		if err := ctx.Err(); err != nil {
 			return result, err
 		}
@@ -49,11 +97,11 @@ func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, for
 		}
 		score := 0.0
 		if right {
-			result.Right++
 			score = 1
 		}
-		result.Scores = append(result.Scores, score)
-		progress(float64(n+1) / float64(cases))
+		result.add(score)
+		result.Depths = append(result.Depths, q.depth)
+		progress(float64(i+1) / float64(len(numbers)))
 	}
 	return result, nil
 }

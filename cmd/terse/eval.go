@@ -29,6 +29,8 @@ type evalFlags struct {
 	length                                  int
 	tasks                                   string
 	agree                                   int
+	depths                                  int
+	part                                    string
 	taskFiles, merge                        []string
 }
 
@@ -69,6 +71,8 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 	flags.IntVar(&f.agree, "agree", 0, "tokens to continue each window by, to see when formats part from f16 (default: none)")
 	flags.StringSliceVar(&f.taskFiles, "task-file", nil, "file of cases with right answers, JSON lines")
 	flags.IntVar(&f.cases, "cases", 4, "cases of each task")
+	flags.StringVar(&f.part, "part", "", "run a part of the cases only, such as 1/16 for every sixteenth: --merge joins the parts' --json files")
+	flags.IntVar(&f.depths, "depths", 0, "also print the tasks by length and by this many equal parts of the text that the answer may stand in (default: none)")
 	flags.IntVar(&f.length, "length", 4096, "tokens of a task's prompt")
 	flags.IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
 	flags.StringVar(&f.json, "json", "", "also write the results to this file")
@@ -125,6 +129,9 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 	return f.finish(c, e.report)
 }
 
+// maxDepths keeps --depths a table.
+const maxDepths = 20
+
 // check refuses sizes that would measure nothing.
 func (f *evalFlags) check() error {
 	if f.stress != "" && f.calibration != "" && f.calibration != "none" {
@@ -135,6 +142,14 @@ func (f *evalFlags) check() error {
 	}
 	if f.windows < 1 || f.cases < 1 || f.length < 1 {
 		return fmt.Errorf("--windows, --cases and --length are at least 1")
+	}
+	if f.depths < 0 || f.depths > maxDepths {
+		return fmt.Errorf("--depths is 0 to %d", maxDepths)
+	}
+	if part, err := eval.ParsePart(f.part); err != nil {
+		return err
+	} else if part.Of > 0 && len(list(f.texts)) > 0 && len(f.merge) == 0 {
+		return fmt.Errorf("--part shares out the cases of tasks: take --texts none with it")
 	}
 	if f.from < 0 || f.from > f.window-2 {
 		return fmt.Errorf("--from %d leaves no position to score in a --window of %d tokens", f.from, f.window)
@@ -274,8 +289,12 @@ func (e *evaluation) runFile(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	name := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+	part, err := eval.ParsePart(e.part)
+	if err != nil {
+		return err
+	}
 	for _, format := range e.kvFormats() {
-		r, err := eval.RunFile(e.c.Context(), e.subject, e.tok, name, format, cases, bar(e.c.ErrOrStderr(), name+" "+format))
+		r, err := eval.RunFile(e.c.Context(), e.subject, e.tok, name, format, cases, part, bar(e.c.ErrOrStderr(), name+" "+format))
 		if err != nil {
 			return err
 		}
@@ -300,13 +319,17 @@ func (e *evaluation) text(name string) ([]string, error) {
 
 // runTasks scores exact answers in every format.
 func (e *evaluation) runTasks() error {
+	part, err := eval.ParsePart(e.part)
+	if err != nil {
+		return err
+	}
 	for _, name := range list(e.tasks) {
 		task, length, err := e.task(name)
 		if err != nil {
 			return err
 		}
 		for _, format := range e.kvFormats() {
-			r, err := eval.RunTask(e.c.Context(), e.subject, e.tok, task, format, length, e.cases, bar(e.c.ErrOrStderr(), name+" "+format))
+			r, err := eval.RunTask(e.c.Context(), e.subject, e.tok, task, format, length, e.cases, part, bar(e.c.ErrOrStderr(), name+" "+format))
 			if err != nil {
 				return err
 			}
@@ -357,7 +380,11 @@ func (f *evalFlags) finish(c *cobra.Command, r *eval.Report) error {
 	if err := f.save(r); err != nil {
 		return err
 	}
-	_, err := fmt.Fprint(c.OutOrStdout(), r.Markdown())
+	text := r.Markdown()
+	if f.depths > 0 {
+		text += "\n" + r.Depths(f.depths)
+	}
+	_, err := fmt.Fprint(c.OutOrStdout(), text)
 	return err
 }
 
