@@ -86,7 +86,7 @@ func (r *Runner) encode(view *quant.View, layer, page, lo, hi int) {
 	if coded == nil {
 		return
 	}
-	g := view.Geometry
+	g := view.Geometry.At(layer)
 	r.ops.Encode(g, quant.EncodeArgs{
 		Exact: view.ExactLayer(page, layer), Coded: coded, Layer: layer,
 		First: page * g.Format.PageTokens, Lo: lo, Hi: hi,

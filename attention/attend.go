@@ -189,7 +189,7 @@ func (r *Runner) gather(layer int, q []float32, group int) {
 		for h := range kv {
 			n := g.rows * group * d
 			r.jobs = append(r.jobs, kernels.AttnJob{
-				Geometry: r.geometry, Layer: layer, Head: h, Group: group, Scale: r.scale,
+				Geometry: r.geometry.At(layer), Layer: layer, Head: h, Group: group, Scale: r.scale,
 				Q: r.q[at : at+n : at+n], Out: r.out[at : at+n : at+n],
 				Limit: r.limits[g.limits:][:g.rows:g.rows], Tiles: r.tiles[g.lo:g.hi:g.hi],
 			})

@@ -106,7 +106,7 @@ func (s *selection) Do(head int) {
 	sets := Important(s.weights[head*n+lo:head*n+hi], f.PageTokens, f.Important, f.MostImportant())
 	for i, set := range sets {
 		page := lo/f.PageTokens + i
-		v.Geometry.GiveSecond(v.CodedLayer(page, s.layer), v.ExactLayer(page, s.layer), head, set, &s.runner.scratches[head])
+		v.Geometry.At(s.layer).GiveSecond(v.CodedLayer(page, s.layer), v.ExactLayer(page, s.layer), head, set, &s.runner.scratches[head])
 	}
 }
 

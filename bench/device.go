@@ -99,13 +99,13 @@ func (o *DeviceOptions) decode(format string, depth, batch int, rate float64) (r
 	depth = max(depth/f.PageTokens, seedTokens/f.PageTokens) * f.PageTokens
 	row.Depth = depth
 	most := depth + o.Steps + deviceWarm + f.PageTokens
-	each := int64(most/f.PageTokens+1) * int64(g.Layers) * int64(g.CodedBytes())
+	each := int64(most/f.PageTokens+1) * int64(g.CodedPage())
 	if !f.Coded() {
-		each = int64(most/f.PageTokens+1) * int64(g.Layers) * int64(g.ExactBytes())
+		each = int64(most/f.PageTokens+1) * int64(g.ExactPage())
 	} else {
-		each += 6 * int64(g.Layers) * int64(g.ExactBytes())
+		each += 6 * int64(g.ExactPage())
 	}
-	seed := 12 * int64(g.Layers) * int64(g.ExactBytes()+g.CodedBytes())
+	seed := 12 * int64(g.ExactPage()+g.CodedPage())
 	free, err := o.GPU.FreeMemory()
 	if err != nil {
 		return row, err

@@ -94,12 +94,12 @@ func pages(g *quant.Geometry, n int) *quant.View {
 	count := n/g.Format.PageTokens + 1
 	v.Exact, v.Coded = make([][]byte, count), make([][]byte, count)
 	for _, p := range g.Format.Handover(n) {
-		page, size := &v.Exact[p.Page], g.ExactBytes()
+		page, size := &v.Exact[p.Page], g.ExactPage()
 		if p.Coded {
-			page, size = &v.Coded[p.Page], g.CodedBytes()
+			page, size = &v.Coded[p.Page], g.CodedPage()
 		}
 		if *page == nil {
-			*page = make([]byte, g.Layers*size)
+			*page = make([]byte, size)
 			r.Read(*page)
 		}
 	}

@@ -134,9 +134,9 @@ func (c *copier) take(layer, part int, from *quant.View) {
 	if p.Coded {
 		src, dst = from.CodedLayer(p.Page, layer), c.to.CodedLayer(p.Page, layer)
 	}
-	spans := c.g.PartSpans(p)
+	spans := c.g.At(layer).PartSpans(p)
 	if p.Planes == quant.SecondPlane {
-		spans = c.g.SecondSpans(src)
+		spans = c.g.At(layer).SecondSpans(src)
 	}
 	for _, s := range spans {
 		copy(dst[s.Off:s.Off+s.Len], src[s.Off:])
@@ -180,7 +180,7 @@ func TestPreemptionKeepsTokens(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			page := func(c *Config) {
 				g := c.Runner.Geometry()
-				c.KVMemory = int64(g.Layers) * int64(13*g.ExactBytes()+8*g.CodedBytes())
+				c.KVMemory = int64(13*g.ExactPage() + 8*g.CodedPage())
 				c.MaxContext = 420
 			}
 			r := newRig(t, format, page).start(t)

@@ -25,7 +25,7 @@ func formats() []string {
 	if testing.Short() {
 		return []string{"f16", "hq3"}
 	}
-	return []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "hq2,important=10"}
+	return []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "hq2,important=10"}
 }
 
 // rig is an engine over the tiny model and what an oracle needs.

@@ -26,10 +26,10 @@ func CostOf(s Subject, format string) (Cost, error) {
 }
 
 func bitsPerElement(g *quant.Geometry) float64 {
-	bytes := g.ExactBytes()
+	bytes := g.ExactPage()
 	if g.Format.Coded() {
-		bytes = g.CodedBytes()
+		bytes = g.CodedPage()
 	}
 	const halves = 2 // K and V
-	return 8 * float64(bytes) / float64(halves*g.KVHeads*g.HeadDim*g.Format.PageTokens)
+	return 8 * float64(bytes) / float64(halves*g.Layers*g.KVHeads*g.HeadDim*g.Format.PageTokens)
 }

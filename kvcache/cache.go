@@ -34,8 +34,7 @@ type page struct {
 // that never cost more than budget bytes. It refuses a budget that cannot hold
 // one sequence of two pages.
 func New(g *quant.Geometry, budget int64) (*Cache, error) {
-	layers := int64(g.Layers)
-	return newCache(g, budget, layers*int64(g.ExactBytes()), layers*int64(g.CodedBytes()))
+	return newCache(g, budget, int64(g.ExactPage()), int64(g.CodedPage()))
 }
 
 func newCache(g *quant.Geometry, budget, exact, coded int64) (*Cache, error) {

@@ -26,7 +26,7 @@ func TestForwardRefuses(t *testing.T) {
 			t.Errorf("error %v does not say %q", err, want)
 		}
 	}
-	view := &quant.View{Geometry: b.g, Exact: [][]byte{make([]byte, b.g.Layers*b.g.ExactBytes())}}
+	view := &quant.View{Geometry: b.g, Exact: [][]byte{make([]byte, b.g.ExactPage())}}
 	two := []attention.Segment{{View: view, Rows: 2}}
 	f("token -1", Batch{Tokens: []int32{0, -1}, Segments: two})
 	f("token 50 is outside the vocabulary of 50", Batch{Tokens: []int32{50, 0}, Segments: two})

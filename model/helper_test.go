@@ -124,7 +124,7 @@ func (b *bench) newSequence() *sequence { return &sequence{view: quant.View{Geom
 // add puts the next tokens of s into the batch.
 func (b *bench) add(batch *Batch, s *sequence, tokens []terse.Token) {
 	for len(s.view.Exact)*b.g.Format.PageTokens < s.pos+len(tokens) {
-		s.view.Exact = append(s.view.Exact, make([]byte, b.g.Layers*b.g.ExactBytes()))
+		s.view.Exact = append(s.view.Exact, make([]byte, b.g.ExactPage()))
 	}
 	batch.Append(tokens, &s.view, s.pos)
 	s.pos += len(tokens)

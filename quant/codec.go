@@ -31,6 +31,7 @@ func (g *Geometry) Encode(a EncodeArgs) { g.EncodeIn(a, new(Scratch)) }
 
 // EncodeIn is Encode with memory to work in, so as not to allocate.
 func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
+	g = g.At(a.Layer)
 	f := g.Format
 	if !f.Coded() || a.Lo >= a.Hi || f.Family == FamilyHQ && a.Hi < f.PageTokens {
 		return
@@ -39,6 +40,10 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 		clear(a.Coded[:g.CodedBytes()]) // no bytes of the page's last owner
 	}
 	w.fit(g)
+	if f.Family == FamilyCacheGen {
+		g.encodeCacheGen(&a, w)
+		return
+	}
 	for head := range g.KVHeads {
 		page := g.CodedHead(a.Coded, head)
 		for half := range 2 {

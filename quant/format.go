@@ -10,12 +10,13 @@ type Family uint8
 
 // The families.
 const (
-	FamilyF16    Family = iota // exact pages only: f16, and f32 to check others against
-	FamilyHQ                   // ours: 2-bit planes, one group per token and head
-	FamilyHack                 // HACK as in arXiv 2502.03589v1
-	FamilyHackV2               // HACK as in the 2026 artifact
-	FamilyGroup                // int8, int4: a scale per token and 64 channels; a baseline
-	FamilyKIVI                 // KIVI as in arXiv 2402.02750; a baseline
+	FamilyF16      Family = iota // exact pages only: f16, and f32 to check others against
+	FamilyHQ                     // ours: 2-bit planes, one group per token and head
+	FamilyHack                   // HACK as in arXiv 2502.03589v1
+	FamilyHackV2                 // HACK as in the 2026 artifact
+	FamilyGroup                  // int8, int4: a scale per token and 64 channels; a baseline
+	FamilyKIVI                   // KIVI as in arXiv 2402.02750; a baseline
+	FamilyCacheGen               // CacheGen as in arXiv 2310.07240; a baseline
 )
 
 // Second says which of a page's values have the second 2-bit plane (hq only).
@@ -85,7 +86,9 @@ func (f Format) Coded() bool { return f.Family != FamilyF16 }
 // Dequantised reports whether attention computes with the float32 values that
 // codes stand for: so do the baselines that ours is measured against, and no
 // other format.
-func (f Format) Dequantised() bool { return f.Family == FamilyGroup || f.Family == FamilyKIVI }
+func (f Format) Dequantised() bool {
+	return f.Family == FamilyGroup || f.Family == FamilyKIVI || f.Family == FamilyCacheGen
+}
 
 // ExactFrom gives, for a query with n tokens up to and with itself, the first
 // token of the exact tail of K and of V; n means none is exact. Sinks come on
@@ -117,7 +120,7 @@ func (f Format) heldFrom(n int) (k, v int) {
 	case FamilyHackV2: // the open block of both waits
 		from := n / f.Partition * f.Partition
 		return from, from
-	case FamilyGroup:
+	case FamilyGroup, FamilyCacheGen:
 		return n, n
 	case FamilyKIVI: // K leaves by whole residuals, V token by token
 		return n / f.Recent * f.Recent, max(0, n-f.Recent)
@@ -131,12 +134,13 @@ func (f Format) SinkPages() int { return (f.Sinks + f.PageTokens - 1) / f.PageTo
 // CodedPages is the range [lo, hi) of logical pages that have a coded form once
 // n tokens of a sequence are written. hq codes a page when it is full, whether
 // or not it is still read exactly; hack codes K at once and V (v2: both) by
-// whole partitions; int8 and int4 code every token at once, kivi whole groups.
+// whole partitions; int8, int4 and cachegen code every token at once, kivi whole
+// groups.
 func (f Format) CodedPages(n int) (lo, hi int) {
 	switch f.Family {
 	case FamilyHQ:
 		return min(f.SinkPages(), n/f.PageTokens), n / f.PageTokens
-	case FamilyHack, FamilyGroup:
+	case FamilyHack, FamilyGroup, FamilyCacheGen:
 		return 0, f.pages(n)
 	case FamilyKIVI:
 		return 0, f.pages(n / f.Partition * f.Partition)
@@ -267,7 +271,7 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
 func FormatNames() []string {
-	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "f32"}
+	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "f32"}
 }
 
 func base(name string) (Format, error) {
@@ -298,6 +302,8 @@ func base(name string) (Format, error) {
 		return Format{Family: FamilyGroup, PageTokens: groupTokens, Bits: 4}, nil
 	case "kivi":
 		return Format{Family: FamilyKIVI, PageTokens: 64, Bits: 2, Partition: 32, Recent: 128, RQE: true, ExactPrefill: true}, nil
+	case "cachegen":
+		return Format{Family: FamilyCacheGen, PageTokens: groupTokens, ExactPrefill: true}, nil
 	}
 	return Format{}, fmt.Errorf("cannot use KV format %q: %schoose one of %s", name, suggest(name, FormatNames()), strings.Join(FormatNames(), ", "))
 }

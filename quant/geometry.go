@@ -17,12 +17,28 @@ type Geometry struct {
 	// One layer of a coded page is [KV head][K, then V]. HeadBytes is one KV
 	// head's share; the layouts' offsets count from its start. HQ is set for hq
 	// formats, Hack for both hack layouts and kivi; index 0 is K, 1 is V. Group is
-	// set for int8 and int4.
+	// set for int8, int4 and, layer by layer, cachegen.
 	HeadBytes int
 	HQ        [2]HQHalf
 	Hack      [2]HackHalf
 	Group     GroupLayout
+
+	// Where layers are not laid out alike, what the above is of each of them; then
+	// the above is not set here, so that nobody takes one layer's for another's.
+	layers []*Geometry
+	starts []int // where a layer begins in a coded page, and last its size
 }
+
+// At is the geometry with the layout of one layer: g itself where all are alike.
+func (g *Geometry) At(layer int) *Geometry {
+	if g.layers == nil {
+		return g
+	}
+	return g.layers[layer]
+}
+
+// Even reports whether all layers are laid out alike.
+func (g *Geometry) Even() bool { return g.layers == nil }
 
 // The halves of a page, as indices of HQ and Hack and in EncodeArgs.Important.
 const (
@@ -46,10 +62,30 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 	case FamilyHack, FamilyHackV2, FamilyKIVI:
 		g.layHack()
 	case FamilyGroup:
-		g.Group = NewGroupLayout(headDim, f.Bits)
-		g.HeadBytes = g.Group.Bytes
+		g.layGroup(f.Bits, f.Bits)
+	case FamilyCacheGen:
+		g.layEach(func(layer *Geometry, at int) {
+			layer.layGroup(f.cacheGenBits(at, layers))
+		})
 	}
 	return g, nil
+}
+
+func (g *Geometry) layGroup(k, v int) {
+	g.Group = NewGroupLayout(g.HeadDim, k, v)
+	g.HeadBytes = g.Group.Bytes
+}
+
+// layEach lays out layers one by one.
+func (g *Geometry) layEach(lay func(layer *Geometry, at int)) {
+	size := 0
+	for i := range g.Layers {
+		layer := &Geometry{Format: g.Format, Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: g.HeadDim}
+		lay(layer, i)
+		g.layers, g.starts = append(g.layers, layer), append(g.starts, size)
+		size += layer.CodedBytes()
+	}
+	g.starts = append(g.starts, size)
 }
 
 func (g *Geometry) check() error {
@@ -101,8 +137,33 @@ func (g *Geometry) ExactV(page []byte, head int) []byte {
 	return page[(2*head+1)*n : (2*head+2)*n : (2*head+2)*n]
 }
 
-// CodedBytes is the size of one layer of a coded page; 0 for f16.
-func (g *Geometry) CodedBytes() int { return g.KVHeads * g.HeadBytes }
+// CodedBytes is the size of one layer of a coded page; 0 for f16. Where layers are
+// not alike it is asked of At.
+func (g *Geometry) CodedBytes() int {
+	if g.layers != nil {
+		panic("BUG: the size of a layer, of layers that are not alike")
+	}
+	return g.KVHeads * g.HeadBytes
+}
+
+// CodedPage is the size of a coded page, all layers.
+func (g *Geometry) CodedPage() int {
+	if g.layers == nil {
+		return g.Layers * g.CodedBytes()
+	}
+	return g.starts[g.Layers]
+}
+
+// ExactPage is the size of an exact page, all layers.
+func (g *Geometry) ExactPage() int { return g.Layers * g.ExactBytes() }
+
+// codedStart is where a layer begins in a coded page; Layers is the page's end.
+func (g *Geometry) codedStart(layer int) int {
+	if g.layers == nil {
+		return layer * g.CodedBytes()
+	}
+	return g.starts[layer]
+}
 
 // CodedHead is head's share of one layer of a coded page; the offsets of HQ and
 // Hack count from its start.

@@ -11,8 +11,8 @@ const (
 	groupWidth  = 64 // channels that share a scale
 )
 
-// GroupLayout says where one KV head's K and V lie in a coded page of int8 or
-// int4: offsets in bytes from the start of the head. A half is the scales and, with
+// GroupLayout says where one KV head's K and V lie in a coded page of int8, int4 or
+// one layer of cachegen: offsets in bytes from the start of the head. A half is the scales and, with
 // 4 bits, the zeros, both float16 [group][token], and then the codes:
 //
 //   - K, 4 bits: [16 tokens][octet of channels][token] uint32, nibble k being channel
@@ -23,24 +23,25 @@ const (
 // A value is code·scale + zero (4 bits, codes 0 … 15) or code·scale (8 bits, codes
 // -127 … 127). Channels are padded to whole groups with zeros of scale 0.
 type GroupLayout struct {
-	HeadDim, Bits int
+	HeadDim       int
 	Groups, Width int // Width = 64·Groups channels
 	Halves        [2]GroupHalf
 	Bytes         int
 }
 
-// GroupHalf is the offsets of K or V.
-type GroupHalf struct{ Scales, Zeros, Codes int }
+// GroupHalf is the bits of a code and the offsets of K or V.
+type GroupHalf struct{ Bits, Scales, Zeros, Codes int }
 
-// NewGroupLayout lays out heads of d channels in 4 or 8 bits.
-func NewGroupLayout(d, bits int) GroupLayout {
-	if d < 1 || bits != 4 && bits != 8 {
-		panic("BUG: groups of other than 4 or 8 bits")
-	}
-	l := GroupLayout{HeadDim: d, Bits: bits, Groups: (d + groupWidth - 1) / groupWidth}
+// NewGroupLayout lays out heads of d channels, K and V in 4 or 8 bits each.
+func NewGroupLayout(d, k, v int) GroupLayout {
+	l := GroupLayout{HeadDim: d, Groups: (d + groupWidth - 1) / groupWidth}
 	l.Width = groupWidth * l.Groups
-	for half := range l.Halves {
+	for half, bits := range []int{k, v} {
+		if d < 1 || bits != 4 && bits != 8 {
+			panic("BUG: groups of other than 4 or 8 bits")
+		}
 		h := &l.Halves[half]
+		h.Bits = bits
 		h.Scales = l.Bytes
 		l.Bytes += 2 * groupTokens * l.Groups
 		h.Zeros = l.Bytes
@@ -69,7 +70,7 @@ func (l *GroupLayout) encodeGroup(page []byte, half, t, g int, x []float32) {
 	lo, hi := minMax(x)
 	var zero, first, last float32
 	reach := max(hi, -lo) / 127
-	if l.Bits == 4 {
+	if h.Bits == 4 {
 		zero = roundF16(lo)
 		tensor.PutF16(page[h.Zeros:], at, zero)
 		reach, last = (hi-zero)/15, 15
@@ -78,17 +79,22 @@ func (l *GroupLayout) encodeGroup(page []byte, half, t, g int, x []float32) {
 	}
 	scale := roundF16(max(reach, 0))
 	tensor.PutF16(page[h.Scales:], at, scale)
-	inv := inverse(scale)
+	l.codes(page, half, t, g*groupWidth, x, scale, zero, first, last)
+}
+
+// codes writes token t's codes of channels from c on, first to last.
+func (l *GroupLayout) codes(page []byte, half, t, c int, x []float32, scale, zero, first, last float32) {
+	inv, codes := inverse(scale), page[l.Halves[half].Codes:]
 	for i, y := range x {
 		code := min(max(float32((y-zero)*inv), first), last)
-		l.put(page[h.Codes:], half, t, g*groupWidth+i, int32(float32(code-first)+0.5)+int32(first))
+		l.put(codes, half, t, c+i, int32(float32(code-first)+0.5)+int32(first))
 	}
 }
 
 // put writes the code of token t's channel c.
 func (l *GroupLayout) put(codes []byte, half, t, c int, code int32) {
 	at, shift := l.at(half, t, c)
-	if l.Bits == 8 {
+	if l.Halves[half].Bits == 8 {
 		codes[at] = byte(code)
 		return
 	}
@@ -98,12 +104,13 @@ func (l *GroupLayout) put(codes []byte, half, t, c int, code int32) {
 // at is the byte that has the code of token t's channel c, and its lowest bit.
 func (l *GroupLayout) at(half, t, c int) (i, shift int) {
 	run := t / 16 * 16 * l.Width // what is before the 16 tokens, in codes
+	wide := l.Halves[half].Bits == 8
 	switch {
-	case half == HalfK && l.Bits == 8:
+	case half == HalfK && wide:
 		return run + 16*c + t%16, 0
 	case half == HalfK:
 		return run/2 + c/8*64 + t%16*4 + c%8/2, 4 * (c % 2)
-	case l.Bits == 8:
+	case wide:
 		return t*l.Width + c, 0
 	}
 	k, j := c%groupWidth/8, c%8
@@ -120,7 +127,7 @@ func (l *GroupLayout) KeyWordAt(page []byte, t, c int) uint32 {
 func (l *GroupLayout) Code(page []byte, half, t, c int) int32 {
 	at, shift := l.at(half, t, c)
 	b := page[l.Halves[half].Codes+at]
-	if l.Bits == 8 {
+	if l.Halves[half].Bits == 8 {
 		return int32(int8(b))
 	}
 	return int32(b >> shift & 0xf)

@@ -16,6 +16,7 @@ import (
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
+//	cachegen: prefill=exact|codes
 //
 // calibrated says whether the model has a calibration file: sym=auto, the
 // default, is symmetric exactly where means are subtracted. The result's Name
@@ -138,6 +139,8 @@ func baseName(f Format) string {
 		return "hack:v2"
 	case f.Family == FamilyKIVI:
 		return "kivi"
+	case f.Family == FamilyCacheGen:
+		return "cachegen"
 	case f.Family == FamilyGroup && f.Bits == 8:
 		return "int8"
 	case f.Family == FamilyGroup:
@@ -164,6 +167,8 @@ func optionsOf(family Family) []option {
 		return hackOptions()
 	case FamilyKIVI:
 		return kiviOptions()
+	case FamilyCacheGen:
+		return cacheGenOptions()
 	}
 	return nil
 }
@@ -213,6 +218,10 @@ func kiviOptions() []option {
 		choice("residual", func(f *Format) *int { return &f.Recent }, 64, 128, 256),
 		pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill }),
 	}
+}
+
+func cacheGenOptions() []option {
+	return []option{pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill })}
 }
 
 func flag(key string, field func(*Format) *bool) option { return pair(key, "off", "on", field) }

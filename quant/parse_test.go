@@ -36,6 +36,8 @@ func TestParseFormatName(t *testing.T) {
 	f("hq2+,basis=hadamard", true, "hq2,k2=lead:quarter")
 	f("hq2+,k2=none,recent=256", true, "hq2,basis=balanced,recent=256")
 	f("hq3,basis=balanced", false, "hq3,basis=balanced")
+	f("cachegen,prefill=codes", true, "cachegen,prefill=codes")
+	f("cachegen,prefill=exact", false, "cachegen")
 	f("kivi,group=32,bits=4", false, "kivi,bits=4")
 	f("kivi,residual=64,prefill=codes,group=64", true, "kivi,group=64,residual=64,prefill=codes")
 	f("hack:v2,round=stochastic,seed=9,prefill=codes,rqe=off,se=off", true, "hack:v2,se=off,rqe=off,round=stochastic,seed=9,prefill=codes")
@@ -100,6 +102,8 @@ func TestParseFormatErrors(t *testing.T) {
 	f("int4,bits=8", "takes no options")
 	f("int3", "did you mean int8 or int4?")
 	f("kivi,group=16", "group=32|64")
+	f("cachegen,bins=8", "its options are prefill")
+	f("cachgen", "did you mean cachegen?")
 	f("kivi,residual=100", "residual=64|128|256")
 }
 
@@ -118,8 +122,8 @@ func FuzzParseFormat(f *testing.F) {
 		if err != nil || again != got {
 			t.Fatalf("%q is %+v, its name %q is %+v (%v)", s, got, got.Name, again, err)
 		}
-		if g, err := NewGeometry(got, 1, 1, 64); err == nil && got.Coded() && g.CodedBytes() <= 0 {
-			t.Fatalf("%q has coded pages of %d bytes", s, g.CodedBytes())
+		if g, err := NewGeometry(got, 1, 1, 64); err == nil && got.Coded() && g.CodedPage() <= 0 {
+			t.Fatalf("%q has coded pages of %d bytes", s, g.CodedPage())
 		}
 	})
 }

@@ -5,8 +5,8 @@ package quant
 // of all layers, or nil where the page does not exist in that form.
 type View struct {
 	Geometry *Geometry
-	Exact    [][]byte // len Layers*ExactBytes() each
-	Coded    [][]byte // len Layers*CodedBytes() each
+	Exact    [][]byte // len ExactPage() each
+	Coded    [][]byte // len CodedPage() each
 	// PromptLen is the number of leading positions whose queries are prompt
 	// queries; formats with ExactPrefill treat them differently, and formats that
 	// Select do so at the end of it.
@@ -30,17 +30,19 @@ type View struct {
 
 // ExactLayer is one layer of page i's exact form, nil if there is none.
 func (v *View) ExactLayer(i, layer int) []byte {
-	return layerOf(v.Exact, i, layer, v.Geometry.ExactBytes())
+	n := v.Geometry.ExactBytes()
+	return span(v.Exact, i, layer*n, (layer+1)*n)
 }
 
 // CodedLayer is one layer of page i's coded form, nil if there is none.
 func (v *View) CodedLayer(i, layer int) []byte {
-	return layerOf(v.Coded, i, layer, v.Geometry.CodedBytes())
+	return span(v.Coded, i, v.Geometry.codedStart(layer), v.Geometry.codedStart(layer+1))
 }
 
-func layerOf(pages [][]byte, i, layer, n int) []byte {
+// span is bytes [lo, hi) of a page, nil if there is no such page.
+func span(pages [][]byte, i, lo, hi int) []byte {
 	if i >= len(pages) || pages[i] == nil {
 		return nil
 	}
-	return pages[i][layer*n : (layer+1)*n : (layer+1)*n]
+	return pages[i][lo:hi:hi]
 }

@@ -510,12 +510,11 @@ func (f *Fetch) land(view *quant.View, n int, data []byte) {
 
 // put copies a part's bytes to its layer of a page.
 func (p *plan) put(page []byte, number int, data []byte) {
-	_, i := p.at(number)
-	if p.parts[i].Planes == quant.SecondPlane {
-		p.g.PutSecond(page, data)
+	if layer, i := p.at(number); p.parts[i].Planes == quant.SecondPlane {
+		p.g.At(layer).PutSecond(page, data)
 		return
 	}
-	for _, at := range p.spans[i] {
+	for _, at := range p.place(number).spans {
 		data = data[copy(page[at.Off:at.Off+at.Len], data):]
 	}
 }

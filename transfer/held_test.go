@@ -42,7 +42,7 @@ func TestHeldPagesAreNotSent(t *testing.T) {
 					if (p.parts[part].Page+1)*64 <= held {
 						want = before
 					}
-					for _, s := range p.spans[part] {
+					for _, s := range p.rows[0][part].spans {
 						if string(p.page(dst, i)[s.Off:s.Off+s.Len]) != string(p.page(want, i)[s.Off:s.Off+s.Len]) {
 							t.Fatalf("part %d of page %d is not what it should be", i, p.parts[part].Page)
 						}

@@ -21,7 +21,7 @@ type Hello struct {
 	KVHeads     int
 	HeadDim     int
 	ExactBytes  int // per layer and page, so that a layout change is never silent
-	CodedBytes  int
+	CodedBytes  int // of all layers, where they are not alike
 	// Numerics names the kernels that compute KV. It need not agree; but parts
 	// of one prompt are taken from two workers only where it does.
 	Numerics string
@@ -29,11 +29,15 @@ type Hello struct {
 
 // NewHello fills in what follows from the geometry.
 func NewHello(worker, model, modelHash, calibration string, g *quant.Geometry) Hello {
+	coded := g.CodedPage()
+	if g.Even() {
+		coded = g.CodedBytes()
+	}
 	return Hello{
 		Worker: worker, Model: model, ModelHash: modelHash, Calibration: calibration,
 		Format: g.Format.Name, Symmetric: g.Format.Symmetric,
 		Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: g.HeadDim,
-		ExactBytes: g.ExactBytes(), CodedBytes: g.CodedBytes(),
+		ExactBytes: g.ExactBytes(), CodedBytes: coded,
 	}
 }
 

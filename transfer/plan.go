@@ -13,8 +13,14 @@ type plan struct {
 	n     int  // tokens
 	apart bool // second planes are parts of their own, and may come later
 	parts []quant.Part
-	spans [][]quant.Span // of each part, in one layer; nil for second planes
-	size  []int          // bytes of each part in one layer, of second planes at most
+	rows  [][]place // [layer][part]; one row where all layers are alike
+}
+
+// place is where a part lies in one layer of its page: nil and the most bytes it may
+// come to where that follows from what is in it.
+type place struct {
+	spans []quant.Span
+	size  int
 }
 
 func newPlan(g *quant.Geometry, n int, apart bool) *plan {
@@ -22,17 +28,43 @@ func newPlan(g *quant.Geometry, n int, apart bool) *plan {
 	if p.apart {
 		p.parts = quant.PlanesApart(p.parts)
 	}
-	for _, part := range p.parts {
-		spans, size := g.PartSpans(part), 0
-		for _, s := range spans {
-			size += s.Len
-		}
-		if part.Planes == quant.SecondPlane {
-			size = g.SecondMost()
-		}
-		p.spans, p.size = append(p.spans, spans), append(p.size, size)
+	kinds := g.Layers
+	if g.Even() {
+		kinds = 1
+	}
+	for layer := range kinds {
+		p.rows = append(p.rows, placesOf(g.At(layer), p.parts))
 	}
 	return p
+}
+
+// placesOf is where parts lie in a layer.
+func placesOf(g *quant.Geometry, parts []quant.Part) []place {
+	var coded [3]*place // by planes: alike in all pages
+	row := make([]place, len(parts))
+	for i, part := range parts {
+		if part.Coded && coded[part.Planes] != nil {
+			row[i] = *coded[part.Planes]
+			continue
+		}
+		row[i].spans = g.PartSpans(part)
+		for _, s := range row[i].spans {
+			row[i].size += s.Len
+		}
+		if part.Planes == quant.SecondPlane {
+			row[i].size = g.SecondMost()
+		}
+		if part.Coded {
+			coded[part.Planes] = &row[i]
+		}
+	}
+	return row
+}
+
+// place is where a part lies in its layer of a page.
+func (p *plan) place(number int) *place {
+	layer, i := p.at(number)
+	return &p.rows[layer%len(p.rows)][i]
 }
 
 // count is the number of parts over all layers.
@@ -42,7 +74,7 @@ func (p *plan) at(number int) (layer, part int) {
 	return number / len(p.parts), number % len(p.parts)
 }
 
-func (p *plan) bytesOf(number int) int { return p.size[number%len(p.parts)] }
+func (p *plan) bytesOf(number int) int { return p.place(number).size }
 
 // bytes of spans of parts.
 func (p *plan) bytes(spans []span) int64 {
@@ -58,23 +90,23 @@ func (p *plan) bytes(spans []span) int64 {
 // spansOf is the bytes of a part in its layer of a page: of second planes, those
 // that there are.
 func (p *plan) spansOf(number int, page []byte) []quant.Span {
-	i := number % len(p.parts)
-	if p.parts[i].Planes == quant.SecondPlane {
-		return p.g.SecondSpans(page)
+	if layer, i := p.at(number); p.parts[i].Planes == quant.SecondPlane {
+		return p.g.At(layer).SecondSpans(page)
 	}
-	return p.spans[i]
+	return p.place(number).spans
 }
 
 // sizeIn is the size of a part at the head of data.
 func (p *plan) sizeIn(number int, data []byte) (int, error) {
-	i := number % len(p.parts)
+	layer, i := p.at(number)
+	size := p.bytesOf(number)
 	switch {
 	case p.parts[i].Planes == quant.SecondPlane:
-		return p.g.SecondLen(data)
-	case len(data) < p.size[i]:
-		return 0, fmt.Errorf("part %d of %d bytes in %d", number, p.size[i], len(data))
+		return p.g.At(layer).SecondLen(data)
+	case len(data) < size:
+		return 0, fmt.Errorf("part %d of %d bytes in %d", number, size, len(data))
 	}
-	return p.size[i], nil
+	return size, nil
 }
 
 // fit refuses data that is not the parts of spans, one after the other.
@@ -118,7 +150,13 @@ func (p *plan) page(v *quant.View, number int) []byte {
 }
 
 // maxPart is the largest part that a geometry can have.
-func maxPart(g *quant.Geometry) int { return max(g.ExactBytes(), g.CodedBytes()) }
+func maxPart(g *quant.Geometry) int {
+	most := g.ExactBytes()
+	for layer := range g.Layers {
+		most = max(most, g.At(layer).CodedBytes())
+	}
+	return most
+}
 
 // maxFrame bounds the payload of a KV frame.
 func maxFrame(g *quant.Geometry) int { return 2*frameTarget + maxPart(g) }
@@ -126,10 +164,12 @@ func maxFrame(g *quant.Geometry) int { return 2*frameTarget + maxPart(g) }
 // total is the bytes of all parts over all layers.
 func (p *plan) total() int64 {
 	var n int64
-	for _, size := range p.size {
-		n += int64(size)
+	for layer := range p.g.Layers {
+		for _, at := range p.rows[layer%len(p.rows)] {
+			n += int64(at.size)
+		}
 	}
-	return n * int64(p.g.Layers)
+	return n
 }
 
 // HandoverBytes is the KV payload of a prompt of n tokens, over all layers, where
@@ -137,9 +177,9 @@ func (p *plan) total() int64 {
 func HandoverBytes(g *quant.Geometry, n int) int64 {
 	p := newPlan(g, n, false)
 	total := p.total()
-	for i, part := range p.parts {
-		if part.Planes == quant.SecondPlane {
-			total -= int64(p.size[i]-g.SecondTypical()) * int64(g.Layers)
+	for number := range p.count() {
+		if layer, i := p.at(number); p.parts[i].Planes == quant.SecondPlane {
+			total -= int64(p.bytesOf(number) - g.At(layer).SecondTypical())
 		}
 	}
 	return total

@@ -42,13 +42,13 @@ func geometry(t testing.TB, format string) *quant.Geometry {
 func fullView(g *quant.Geometry, n int, fill func([]byte)) *quant.View {
 	v := &quant.View{Geometry: g}
 	for range n/g.Format.PageTokens + 1 {
-		exact, coded := make([]byte, g.Layers*g.ExactBytes()), make([]byte, g.Layers*g.CodedBytes())
+		exact, coded := make([]byte, g.ExactPage()), make([]byte, g.CodedPage())
 		fill(exact)
 		fill(coded)
-		for layer := range g.Layers {
-			thinSets(g, coded[layer*g.CodedBytes():])
-		}
 		v.Exact, v.Coded = append(v.Exact, exact), append(v.Coded, coded)
+		for layer := range g.Layers {
+			thinSets(g.At(layer), v.CodedLayer(len(v.Coded)-1, layer))
+		}
 	}
 	return v
 }
@@ -169,7 +169,7 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 }
 
 func TestFetchMovesTheHandover(t *testing.T) {
-	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "hq2,important=10", "hq3,important=50"} {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "cachegen", "hq2,important=10", "hq3,important=50"} {
 		for _, n := range []int{1, 63, 64, 65, 200, 700} {
 			for _, chunk := range []int{64, 100, 1000} {
 				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {
@@ -240,6 +240,7 @@ func TestWireShare(t *testing.T) {
 	f("int8", 0.54)
 	f("int4", 0.29)
 	f("kivi", 0.23)
+	f("cachegen", 0.34)
 }
 
 func TestMismatchIsRefusedByName(t *testing.T) {

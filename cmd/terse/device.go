@@ -144,7 +144,7 @@ func (f *nodeFlags) kvMemory(g *quant.Geometry, maxContext int, room int64) int6
 	if f.engine.ctx > 0 {
 		maxContext = min(maxContext, f.engine.ctx)
 	}
-	perSeq := int64(maxContext/64+2) * int64(g.ExactBytes()+g.CodedBytes()) * int64(g.Layers)
+	perSeq := int64(maxContext/64+2) * int64(g.ExactPage()+g.CodedPage())
 	return min(room, perSeq*int64(f.engine.seqs))
 }
 

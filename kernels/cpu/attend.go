@@ -7,7 +7,6 @@ import (
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu/hack"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
-	"github.com/terse-llm/terse/quant"
 )
 
 const (
@@ -247,18 +246,20 @@ func (s *attender) run(it *attendItem) {
 
 // start prepares the item's queries for what its tiles need.
 func (s *attender) start(it *attendItem) {
-	if g := it.job.Geometry; g.Format.Dequantised() {
-		if g.Format.Family == quant.FamilyGroup {
-			s.group.queries.Prepare(&g.Group, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim], it.hi-it.lo)
-		}
+	if widens(it.job) {
 		return
 	}
 	for i := it.from; i < it.to; i++ {
-		if it.job.Tiles[i].KCoded {
+		switch g := it.job.Geometry; {
+		case !it.job.Tiles[i].KCoded:
+			continue
+		case grouped(it.job):
+			s.group.queries.Prepare(&g.Group, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim], it.hi-it.lo)
+		default:
 			s.q.prepare(s.ops.codes, it)
-			s.passes.prepare(it.job.Geometry)
-			return
+			s.passes.prepare(g)
 		}
+		return
 	}
 }
 
@@ -272,7 +273,7 @@ func (s *attender) span(it *attendItem, from, to int) {
 		switch {
 		case !tiles[0].KCoded || widens(it.job):
 			s.exactTile(it, tiles, next)
-		case it.job.Geometry.Format.Family == quant.FamilyGroup:
+		case grouped(it.job):
 			s.groupTile(it, tiles, next)
 		default:
 			s.codedTile(it, tiles, next)

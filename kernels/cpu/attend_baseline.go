@@ -11,13 +11,19 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-// groupScratch is what tiles of int8 and int4 need.
+// grouped reports whether a job's coded tiles are dequantised in registers.
+func grouped(j *kernels.AttnJob) bool {
+	f := j.Geometry.Format.Family
+	return f == quant.FamilyGroup || f == quant.FamilyCacheGen
+}
+
+// groupScratch is what tiles of int8, int4 and cachegen need.
 type groupScratch struct {
 	queries fused.Queries
 	acc     []float32 // [vector][Width], where that is more than HeadDim
 }
 
-// groupTile adds pages of int8 or int4 of one block to the vectors' states:
+// groupTile adds pages of int8, int4 or cachegen of one block to the vectors' states:
 // exactTile with the kernels that dequantise in registers. Such formats read every
 // token as a code, so that tiles begin with their pages.
 func (s *attender) groupTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
@@ -58,13 +64,17 @@ func (s *attender) groupTile(it *attendItem, tiles []kernels.Tile, next upcoming
 	}
 }
 
-// groupPage is the i-th of the tiles and of those that follow, from byte off on.
+// groupPage is the i-th of the tiles and of those that follow, from byte off on; nil
+// where that one is read exactly.
 func (s *attender) groupPage(it *attendItem, tiles []kernels.Tile, next upcoming, i, off int) []byte {
 	if i >= len(tiles) {
 		if i -= len(tiles); i >= len(next.tiles) {
 			return nil
 		}
 		it, tiles = next.it, next.tiles
+	}
+	if !tiles[i].KCoded {
+		return nil
 	}
 	return it.job.Geometry.CodedHead(tiles[i].Coded, it.job.Head)[off:]
 }

@@ -21,16 +21,16 @@ var specials = []float32{0, float32(math.Copysign(0, -1)), 65504, -65504, 65519,
 func geometries(t *testing.T, f cases.Format) []*quant.Geometry {
 	t.Helper()
 	var all []*quant.Geometry
-	for _, d := range []int{64, 80, 96, 128, 256} {
+	for i, d := range []int{64, 80, 96, 128, 256} {
 		format, err := quant.ParseFormat(f.Name, f.Calibrated)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := quant.NewGeometry(format, 1, 2, d)
+		g, err := quant.NewGeometry(format, 9, 2, d)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, g)
+		all = append(all, g.At(i)) // of nine, where layers are not alike, the first two, the third and the others differ
 	}
 	return all
 }

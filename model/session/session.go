@@ -46,14 +46,14 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 	pages := (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens
 	s.view.Coded = make([][]byte, pages)
 	if !g.Format.Coded() {
-		s.view.Exact = huge.Split(pages, g.Layers*g.ExactBytes())
+		s.view.Exact = huge.Split(pages, g.ExactPage())
 		return s, nil
 	}
 	for range pages { // most of them stay untouched if the text is repeated to its length
-		s.view.Exact = append(s.view.Exact, make([]byte, g.Layers*g.ExactBytes()))
+		s.view.Exact = append(s.view.Exact, make([]byte, g.ExactPage()))
 	}
 	lo, _ := g.Format.CodedPages(maxTokens)
-	copy(s.view.Coded[min(lo, pages):], huge.Split(max(pages-lo, 0), g.Layers*g.CodedBytes()))
+	copy(s.view.Coded[min(lo, pages):], huge.Split(max(pages-lo, 0), g.CodedPage()))
 	return s, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // length goes on as if nothing had happened.
 func TestRepeat(t *testing.T) {
 	m, _ := modeltest.Tiny(t, 1, ref.New(2))
-	for _, name := range []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "hq2,important=10"} {
+	for _, name := range []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "hq2,important=10"} {
 		format, err := quant.ParseFormat(name, false)
 		if err != nil {
 			t.Fatal(err)

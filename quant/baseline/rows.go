@@ -21,7 +21,7 @@ func (s *Scratch) Rows(dst []float32, g *quant.Geometry, page []byte, half, lo, 
 	}
 	dst = dst[:(hi-lo)*g.HeadDim]
 	switch {
-	case g.Format.Family == quant.FamilyGroup:
+	case g.Format.Family == quant.FamilyGroup, g.Format.Family == quant.FamilyCacheGen:
 		groups(dst, g, page, half, lo)
 	case half == quant.HalfK:
 		s.keys(dst, g, page, lo)
@@ -30,7 +30,7 @@ func (s *Scratch) Rows(dst []float32, g *quant.Geometry, page []byte, half, lo, 
 	}
 }
 
-// groups widens int8 and int4.
+// groups widens int8, int4 and cachegen.
 func groups(dst []float32, g *quant.Geometry, page []byte, half, t int) {
 	l := &g.Group
 	h := &l.Halves[half]
@@ -38,7 +38,7 @@ func groups(dst []float32, g *quant.Geometry, page []byte, half, t int) {
 		for group := range l.Groups {
 			at := group*g.Format.PageTokens + t
 			scale, zero := tensor.GetF16(page[h.Scales:], at), float32(0)
-			if l.Bits == 4 {
+			if h.Bits == 4 {
 				zero = tensor.GetF16(page[h.Zeros:], at)
 			}
 			from := group * l.Width / l.Groups

@@ -17,11 +17,11 @@ func geometry(t testing.TB, name string, d int) *quant.Geometry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := quant.NewGeometry(f, 1, 2, d)
+	g, err := quant.NewGeometry(f, 9, 2, d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g
+	return g.At(d / 8 % 4) // where layers are not alike, of all kinds
 }
 
 // page codes 64 Gaussian tokens. Channels 3 and 11 of K are far out, as in models.
@@ -45,8 +45,8 @@ func page(g *quant.Geometry, outlier float32, seed uint64) (exact, coded []byte)
 // Rows are what docs/formats.md says that the codes stand for.
 func TestRows(t *testing.T) {
 	var s baseline.Scratch
-	for _, name := range []string{"int8", "int4", "kivi", "kivi,bits=4", "kivi,group=64"} {
-		for _, d := range []int{8, 64, 80, 128, 256} {
+	for _, name := range []string{"int8", "int4", "kivi", "kivi,bits=4", "kivi,group=64", "cachegen"} {
+		for _, d := range []int{8, 64, 80, 88, 128, 256} {
 			g := geometry(t, name, d)
 			_, coded := page(g, 1, uint64(d))
 			for head := range 2 {
@@ -130,8 +130,58 @@ func TestPublishedProperties(t *testing.T) {
 	f("kivi,bits=4", 5, 0.003, 0.009)
 }
 
+// What CacheGen's authors do (section 5.2 of arXiv 2310.07240 and their code): one
+// symmetric scale for a token over all heads, so many levels by layer; so that a channel
+// far out takes the resolution of all others, of all heads.
+func TestCacheGenLevels(t *testing.T) {
+	f, err := quant.ParseFormat("cachegen", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := quant.NewGeometry(f, 32, 4, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for layer := range 32 {
+		g := all.At(layer)
+		exact, coded := page(g, 1, uint64(layer))
+		wild, lost := page(g, 50, uint64(layer))
+		for half := range 2 {
+			levels := map[bool]int{true: 31, false: 15}[half == quant.HalfK && layer < 10 || layer < 2]
+			seen, scales := map[int]bool{}, map[float64]bool{}
+			for head := range g.KVHeads {
+				codes, _ := dequant.Codes(g, coded, head, half)
+				for i, code := range codes {
+					scale, zero := dequant.Params(g, g.CodedHead(coded, head), half, i/64, i%64, g.Group.Halves[half].Bits)
+					seen[code+int(math.Round(zero/max(scale, 1e-9)))] = true
+					if i/64 == 7 {
+						scales[scale] = true
+					}
+				}
+			}
+			if len(scales) != 1 {
+				t.Fatalf("layer %d: a token has %d scales", layer, len(scales))
+			}
+			if most := levels / 2; len(seen) != levels || !seen[most] || !seen[-most] {
+				t.Fatalf("layer %d, half %d: %d levels, want %d", layer, half, len(seen), levels)
+			}
+			// Uniform error: a step is 2.9 sigma or so over the levels of a side.
+			lo, hi := 0.002, 0.006
+			if levels == 15 {
+				lo, hi = 0.011, 0.025
+			}
+			if e := relative(g, exact, coded, half); !(e >= lo && e <= hi) {
+				t.Errorf("layer %d, half %d: off by %.5f of the variance, want %g to %g", layer, half, e, lo, hi)
+			}
+			if e := relative(g, wild, lost, half); half == quant.HalfK && !(e > 0.5) {
+				t.Errorf("layer %d: channels far out leave the others an error of only %.5f", layer, e)
+			}
+		}
+	}
+}
+
 func BenchmarkRows(b *testing.B) {
-	for _, name := range []string{"int8", "int4", "kivi"} {
+	for _, name := range []string{"int8", "int4", "kivi", "cachegen"} {
 		g := geometry(b, name, 128)
 		_, coded := page(g, 1, 1)
 		dst := make([]float32, 64*128)

@@ -33,8 +33,8 @@ func Codes(g *quant.Geometry, layer []byte, head, half int) (codes, width []int)
 			switch g.Format.Family {
 			case quant.FamilyHQ:
 				codes[i], width[i] = hqCode(g, page, half, t, c)
-			case quant.FamilyGroup:
-				codes[i], width[i] = groupCode(g, page, half, t, c), g.Format.Bits
+			case quant.FamilyGroup, quant.FamilyCacheGen:
+				codes[i], width[i] = groupCode(g, page, half, t, c), g.Group.Halves[half].Bits
 			default:
 				codes[i], width[i] = hackCode(&g.Hack[half], page, half, t, c), g.Format.Bits
 			}
@@ -93,7 +93,7 @@ func Params(g *quant.Geometry, page []byte, half, t, c, width int) (scale, zero 
 		}
 		return scale, -scale * float64(int(1)<<width-1) / 2
 	}
-	if g.Format.Family == quant.FamilyGroup {
+	if g.Format.Family == quant.FamilyGroup || g.Format.Family == quant.FamilyCacheGen {
 		h, i := &g.Group.Halves[half], c/64*64+t
 		if width == 4 {
 			zero = half16(page, h.Zeros, i)
@@ -145,13 +145,14 @@ func hqCode(g *quant.Geometry, page []byte, half, t, c int) (code, width int) {
 	return 4*top + planeCode(page[s.Low:], half, s.Width, row, c-s.Lo), 4
 }
 
-// groupCode is a code of int8 (signed) or int4.
+// groupCode is a code of int8, int4 or cachegen, signed where it has 8 bits.
 func groupCode(g *quant.Geometry, page []byte, half, t, c int) int {
 	codes, d := page[g.Group.Halves[half].Codes:], (g.HeadDim+63)/64*64
+	wide := g.Group.Halves[half].Bits == 8
 	switch {
-	case g.Format.Bits == 8 && half == quant.HalfK:
+	case wide && half == quant.HalfK:
 		return int(int8(codes[(t/16*d+c)*16+t%16]))
-	case g.Format.Bits == 8:
+	case wide:
 		return int(int8(codes[t*d+c]))
 	case half == quant.HalfK: // words of eight channels, 16 tokens' side by side
 		word := binary.LittleEndian.Uint32(codes[4*((t/16*(d/8)+c/8)*16+t%16):])

@@ -3,7 +3,7 @@
 // tokens, one KV head after the other) and with the same sharing of a page by the
 // query heads of a KV head. Codes of 4 bits (scale and zero) or 8 (scale) per token
 // and group of 64 channels are widened to float32 in registers and multiplied there;
-// nothing is written back. The formats int8 and int4 are attended with it.
+// nothing is written back. The formats int8, int4 and cachegen are attended with it.
 //
 // What it does to be quick:
 //

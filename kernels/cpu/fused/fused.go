@@ -1,6 +1,9 @@
 package fused
 
-import "github.com/terse-llm/terse/internal/cpu"
+import (
+	"github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/quant"
+)
 
 // Kernels is the kernels of one level.
 type Kernels struct{ level cpu.Level }
@@ -32,7 +35,7 @@ func (p *Queries) Prepare(l *Layout, q []float32, n int) {
 			x := q[(i+j)*l.HeadDim : (i+j+1)*l.HeadDim]
 			for c, v := range x {
 				p.sums[at+c/groupWidth*batch+j] += v
-				if l.Bits == 4 {
+				if l.Halves[quant.HalfK].Bits == 4 {
 					v *= shrink(c % 8 / 2)
 				}
 				p.q[(i+j)*l.Width+c] = v

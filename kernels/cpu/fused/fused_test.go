@@ -20,9 +20,9 @@ type work struct {
 	k, v      []float32 // what was coded
 }
 
-func newWork(t testing.TB, d, bits, n int, seed uint64) *work {
+func newWork(t testing.TB, d, kBits, vBits, n int, seed uint64) *work {
 	r := rand.New(rand.NewPCG(seed, 7))
-	w := &work{l: NewLayout(d, bits), n: n, ld: pageTokens + int(seed%3)}
+	w := &work{l: quant.NewGroupLayout(d, kBits, vBits), n: n, ld: pageTokens + int(seed%3)}
 	w.k, w.v = make([]float32, pageTokens*d), make([]float32, pageTokens*d)
 	for i := range w.k {
 		w.k[i] = float32((r.NormFloat64() + 0.3*float64(i%3-1)) * (1 + float64(i%7)/4))
@@ -59,22 +59,22 @@ func (w *work) decoded(halfOf, t, c int) float64 {
 	scale := float64(half(w.page[h.Scales:], at))
 	if halfOf == quant.HalfK {
 		code := float64(key(l, w.page, t, c))
-		if l.Bits == 4 {
+		if h.Bits == 4 {
 			return code*float64(shrink(c%8/2))*scale + float64(half(w.page[h.Zeros:], at))
 		}
 		return code * scale
 	}
-	if l.Bits == 4 {
+	if h.Bits == 4 {
 		return float64(value(l, w.page, t, c))*scale + float64(half(w.page[h.Zeros:], at))
 	}
 	return float64(value(l, w.page, t, c)) * scale
 }
 
 func each(t *testing.T, f func(t *testing.T, w *work, name string)) {
-	for _, bits := range []int{4, 8} {
+	for _, bits := range [][2]int{{4, 4}, {8, 8}, {8, 4}, {4, 8}} {
 		for i, d := range []int{1, 8, 64, 72, 80, 96, 128, 192, 256} {
 			for _, n := range []int{0, 1, 2, 3, 4, 5, 7, 8} {
-				f(t, newWork(t, d, bits, n, uint64(100*i+n)), fmt.Sprintf("int%d, d %d, %d vectors", bits, d, n))
+				f(t, newWork(t, d, bits[0], bits[1], n, uint64(100*i+n)), fmt.Sprintf("K int%d, V int%d, d %d, %d vectors", bits[0], bits[1], d, n))
 			}
 		}
 	}
@@ -136,7 +136,7 @@ func check(t *testing.T, w *work, name string) {
 				for c := range d {
 					x := float64(w.q[i*d+c])
 					zero := 0.0
-					if w.l.Bits == 4 {
+					if w.l.Halves[quant.HalfK].Bits == 4 {
 						zero = float64(half(w.page[w.l.Halves[quant.HalfK].Zeros:], c/groupWidth*pageTokens+tok))
 					}
 					k := w.decoded(quant.HalfK, tok, c)
@@ -148,7 +148,7 @@ func check(t *testing.T, w *work, name string) {
 				want, size := float64(w.acc[i*w.l.Width+c]), math.Abs(float64(w.acc[i*w.l.Width+c]))
 				for tok := range pageTokens {
 					x, zero := float64(w.w[i*w.ld+tok]), 0.0
-					if w.l.Bits == 4 {
+					if w.l.Halves[quant.HalfV].Bits == 4 {
 						zero = float64(half(w.page[w.l.Halves[quant.HalfV].Zeros:], c/groupWidth*pageTokens+tok))
 					}
 					v := w.decoded(quant.HalfV, tok, c)
@@ -193,13 +193,10 @@ func TestOneOrder(t *testing.T) {
 }
 
 func FuzzLevels(f *testing.F) {
-	f.Add(uint64(1), uint8(4), uint16(128), true)
-	f.Add(uint64(2), uint8(3), uint16(79), false)
-	f.Fuzz(func(t *testing.T, seed uint64, n uint8, d uint16, four bool) {
-		bits := 8
-		if four {
-			bits = 4
-		}
-		check(t, newWork(t, int(d%300)+1, bits, int(n%9), seed), "fuzzed")
+	f.Add(uint64(1), uint8(4), uint16(128), true, true)
+	f.Add(uint64(2), uint8(3), uint16(79), false, true)
+	bits := map[bool]int{true: 4, false: 8}
+	f.Fuzz(func(t *testing.T, seed uint64, n uint8, d uint16, kFour, vFour bool) {
+		check(t, newWork(t, int(d%300)+1, bits[kFour], bits[vFour], int(n%9), seed), "fuzzed")
 	})
 }

@@ -11,7 +11,7 @@ func half(b []byte, i int) float32 { return tensor.F16ToF32(binary.LittleEndian.
 
 // key is a code of K as the kernels see it: with 4 bits, times 256^m.
 func key(l *Layout, page []byte, t, c int) float32 {
-	if l.Bits == 8 {
+	if l.Halves[quant.HalfK].Bits == 8 {
 		return float32(l.Code(page, quant.HalfK, t, c))
 	}
 	return float32(l.KeyWordAt(page, t, c) >> (4 * (c % 2)) & (0xf << (8 * (c % 8 / 2))))
@@ -36,7 +36,7 @@ func genericQK(n int, w []float32, ld int, l *Layout, page []byte, q, sums []flo
 			}
 			for i := range n {
 				score[i] += dots[i] * half(scales, g*pageTokens+t)
-				if l.Bits == 4 {
+				if l.Halves[quant.HalfK].Bits == 4 {
 					score[i] += sums[g*batch+i] * half(zeros, g*pageTokens+t)
 				}
 			}
@@ -54,7 +54,7 @@ func genericPV(n int, acc, w []float32, ld int, l *Layout, page []byte) {
 			var fold, zero [batch]float32
 			for i := range n {
 				fold[i] = w[i*ld+t] * half(scales, g*pageTokens+t)
-				if l.Bits == 4 {
+				if l.Halves[quant.HalfV].Bits == 4 {
 					zero[i] = w[i*ld+t] * half(zeros, g*pageTokens+t)
 				}
 			}

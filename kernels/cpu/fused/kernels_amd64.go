@@ -22,33 +22,34 @@ func ahead(next, page []byte) *byte {
 func (k Kernels) qk(n int, w []float32, ld int, l *Layout, page []byte, q, sums []float32, next []byte) {
 	wp, codes, scales := unsafe.SliceData(w), &page[l.Halves[quant.HalfK].Codes], &page[l.Halves[quant.HalfK].Scales]
 	qp, sp, fetch, width := unsafe.SliceData(q), unsafe.SliceData(sums), ahead(next, page), l.Width
+	bits := l.Halves[quant.HalfK].Bits
 	switch k.level {
 	case cpu.AVX2:
 		switch {
-		case n == 4 && l.Bits == 4:
+		case n == 4 && bits == 4:
 			qk4Int4AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 2 && l.Bits == 4:
+		case n == 2 && bits == 4:
 			qk2Int4AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 1 && l.Bits == 4:
+		case n == 1 && bits == 4:
 			qk1Int4AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 4 && l.Bits == 8:
+		case n == 4 && bits == 8:
 			qk4Int8AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 2 && l.Bits == 8:
+		case n == 2 && bits == 8:
 			qk2Int8AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
 		default:
 			qk1Int8AVX2(wp, ld, codes, width, scales, qp, sp, fetch)
 		}
 	case cpu.AVX512:
 		switch {
-		case n == 4 && l.Bits == 4:
+		case n == 4 && bits == 4:
 			qk4Int4AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 2 && l.Bits == 4:
+		case n == 2 && bits == 4:
 			qk2Int4AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 1 && l.Bits == 4:
+		case n == 1 && bits == 4:
 			qk1Int4AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 4 && l.Bits == 8:
+		case n == 4 && bits == 8:
 			qk4Int8AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
-		case n == 2 && l.Bits == 8:
+		case n == 2 && bits == 8:
 			qk2Int8AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
 		default:
 			qk1Int8AVX512(wp, ld, codes, width, scales, qp, sp, fetch)
@@ -65,11 +66,11 @@ func (k Kernels) pv(n int, acc, w []float32, ld int, l *Layout, page, next []byt
 	}
 	var fold [batch * pageTokens]float32
 	var sums [batch]float32
-	stride := l.Width * l.Bits / 8
 	v := &l.Halves[quant.HalfV]
+	stride := l.Width * v.Bits / 8
 	for g := range l.Groups {
 		scales, zeros := &page[v.Scales+2*g*pageTokens], &page[v.Zeros+2*g*pageTokens]
-		if l.Bits == 4 {
+		if v.Bits == 4 {
 			foldInt4AVX2(&fold[0], &sums[0], unsafe.SliceData(w), ld, scales, zeros, n)
 		} else {
 			foldInt8AVX2(&fold[0], &sums[0], unsafe.SliceData(w), ld, scales, zeros, n)
@@ -84,29 +85,29 @@ func (k Kernels) pv(n int, acc, w []float32, ld int, l *Layout, page, next []byt
 
 // group is PV of one group of channels.
 func (k Kernels) group(n int, acc *float32, l *Layout, fold, sums *float32, codes *byte, stride int, fetch *byte) {
-	width := l.Width
+	width, bits := l.Width, l.Halves[quant.HalfV].Bits
 	switch {
-	case k.level == cpu.AVX2 && n == 4 && l.Bits == 4:
+	case k.level == cpu.AVX2 && n == 4 && bits == 4:
 		pv4Int4AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX2 && n == 2 && l.Bits == 4:
+	case k.level == cpu.AVX2 && n == 2 && bits == 4:
 		pv2Int4AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX2 && n == 1 && l.Bits == 4:
+	case k.level == cpu.AVX2 && n == 1 && bits == 4:
 		pv1Int4AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX2 && n == 4 && l.Bits == 8:
+	case k.level == cpu.AVX2 && n == 4 && bits == 8:
 		pv4Int8AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX2 && n == 2 && l.Bits == 8:
+	case k.level == cpu.AVX2 && n == 2 && bits == 8:
 		pv2Int8AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX2 && n == 1 && l.Bits == 8:
+	case k.level == cpu.AVX2 && n == 1 && bits == 8:
 		pv1Int8AVX2(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX512 && n == 4 && l.Bits == 4:
+	case k.level == cpu.AVX512 && n == 4 && bits == 4:
 		pv4Int4AVX512(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX512 && n == 2 && l.Bits == 4:
+	case k.level == cpu.AVX512 && n == 2 && bits == 4:
 		pv2Int4AVX512(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX512 && n == 1 && l.Bits == 4:
+	case k.level == cpu.AVX512 && n == 1 && bits == 4:
 		pv1Int4AVX512(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX512 && n == 4 && l.Bits == 8:
+	case k.level == cpu.AVX512 && n == 4 && bits == 8:
 		pv4Int8AVX512(acc, width, fold, sums, codes, stride, fetch)
-	case k.level == cpu.AVX512 && n == 2 && l.Bits == 8:
+	case k.level == cpu.AVX512 && n == 2 && bits == 8:
 		pv2Int8AVX512(acc, width, fold, sums, codes, stride, fetch)
 	default:
 		pv1Int8AVX512(acc, width, fold, sums, codes, stride, fetch)

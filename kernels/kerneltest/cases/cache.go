@@ -36,8 +36,13 @@ func Formats() []Format {
 		{"hack:v2", false}, {"hack:v2,partition=32,bits=4", false}, {"hack:v2,partition=128,se=off", false},
 		{"hack:v2,rqe=off,round=stochastic", false},
 		{"int8", false}, {"int4", false}, {"kivi", false}, {"kivi,bits=4,group=64,residual=64", false},
+		{"cachegen", false}, {"cachegen,prefill=codes", false},
 	}
 }
+
+// layersOf is the layers of the model that a cache is of. Of nine, where layers are not laid
+// out alike, the first two, the third and the others differ.
+const layersOf = 9
 
 // Cache is one layer of a sequence of made-up tokens, in both forms.
 type Cache struct {
@@ -57,10 +62,11 @@ func NewCache(f Format, heads, d, n int, seed uint64) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := quant.NewGeometry(format, 1, heads, d)
+	all, err := quant.NewGeometry(format, layersOf, heads, d)
 	if err != nil {
 		return nil, err
 	}
+	g := all.At(int(seed % layersOf))
 	c := &Cache{Geometry: g, Tokens: n}
 	r := rand.New(rand.NewPCG(seed, 1))
 	k, v := make([]float32, heads*d), make([]float32, heads*d)
