@@ -179,7 +179,10 @@ func (n *node) onCPU() (err error) {
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
-	if c.Progressive = route.Progressive(n.flags.progressive); !c.Progressive.Known() {
+	if c.Progressive == "" {
+		c.Progressive = route.Progressive(n.flags.progressive)
+	}
+	if !c.Progressive.Known() {
 		return nil, fmt.Errorf("--progressive %q: choose on, off or auto", n.flags.progressive)
 	}
 	run, err := n.newRunner()
