@@ -133,8 +133,18 @@ func (f *benchServeFlags) clusters(ctx context.Context, n *node, link *serving.L
 	}
 	formats := []string{serving.SplitF16}
 	for _, format := range formatList(f.formats) {
-		if !slices.Contains(formats, format) {
+		if slices.Contains(formats, format) {
+			continue
+		}
+		switch why, err := n.lacks(format); {
+		case err != nil:
+			return s, err
+		case why == nil:
 			formats = append(formats, format)
+		case f.chosen:
+			return s, why
+		default:
+			n.log.Warn("a format is left out", "why", why)
 		}
 	}
 	s.shares = 1 + len(formats)*len(f.ways())*len(split.roles)

@@ -32,6 +32,7 @@ type benchServeFlags struct {
 	concurrency, rounds   int
 	seed                  uint64
 	formats, progressive  string
+	chosen                bool // formats were: none of them is left out
 	link, linkRatio       float64
 	routing               string
 	ttft, tpot, timeout   time.Duration
@@ -150,6 +151,7 @@ func (f *benchServeFlags) run(c *cobra.Command) error {
 	if err := f.check(c); err != nil {
 		return err
 	}
+	f.chosen = c.Flags().Changed("kv")
 	log, err := f.logs.logger(c.ErrOrStderr())
 	if err != nil {
 		return usageError{c.CommandPath(), err}
