@@ -1,6 +1,8 @@
 package kernels
 
 import (
+	"sync/atomic"
+
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tensor"
 )
@@ -17,6 +19,10 @@ type Ops interface {
 	Threads() int
 	// Parallel does tasks 0..n-1 over the backend's cores and waits.
 	Parallel(n int, t Task)
+	// Until is the same backend, with its cores and scratch, for work that may be
+	// given up: once stop is set, Linear and Attend may begin no more pieces and
+	// return soon, with results that are worth nothing.
+	Until(stop *atomic.Bool) Ops
 
 	// Pack prepares a matrix of shape [out, in] in any dtype for Linear. It may
 	// keep w's bytes, which must stay readable, or copy them.

@@ -43,6 +43,10 @@ type piece struct{ projection, lo, hi int }
 // late costs little.
 const piecesPerCore = 6
 
+// pieceProducts is the most products of one piece, some milliseconds of a core: so
+// long it may take until a Linear that is given up returns. (A panel is never cut.)
+const pieceProducts = 1 << 28
+
 // Linear computes the projections of the same rows.
 func (o *Ops) Linear(x []float32, rows int, ps []kernels.Projection) {
 	if rows == 0 {
@@ -62,15 +66,17 @@ func (o *Ops) Linear(x []float32, rows int, ps []kernels.Projection) {
 			o.pool.do(l.kinds[k].Groups(), l)
 		}
 	}
-	step := max(1, panels/(piecesPerCore*o.threads))
+	most := max(1, panels/(piecesPerCore*o.threads))
 	for i, p := range ps {
-		n := p.W.(matrix).Panels()
+		m := p.W.(matrix)
+		n := m.Panels()
+		step := max(1, min(most, pieceProducts*n/(rows*m.In()*m.Out())))
 		for lo := 0; lo < n; lo += step {
 			l.pieces = append(l.pieces, piece{i, lo, min(n, lo+step)})
 		}
 	}
 	l.multi = true
-	o.pool.do(len(l.pieces), l)
+	o.pool.until(o.stop, len(l.pieces), l)
 	l.x, l.ps = nil, nil
 	o.linears.Put(l)
 }

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/kernels"
@@ -19,6 +20,12 @@ import (
 
 // Ops is the processor as a backend: kernels.Ops.
 type Ops struct {
+	*shared
+	stop *atomic.Bool // see Until; nil = nothing stops it
+}
+
+// shared is what a backend has in common with those that Until makes of it.
+type shared struct {
 	level   cpu.Level
 	threads int
 	pool    *pool
@@ -50,7 +57,7 @@ func New(threads int, level cpu.Level) *Ops {
 		panic("BUG: this machine has no " + level.String())
 	}
 	threads = max(1, threads)
-	return &Ops{
+	return &Ops{shared: &shared{
 		level: level, threads: threads, pool: newPool(threads),
 		codes: codes.For(level), encode: encode.For(level), exact: exact.For(level), fused: fused.For(level),
 		matmul: matmul.For(level), softmax: softmax.For(level), vec: vec.For(level), widen: widen.For(level),
@@ -61,7 +68,7 @@ func New(threads int, level cpu.Level) *Ops {
 		vectors:  poolOf[vectors](),
 		mappings: poolOf[mapping](),
 		encoders: poolOf[encode.Scratch](),
-	}
+	}}
 }
 
 // Best is New with the best level that this machine and build have.
@@ -84,11 +91,14 @@ func (o *Ops) Threads() int { return o.threads }
 // Parallel does tasks 0..n-1 over the cores and waits.
 func (o *Ops) Parallel(n int, t kernels.Task) { o.pool.do(n, t) }
 
+// Until is the backend for Linear and Attend that may be given up.
+func (o *Ops) Until(stop *atomic.Bool) kernels.Ops { return &Ops{o.shared, stop} }
+
 // Attend runs the jobs over the cores.
 func (o *Ops) Attend(jobs []kernels.AttnJob) {
 	a := o.attends.Get().(*attending)
 	a.plan(o, jobs)
-	o.pool.do(len(a.items), a)
+	o.pool.until(o.stop, len(a.items), a)
 	a.forget()
 	o.attends.Put(a)
 }

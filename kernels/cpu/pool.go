@@ -24,16 +24,19 @@ type pool struct {
 // job is one Parallel in progress.
 type job struct {
 	task kernels.Task
+	stop *atomic.Bool // nil, or no more pieces are begun once it is set
 	n    int64
 	next atomic.Int64 // the next piece to do
 	busy atomic.Int32 // helpers that may touch the job
 }
 
 func (j *job) work() {
-	for i := j.next.Add(1) - 1; i < j.n; i = j.next.Add(1) - 1 {
+	for i := j.next.Add(1) - 1; i < j.n && !stopped(j.stop); i = j.next.Add(1) - 1 {
 		j.task.Do(int(i))
 	}
 }
+
+func stopped(stop *atomic.Bool) bool { return stop != nil && stop.Load() }
 
 // helper is one goroutine and the place where work is left for it.
 type helper struct {
@@ -63,15 +66,18 @@ func (p *pool) close() {
 }
 
 // do does tasks 0 … n-1 and returns when all are done.
-func (p *pool) do(n int, t kernels.Task) {
+func (p *pool) do(n int, t kernels.Task) { p.until(nil, n, t) }
+
+// until is do that begins no more tasks once stop is set.
+func (p *pool) until(stop *atomic.Bool, n int, t kernels.Task) {
 	if n <= 1 || len(p.helpers) == 0 {
-		for i := range n {
+		for i := 0; i < n && !stopped(stop); i++ {
 			t.Do(i)
 		}
 		return
 	}
 	j := p.jobs.Get().(*job)
-	j.task, j.n = t, int64(n)
+	j.task, j.stop, j.n = t, stop, int64(n)
 	j.next.Store(0)
 	helpers := p.helpers[:min(n-1, len(p.helpers))]
 	for _, h := range helpers {
@@ -91,7 +97,7 @@ func (p *pool) do(n int, t kernels.Task) {
 	for turn := 0; j.busy.Load() > 0; turn++ {
 		pause(turn)
 	}
-	j.task = nil
+	j.task, j.stop = nil, nil
 	p.jobs.Put(j)
 }
 

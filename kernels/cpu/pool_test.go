@@ -54,6 +54,33 @@ func TestPoolNests(t *testing.T) {
 	}
 }
 
+// Once it is stopped, nothing more is begun, and what was begun is done on return.
+func TestPoolStops(t *testing.T) {
+	for _, threads := range []int{1, 3} {
+		p := newPool(threads)
+		var stop atomic.Bool
+		for _, last := range []int32{1, 7, 100} {
+			stop.Store(false)
+			var begun, done atomic.Int32
+			p.until(&stop, 100, kernels.TaskFunc(func(int) {
+				if begun.Add(1) == last {
+					stop.Store(true)
+				}
+				done.Add(1)
+			}))
+			if n := begun.Load(); n != done.Load() || n < last || n >= last+int32(threads) {
+				t.Errorf("%d threads, stopped at task %d: %d begun, %d done", threads, last, n, done.Load())
+			}
+		}
+		begun := 0
+		p.until(&stop, 5, kernels.TaskFunc(func(int) { begun++ }))
+		if begun > 0 {
+			t.Errorf("%d threads: %d tasks were begun after the stop", threads, begun)
+		}
+		p.close()
+	}
+}
+
 type nothing struct{}
 
 func (nothing) Do(int) {}

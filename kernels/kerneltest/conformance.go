@@ -3,9 +3,12 @@ package kerneltest
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/terse-llm/terse/kernels"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
+	"github.com/terse-llm/terse/tensor"
 )
 
 // Conformance checks a backend. It takes a second or two for a fast one.
@@ -19,6 +22,7 @@ func Conformance(t *testing.T, ops kernels.Ops) {
 		{"Embed", checkEmbed}, {"Rotate", checkRotate}, {"Map", checkMap}, {"Store", checkStore}, {"Encode", checkEncode},
 		{"Attend", checkAttend}, {"AttendInvariance", checkAttendInvariance}, {"AttendEmptyRows", checkAttendEmptyRows},
 		{"AttendTopOnly", checkAttendTopOnly}, {"Weigh", checkWeigh}, {"Parallel", checkParallel},
+		{"Until", checkUntil},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, ops) })
 	}
@@ -95,4 +99,30 @@ func checkParallel(t *testing.T, ops kernels.Ops) {
 			t.Errorf("task %d of %d ran %d times", i, n, done[i])
 		}
 	}
+}
+
+// A backend that may be stopped and is not gives the bits of the one it is made of,
+// also after one that was stopped.
+func checkUntil(t *testing.T, ops kernels.Ops) {
+	const rows, in, out = 9, 96, 70
+	x := cases.Activations(3, rows, in)
+	w := ops.Pack(cases.Linear{Type: tensor.F32, Out: out, In: in}.Weights(4))
+	linear := func(ops kernels.Ops) []float32 {
+		dst := newOutput(rows * out)
+		ops.Linear(x, rows, []kernels.Projection{{Dst: dst.data, W: w}})
+		dst.check(t, "linear")
+		return dst.data
+	}
+	var stop atomic.Bool
+	hurried, want := ops.Until(&stop), linear(ops)
+	if hurried.Name() != ops.Name() || hurried.Threads() != ops.Threads() {
+		t.Errorf("%q on %d threads became %q on %d", ops.Name(), ops.Threads(), hurried.Name(), hurried.Threads())
+	}
+	for range 2 {
+		stop.Store(false)
+		same(t, "not stopped", linear(hurried), want)
+		stop.Store(true)
+		linear(hurried)
+	}
+	same(t, "beside one that is stopped", linear(ops), want)
 }

@@ -54,6 +54,9 @@ func (o *Ops) Parallel(n int, t kernels.Task) {
 	wg.Wait()
 }
 
+// Until is the backend itself, which gives nothing up.
+func (o *Ops) Until(*atomic.Bool) kernels.Ops { return o }
+
 // grain is the number of elements below which element-wise work is not worth
 // another goroutine.
 const grain = 1 << 14
