@@ -47,14 +47,29 @@ type Segment struct {
 	Row, Rows, Pos int
 }
 
-// Attend computes out = attention(q) for one layer; both are [rows][heads]
-// [HeadDim] over the batch's rows. q is turned into the cache's basis in place.
-func (r *Runner) Attend(layer int, segs []Segment, q, out []float32) {
-	group := r.group(segs, q)
-	r.transform.Queries(r.ops, layer, q, group*r.geometry.KVHeads)
+// Queries turns q, the [rows][heads][HeadDim] of the segments' rows after RoPE, into
+// the cache's basis in place.
+func (r *Runner) Queries(layer int, segs []Segment, q []float32) {
+	r.transform.Queries(r.ops, layer, q, r.group(segs, q)*r.geometry.KVHeads)
+}
+
+// Attend computes attention(q) for one layer; Outputs has the results. It is done
+// by ops, nil for the runner's own backend: what Until makes of that may give
+// results that are worth nothing. Then it can be called again, for the same rows or
+// fewer.
+func (r *Runner) Attend(ops kernels.Ops, layer int, segs []Segment, q []float32) {
+	if ops == nil {
+		ops = r.ops
+	}
 	r.plan(layer, segs)
-	r.gather(layer, q, group)
-	r.ops.Attend(r.jobs)
+	r.gather(layer, q, r.group(segs, q))
+	ops.Attend(r.jobs)
+}
+
+// Outputs puts the results of the last Attend, of the same segments, into out,
+// [rows][heads][HeadDim], out of the cache's basis.
+func (r *Runner) Outputs(layer int, segs []Segment, out []float32) {
+	group := r.group(segs, out)
 	if r.geometry.Format.Selects() {
 		r.weigh(layer, segs)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -26,12 +27,12 @@ type Batch struct {
 	// AfterAttend, where set, is called once a layer has attended: the important
 	// tokens of prompts that end with the batch have got their second plane.
 	AfterAttend func(layer int)
-	// Abandon, where set, is asked at least once a layer: a yes ends the step with
-	// ErrAbandoned, for nobody waits for it any more.
-	Abandon func() bool
-}
+	// Interrupt, where set, tells the step who leaves while it runs.
+	Interrupt *Interrupt
 
-func (b *Batch) abandoned() bool { return b.Abandon != nil && b.Abandon() }
+	from    []int  // of each of Segments, its place as it was appended
+	givenUp []bool // by that place
+}
 
 // ErrAbandoned is the end of a step that was given up. What it has written to
 // the pages of its rows is worth nothing.
@@ -41,12 +42,14 @@ var ErrAbandoned = errors.New("the step was abandoned")
 func (b *Batch) Reset() {
 	clear(b.Segments) // lets go of the views
 	b.Tokens, b.Segments, b.Logits, b.Greedy = b.Tokens[:0], b.Segments[:0], b.Logits[:0], b.Greedy[:0]
-	b.AfterLayer, b.AfterAttend, b.Abandon = nil, nil, nil
+	b.from, b.givenUp = b.from[:0], b.givenUp[:0]
+	b.AfterLayer, b.AfterAttend, b.Interrupt = nil, nil, nil
 }
 
 // Append adds rows: tokens of the sequence of view at positions pos, pos+1, ….
 // The view must have exact pages for them.
 func (b *Batch) Append(tokens []terse.Token, view *quant.View, pos int) {
+	b.from, b.givenUp = append(b.from, len(b.givenUp)), append(b.givenUp, false)
 	b.Segments = append(b.Segments, attention.Segment{View: view, Row: len(b.Tokens), Rows: len(tokens), Pos: pos})
 	for _, t := range tokens {
 		b.Tokens = append(b.Tokens, int32(t))
@@ -126,12 +129,16 @@ type Scratch struct {
 	angles      kernels.Angles
 	ps          []kernels.Projection
 	segments    []attention.Segment // of the rows wanted
+	narrowed    bool                // only those are left
+
+	stop    *atomic.Bool // that the operations look at
+	hurried kernels.Ops  // and the backend that does
 }
 
 // fit sizes the buffers for a batch and computes its positions' angles.
 func (s *Scratch) fit(c *Config, b *Batch, f *frequencies) {
 	s.setRows(c, len(b.Tokens))
-	s.logits = resize(s.logits, len(b.Logits)*c.VocabSize)
+	s.narrowed = false
 	pairs := len(f.inverse)
 	s.angles.Pairs, s.angles.Interleaved = pairs, c.Rotary.Interleaved
 	for _, seg := range b.Segments {
@@ -157,15 +164,10 @@ func (s *Scratch) setRows(c *Config, rows int) {
 // they are: everything after the last layer's K and V is theirs alone.
 func (s *Scratch) narrow(c *Config, b *Batch) {
 	s.segments = s.segments[:0]
-	pick := func(x []float32, width int) {
-		for i, row := range b.Logits { // ascending: a row moves down only
-			copy(x[i*width:(i+1)*width], x[row*width:(row+1)*width])
-		}
-	}
-	pick(s.x, c.Hidden)
-	pick(s.normed, c.Hidden)
-	pick(s.angles.Cos, s.angles.Pairs)
-	pick(s.angles.Sin, s.angles.Pairs)
+	pick(s.x, c.Hidden, b.Logits)
+	pick(s.normed, c.Hidden, b.Logits)
+	pick(s.angles.Cos, s.angles.Pairs, b.Logits)
+	pick(s.angles.Sin, s.angles.Pairs, b.Logits)
 	seg := 0
 	for i, row := range b.Logits {
 		for row >= b.Segments[seg].Row+b.Segments[seg].Rows {
@@ -180,6 +182,7 @@ func (s *Scratch) narrow(c *Config, b *Batch) {
 		s.segments = append(s.segments, attention.Segment{View: from.View, Row: i, Rows: 1, Pos: pos})
 	}
 	s.setRows(c, len(b.Logits))
+	s.narrowed = true
 }
 
 func resize(b []float32, n int) []float32 { return slices.Grow(b[:0], n)[:n] }

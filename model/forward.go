@@ -19,28 +19,31 @@ func (m *Model) Forward(att *attention.Runner, b *Batch, s *Scratch) ([]float32,
 	s.fit(&m.Config, b, &m.rope)
 	m.ops.Embed(s.x, m.embed, b.Tokens)
 	for i := range m.layers {
-		if b.abandoned() {
-			return nil, st, ErrAbandoned
-		}
 		l := &m.layers[i]
 		m.ops.RMSNorm(s.normed, s.x, l.attnNorm, m.Config.NormEps)
-		m.attend(att, b, s, i, &st)
+		if !m.attend(att, b, s, i, &st) {
+			return nil, st, ErrAbandoned
+		}
 		if s.rows == 0 {
 			break // nobody wants logits: the last layer was for its K and V
 		}
 		m.ops.Add(s.x, s.normed)
 		m.ops.RMSNorm(s.normed, s.x, l.mlpNorm, m.Config.NormEps)
-		if b.abandoned() || !m.mlp(b, s, l) {
+		if !m.mlp(b, s, l) {
 			return nil, st, ErrAbandoned
 		}
 		m.ops.Add(s.x, s.normed)
 	}
-	return m.logits(s), st, nil
+	if !m.logits(b, s) {
+		return nil, st, ErrAbandoned
+	}
+	return s.logits, st, nil
 }
 
 // attend is the attention block of layer i, from s.normed to s.normed. In the
-// last layer only the rows whose logits are wanted go on from their K and V.
-func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *Stats) {
+// last layer only the rows whose logits are wanted go on from their K and V. It
+// reports false where nobody waits for the step any more.
+func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *Stats) bool {
 	l, c := &m.layers[i], &m.Config
 	narrow := i == len(m.layers)-1 && len(b.Logits) < s.rows
 	late := narrow && attention.Selects(b.Segments) // more rows have to attend
@@ -49,7 +52,9 @@ func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *S
 	if !narrow {
 		s.ps = append(s.ps, l.q.into(s.q))
 	}
-	m.ops.Linear(s.normed, s.rows, s.ps)
+	if !m.linear(b, s, s.normed) {
+		return false
+	}
 	m.turn(s, s.k, c.KVHeads, l.kNorm)
 
 	start := time.Now()
@@ -63,27 +68,32 @@ func (m *Model) attend(att *attention.Runner, b *Batch, s *Scratch, i int, st *S
 		b.AfterLayer(i)
 	}
 
-	segments := b.Segments
 	if narrow {
 		if s.narrow(c, b); s.rows == 0 {
-			return
+			return true
 		}
-		segments = s.segments
 		s.ps = append(s.ps[:0], l.q.into(s.q))
-		m.ops.Linear(s.normed, s.rows, s.ps)
+		if !m.linear(b, s, s.normed) {
+			return false
+		}
 	}
 	m.turn(s, s.q, c.Heads, l.qNorm)
 	start = time.Now()
-	att.Attend(i, segments, s.q, s.attended)
+	if !m.attention(att, b, s, i) {
+		return false
+	}
 	st.Attend += time.Since(start)
 	if b.AfterAttend != nil {
 		b.AfterAttend(i)
 	}
 	s.ps = append(s.ps[:0], l.out.into(s.normed))
-	m.ops.Linear(s.attended, s.rows, s.ps)
+	if !m.linear(b, s, s.attended) {
+		return false
+	}
 	if late {
 		s.narrow(c, b)
 	}
+	return true
 }
 
 // turn is the norm of heads, where the model has one, and their rotation.
@@ -94,26 +104,30 @@ func (m *Model) turn(s *Scratch, x []float32, heads int, norm []float32) {
 	m.ops.RoPE(x, heads, m.Config.HeadDim, &s.angles)
 }
 
-// mlp is down(silu(gate(x))·up(x)), from s.normed to s.normed; false where the
-// step is abandoned half-way, as it is most of a layer's work.
+// mlp is down(silu(gate(x))·up(x)), from s.normed to s.normed; false where nobody
+// waits for the step any more.
 func (m *Model) mlp(b *Batch, s *Scratch, l *layer) bool {
 	s.ps = append(s.ps[:0], l.gate.into(s.gate), l.up.into(s.up))
-	m.ops.Linear(s.normed, s.rows, s.ps)
-	if b.abandoned() {
+	if !m.linear(b, s, s.normed) {
 		return false
 	}
 	m.ops.SwiGLU(s.gate, s.up)
 	s.ps = append(s.ps[:0], l.down.into(s.normed))
-	m.ops.Linear(s.gate, s.rows, s.ps)
-	return true
+	return m.linear(b, s, s.gate)
 }
 
-// logits are the final norm and the output embedding of the rows that are left.
-func (m *Model) logits(s *Scratch) []float32 {
-	if s.rows > 0 {
-		m.ops.RMSNorm(s.x, s.x, m.norm, m.Config.NormEps)
-		s.ps = append(s.ps[:0], m.head.into(s.logits))
-		m.ops.Linear(s.x, s.rows, s.ps)
+// logits are the final norm and the output embedding of the rows that are left, in
+// s.logits; false where nobody waits for the step any more.
+func (m *Model) logits(b *Batch, s *Scratch) bool {
+	s.logits = resize(s.logits, s.rows*m.Config.VocabSize)
+	if s.rows == 0 {
+		return true
 	}
-	return s.logits
+	m.ops.RMSNorm(s.x, s.x, m.norm, m.Config.NormEps)
+	s.ps = append(s.ps[:0], m.head.into(s.logits))
+	if !m.linear(b, s, s.x) {
+		return false
+	}
+	s.logits = s.logits[:s.rows*m.Config.VocabSize]
+	return true
 }

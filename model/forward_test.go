@@ -53,7 +53,7 @@ func TestAfterLayer(t *testing.T) {
 		t.Errorf("seen %q, want %q", seen, want)
 	}
 	batch.Reset()
-	if batch.Rows() != 0 || batch.AfterLayer != nil || batch.Abandon != nil || len(batch.Segments) != 0 || len(batch.Logits) != 0 {
+	if batch.Rows() != 0 || batch.AfterLayer != nil || batch.Interrupt != nil || len(batch.Segments) != 0 || len(batch.Logits) != 0 {
 		t.Errorf("after Reset: %+v", batch)
 	}
 }

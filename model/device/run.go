@@ -63,7 +63,7 @@ func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
 	}
 	var add cuda.Ptr // of the layer before, to the residual stream
 	for i := range m.layers {
-		if b.Abandon != nil && b.Abandon() {
+		if b.Abandoned() {
 			return model.ErrAbandoned
 		}
 		l := &m.layers[i]
