@@ -16,10 +16,7 @@ import (
 	"github.com/terse-llm/terse/tokenizer"
 )
 
-var (
-	full  = flag.Bool("full", false, "run everything: minutes of computing, and network namespaces where the user is root")
-	given = flag.String("program", "", "the terse binary to test, where there is no Go to build it with")
-)
+var full = flag.Bool("full", false, "run everything: minutes of computing, and network namespaces where the user is root")
 
 // needFull skips what is too slow for every go test ./...
 func needFull(t *testing.T) {
@@ -46,9 +43,6 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if program = *given; program != "" {
-		return m.Run()
-	}
 	program = filepath.Join(dir, "terse")
 	build := exec.Command("go", "build", "-o", program, "../cmd/terse")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

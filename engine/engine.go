@@ -24,7 +24,11 @@ type Config struct {
 	StepTokens int          // tokens of one step: the prefill chunk
 	MaxWaiting int          // requests that may wait
 	MaxContext int          // prompt and answer together; 0 = the model's
-	Logger     *slog.Logger
+	// StepTime is how long a step should take at most, where its runner does not
+	// look at who leaves meanwhile: prompts are computed in chunks of a size that
+	// takes no longer, of a page at least. 0 = whatever StepTokens take.
+	StepTime time.Duration
+	Logger   *slog.Logger
 }
 
 // Engine is one running engine. Its methods are safe for concurrent use.
@@ -35,6 +39,10 @@ type Engine struct {
 	loadMu sync.Mutex
 	load   Load
 
+	leaveMu sync.Mutex
+	leaving []*sequence   // whose callers have gone
+	bell    chan struct{} // holds one token when there are some
+
 	// Owned by Run's goroutine.
 	cache       *kvcache.Cache
 	pages       model.Pages
@@ -42,7 +50,7 @@ type Engine struct {
 	batch       model.Batch
 	afterAttend func(layer int) // showSecond
 	afterLayer  func(layer int) // show
-	allLeft     func() bool     // nobodyWaits, made once
+	interrupt   model.Interrupt // of the step that runs; anybody may raise it
 	seqs        map[sched.ID]*sequence
 	events      []sched.Event
 	sampled     []sched.Sampled // what the events of this step point to
@@ -63,6 +71,9 @@ type Load struct {
 // errStopped is what requests get from an engine that has stopped.
 var errStopped = &terse.Error{Code: terse.CodeWorkerLost, Message: "the worker is shutting down"}
 
+// errLeft is what a request ends with whose caller has gone.
+var errLeft = &terse.Error{Code: terse.CodeCancelled, Message: "the request was cancelled"}
+
 // New prepares an engine; nothing runs before Run.
 func New(c Config) (*Engine, error) {
 	if most := c.Runner.Config().MaxContext; c.MaxContext == 0 || c.MaxContext > most {
@@ -80,14 +91,15 @@ func New(c Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}),
+		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}), bell: make(chan struct{}, 1),
 		cache: cache, pages: pages, seqs: make(map[sched.ID]*sequence),
 		sched: sched.New(sched.Config{
 			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
 		}),
 	}
-	e.afterLayer, e.allLeft = e.show, e.nobodyWaits
+	e.afterLayer = e.show
+	e.interrupt.Left, e.interrupt.Looked = e.hasLeft, e.lookedUp
 	if c.Runner.Geometry().Format.Selects() {
 		e.afterAttend = e.showSecond
 	}
@@ -111,6 +123,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer e.failAll(errStopped)
 	busy := false
 	for e.collect(ctx, busy) {
+		e.sched.Limit(e.stepTokens())
 		plan := e.sched.Step(e.events, time.Now())
 		e.events, e.sampled = e.events[:0], slices.Grow(e.sampled[:0], len(plan.Rows))
 		busy = len(plan.Rows) > 0
@@ -142,6 +155,7 @@ func (e *Engine) collect(ctx context.Context, busy bool) bool {
 			continue
 		default:
 		}
+		e.partWithAll()
 		if busy || len(e.events) > 0 {
 			return true
 		}
@@ -150,6 +164,7 @@ func (e *Engine) collect(ctx context.Context, busy bool) bool {
 			return false
 		case c := <-e.inbox:
 			c(e)
+		case <-e.bell:
 		}
 	}
 }
@@ -179,14 +194,16 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 			prefilled += len(w.Tokens)
 		}
 	}
-	e.plan, b.AfterLayer, b.AfterAttend, b.Abandon = plan, e.afterLayer, e.afterAttend, e.allLeft
-	start := time.Now()
+	e.plan, b.AfterLayer, b.AfterAttend, b.Interrupt = plan, e.afterLayer, e.afterAttend, &e.interrupt
+	start, rows := time.Now(), b.Rows()
 	result, err := e.cfg.Runner.Step(b)
 	if err != nil {
 		return model.Result{}, fmt.Errorf("cannot run a step of %d rows: %w", b.Rows(), err)
 	}
-	e.rate.add(prefilled, time.Since(start))
-	e.book(plan, result.Stats, b.Rows())
+	if b.Rows() == rows { // else some were given up, who knows when
+		e.rate.add(prefilled, time.Since(start))
+	}
+	e.book(plan, result.Stats, rows)
 	return result, nil
 }
 
@@ -208,7 +225,7 @@ func (e *Engine) look(s *sequence, w sched.Work) {
 // show tells the sinks of prompts computed for others that a layer is written.
 func (e *Engine) show(layer int) {
 	for _, w := range e.plan.Rows {
-		if s := e.seqs[w.ID]; s.sink != nil {
+		if s := e.seqs[w.ID]; s != nil && s.sink != nil {
 			s.sink.Written(layer, w.From+len(w.Tokens), s.view)
 		}
 	}
@@ -218,7 +235,7 @@ func (e *Engine) show(layer int) {
 // important tokens have their second planes.
 func (e *Engine) showSecond(layer int) {
 	for _, w := range e.plan.Rows {
-		if s := e.seqs[w.ID]; s.sink != nil && w.From+len(w.Tokens) == w.PromptLen {
+		if s := e.seqs[w.ID]; s != nil && s.sink != nil && w.From+len(w.Tokens) == w.PromptLen {
 			s.sink.Selected(layer, s.view)
 		}
 	}
@@ -229,9 +246,11 @@ func (e *Engine) showSecond(layer int) {
 func (e *Engine) book(plan sched.Plan, st model.Stats, rows int) {
 	for _, w := range plan.Rows {
 		s := e.seqs[w.ID]
-		if s.firstToken.IsZero() {
+		switch {
+		case s == nil: // it left in the middle of the step
+		case s.firstToken.IsZero():
 			s.timing.Quantise += st.Quantise * time.Duration(len(w.Tokens)) / time.Duration(rows)
-		} else {
+		default:
 			s.timing.Attend += st.Attend
 		}
 	}
@@ -242,9 +261,11 @@ func (e *Engine) book(plan sched.Plan, st model.Stats, rows int) {
 func (e *Engine) commit(plan sched.Plan, r model.Result) {
 	vocab := e.cfg.Runner.Config().VocabSize
 	logits, row := r.Logits, 0
-	for _, w := range plan.Rows {
+	for i, w := range plan.Rows {
 		s := e.seqs[w.ID]
 		switch {
+		case e.batch.GivenUp(i):
+			e.drop(s, errLeft)
 		case w.AllLogits:
 			n := len(w.Tokens) * vocab
 			s.scorePrompt(w, logits[:n], vocab)
@@ -279,22 +300,11 @@ func (e *Engine) emit(s *sequence, token terse.Token, score terse.Scored) {
 	}
 }
 
-// nobodyWaits reports whether the callers of all rows of the running step have
-// gone: a long chunk of a prompt must not hold its pages until it is computed.
-func (e *Engine) nobodyWaits() bool {
-	for _, w := range e.plan.Rows {
-		if !e.seqs[w.ID].left.Load() {
-			return false
-		}
-	}
-	return true
-}
-
 // abandon cancels a plan that was given up. Its rows are not computed, so this
 // comes before anything else is said about their sequences.
 func (e *Engine) abandon(plan sched.Plan) {
 	for _, w := range plan.Rows {
-		e.drop(e.seqs[w.ID], &terse.Error{Code: terse.CodeCancelled, Message: "the request was cancelled"})
+		e.drop(e.seqs[w.ID], errLeft)
 	}
 }
 

@@ -70,11 +70,10 @@ func (e *Engine) Prefill(ctx context.Context, req *terse.Request, sink Sink, han
 		return err
 	}
 	defer func() {
-		s.left.Store(true)
-		sink.Stop()
-		gone := e.release(s)
+		sink.Stop() // first: who has left may lose the pages at once
+		e.leave(s)
 		if err != nil { // it may be in the middle of a step
-			e.await(gone)
+			e.await(s.gone)
 		}
 	}()
 	var p Prefilled
@@ -187,6 +186,9 @@ func (e *Engine) add(ctx context.Context, s *sequence) error {
 			s.finish(terse.FinishError, invalid("request id %s is already running", s.id))
 			return
 		}
+		if s.left.Load() {
+			return // and was let go of
+		}
 		e.seqs[s.id] = s
 		e.events = append(e.events, sched.Add{
 			ID: s.id, Prompt: s.req.Prompt, MaxTokens: s.req.MaxTokens, Mode: s.mode,
@@ -215,40 +217,4 @@ func (e *Engine) check(req *terse.Request) error {
 
 func invalid(format string, args ...any) *terse.Error {
 	return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf(format, args...)}
-}
-
-// forget lets go of a request whose caller has left, whatever its state, and
-// waits until the loop has done so: the caller may then reuse what the sink or
-// the pages referred to.
-func (e *Engine) forget(s *sequence) { e.await(e.release(s)) }
-
-// release has the loop let go of a request; the channel closes when it has.
-func (e *Engine) release(s *sequence) (gone chan struct{}) {
-	gone = make(chan struct{})
-	s.left.Store(true)
-	release := func(e *Engine) {
-		defer close(gone)
-		if e.seqs[s.id] != s {
-			return
-		}
-		s.over = true
-		if s.mode == sched.ModePrefill {
-			s.sink = nil
-			e.events = append(e.events, sched.Release{ID: s.id})
-		}
-		e.events = append(e.events, sched.Cancel{ID: s.id})
-	}
-	select {
-	case e.inbox <- release:
-	case <-e.closed:
-	}
-	return gone
-}
-
-// await waits for the loop, or for its end.
-func (e *Engine) await(done chan struct{}) {
-	select {
-	case <-done:
-	case <-e.closed:
-	}
 }

@@ -32,8 +32,9 @@ type sequence struct {
 	computed  int           // prompt tokens, reused ones included
 	generated int           // tokens picked, here or by the prefill worker
 	reason    terse.FinishReason
-	over      bool        // finish was called
-	left      atomic.Bool // its caller has gone; set from outside the loop
+	over      bool          // finish was called
+	left      atomic.Bool   // its caller has gone; set from outside the loop
+	gone      chan struct{} // closed when the loop has let go of it
 	cached    int
 
 	timing              terse.Timing
@@ -53,7 +54,7 @@ func (e *Engine) newSequence(req *terse.Request, mode sched.Mode) *sequence {
 	s := &sequence{
 		id: sched.ID(req.ID), req: req, mode: mode, out: newQueue(e.closed), arrived: time.Now(),
 		sampler: sample.New(req.Sampling, req.Prompt[:given]), generated: len(req.Prompt) - given,
-		reserved: make(chan reservation, 1),
+		reserved: make(chan reservation, 1), gone: make(chan struct{}),
 	}
 	for _, t := range req.Prompt[given:] {
 		s.sampler.Observe(t)

@@ -134,6 +134,10 @@ func (s *Scheduler) finish(q *seq) {
 	s.drop(q)
 }
 
+// Drop drops a request between two Steps: its pages are free at once. It may be in
+// the last plan; its rows are then taken not to be computed.
+func (s *Scheduler) Drop(id ID) { s.drop(s.byID[id]) }
+
 // drop frees a sequence and forgets it. The lists of active sequences let go of
 // it in compact.
 func (s *Scheduler) drop(q *seq) {

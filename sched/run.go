@@ -24,6 +24,9 @@ func (s *Scheduler) runActive() (budget int) {
 // neither kind of work may stop the other.
 func (s *Scheduler) promptBudget() int {
 	budget := s.cfg.StepTokens
+	if s.limit > 0 {
+		budget = min(budget, s.limit)
+	}
 	for _, q := range s.active {
 		if q.decodes() {
 			budget--

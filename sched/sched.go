@@ -37,6 +37,7 @@ type Scheduler struct {
 	plan   Plan
 	chunks []Work // of the plan being made; they follow its decode rows
 	now    time.Time
+	limit  int // of a step's tokens; 0 = cfg.StepTokens
 	fresh  int // requests added in this step that wait, at the queue's end
 
 	blocked   *seq  // head of the queue that did not fit ...
@@ -76,6 +77,10 @@ func (s *Scheduler) Step(events []Event, now time.Time) Plan {
 	s.plan.Rows = append(s.plan.Rows, s.chunks...)
 	return s.plan
 }
+
+// Limit makes a step have at most tokens tokens, and no more than the configured
+// StepTokens, from the next on; 0 = those.
+func (s *Scheduler) Limit(tokens int) { s.limit = tokens }
 
 // settle books the last plan as carried out.
 func (s *Scheduler) settle() {
