@@ -8,6 +8,8 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -70,11 +72,14 @@ func encode(g *quant.Geometry, exact, coded []byte, first int, cuts ...int) {
 }
 
 // Every code is the level nearest to its value (stochastic: one of the two
-// nearest), against the scale as stored.
+// nearest), against the scale as stored, where that is not changed afterwards.
 func TestCodesAreNearest(t *testing.T) {
 	for _, name := range codedFormats {
+		if strings.HasPrefix(name, "hq") {
+			name += ",norm=off"
+		}
 		for _, d := range []int{8, 64, 72, 80, 96, 128, 256} {
-			if d <= 32 && (name == "hq2,k2=lead:16,v2=lead:32") {
+			if d <= 32 && strings.HasPrefix(name, "hq2,k2=lead:16,v2=lead:32") {
 				continue
 			}
 			g := geometry(t, name, 2, d)
@@ -103,6 +108,55 @@ func checkNearest(t *testing.T, g *quant.Geometry, what string, exact, coded []b
 		clipped := codes[i] == 0 && x[i] < y[i] || codes[i] == last && x[i] > y[i]
 		if e := math.Abs(x[i] - y[i]); e > scale*reach*(1+1e-5)+1e-6 && !clipped {
 			t.Fatalf("%s: token %d channel %d: %g is coded %d (%g), a step is %g", what, tok, c, x[i], codes[i], y[i], scale)
+		}
+	}
+}
+
+// With norm=on codes are those of norm=off, in steps that make the product of what
+// 2-bit codes stand for with the values, both less the centre of the levels, that of
+// the values with themselves.
+func TestCodesKeepNorms(t *testing.T) {
+	for _, name := range []string{"hq2", "hq2,sym=off", "hq2,clip=off", "hq3", "hq2,k2=lead:16", "hq2,k2=tokens:8", "hq2,important=10"} {
+		for _, d := range []int{64, 80, 128} {
+			g, plain := geometry(t, name, 2, d), geometry(t, name+",norm=off", 2, d)
+			exact := fill(g, gaussian(uint64(d)))
+			coded, without := make([]byte, g.CodedBytes()), make([]byte, g.CodedBytes())
+			encode(g, exact, coded, 64)
+			encode(plain, exact, without, 64)
+			for half := range 2 {
+				a, width := dequant.Codes(g, coded, 1, half)
+				b, _ := dequant.Codes(plain, without, 1, half)
+				if !slices.Equal(a, b) {
+					t.Fatalf("%s d%d half %d: other codes", name, d, half)
+				}
+				checkNorms(t, g, fmt.Sprintf("%s d%d half %d", name, d, half), exact, coded, half, width)
+			}
+			if name == "hq2,important=10" && !bytes.Equal(coded, without) {
+				t.Errorf("%s d%d: what may lose its second plane has the scale of a code without", name, d)
+			}
+		}
+	}
+}
+
+func checkNorms(t *testing.T, g *quant.Geometry, what string, exact, coded []byte, half int, width []int) {
+	t.Helper()
+	x, y := dequant.Exact(g, exact, 1, half), dequant.Half(g, coded, 1, half)
+	l := &g.HQ[half]
+	for _, s := range l.Segments[:l.NSegments] {
+		for tok := range g.Format.PageTokens {
+			at := tok*g.HeadDim + s.Lo
+			if width[at] != 2 || l.Nested {
+				continue
+			}
+			scale, zero := dequant.Params(g, g.CodedHead(coded, 1), half, tok, s.Lo, 2)
+			centre := zero + 1.5*scale
+			var xx, xy float64
+			for i := at; i < tok*g.HeadDim+s.Hi; i++ {
+				xx, xy = xx+(x[i]-centre)*(x[i]-centre), xy+(x[i]-centre)*(y[i]-centre)
+			}
+			if math.Abs(xy/xx-1) > 0.002 { // of float16's scale and, asymmetric, zero
+				t.Fatalf("%s: token %d has %.4f of its norm", what, tok, xy/xx)
+			}
 		}
 	}
 }
@@ -150,13 +204,18 @@ func TestGaussianError(t *testing.T) {
 			t.Errorf("%s, head_dim %d, half %d: error %.4f of the variance, want %.4f to %.4f", name, d, half, got, lo, hi)
 		}
 	}
-	f("hq2", 64, quant.HalfK, 0.110, 0.118)
-	f("hq2", 128, quant.HalfV, 0.115, 0.120)
-	f("hq2", 256, quant.HalfK, 0.117, 0.122)
-	f("hq2,sym=off", 128, quant.HalfK, 0.110, 0.122)
+	f("hq2,norm=off", 64, quant.HalfK, 0.110, 0.118)
+	f("hq2,norm=off", 128, quant.HalfV, 0.115, 0.120)
+	f("hq2,norm=off", 256, quant.HalfK, 0.117, 0.122)
+	f("hq2,sym=off,norm=off", 128, quant.HalfK, 0.110, 0.122)
 	f("hq4", 128, quant.HalfV, 0.008, 0.0115)
-	f("hq2,clip=off", 128, quant.HalfK, 0.25, 0.35)
-	f("hq2,k2=lead:16", 64, quant.HalfK, 0.07, 0.095) // 16 channels at 4 bits
+	f("hq2,clip=off,norm=off", 128, quant.HalfK, 0.25, 0.35)
+	f("hq2,k2=lead:16,norm=off", 64, quant.HalfK, 0.07, 0.095) // 16 channels at 4 bits
+	// An error e of codes of the least error becomes e/(1-e) with the norm kept.
+	f("hq2", 64, quant.HalfK, 0.122, 0.134)
+	f("hq2", 128, quant.HalfV, 0.130, 0.137)
+	f("hq2,sym=off", 128, quant.HalfK, 0.124, 0.139)
+	f("hq2,k2=lead:16", 64, quant.HalfK, 0.08, 0.105)
 }
 
 // The top plane alone of a nested 4-bit code is a 2-bit code with scale 4s and
@@ -347,9 +406,11 @@ func TestGoldenPages(t *testing.T) {
 			t.Errorf("%s: page is %q, want %q: a change of layout needs a new format name or protocol version", name, got, want)
 		}
 	}
-	f("hq2", "6144 7911daad2cfb1388")
+	f("hq2", "6144 b83b3f5663e8656c")
+	f("hq2,norm=off", "6144 7911daad2cfb1388")
 	f("hq4,sym=off", "12288 ec70c6620ce6293f")
-	f("hq2,k2=lead:16,v2=tokens:8", "7328 8c78f84a6e7011c6")
+	f("hq2,k2=lead:16,v2=tokens:8", "7328 03c5053a6a3173e1")
+	f("hq2,k2=lead:16,v2=tokens:8,norm=off", "7328 8c78f84a6e7011c6")
 	f("hack", "7712 e1cb1acf50171eba")
 	f("hack:v2,bits=4,partition=32", "15488 8460aab8bde3de92")
 }

@@ -69,6 +69,7 @@ type Format struct {
 	Balanced  bool // K in its calibrated basis, leading channels first; Rotate turns within segments
 	Mean      bool // subtract the calibrated means where there are any
 	Clip      bool // choose the scale by squared error; else min/max
+	Norm      bool // then change that of 2-bit codes so that vectors keep their norms
 
 	// hack and the baselines
 	Bits         int // of K and V: 2, 4 or 8
@@ -275,7 +276,7 @@ func FormatNames() []string {
 }
 
 func base(name string) (Format, error) {
-	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true}
+	hq := Format{Family: FamilyHQ, PageTokens: 64, Sinks: 64, Recent: 128, Rotate: true, Mean: true, Clip: true, Norm: true}
 	hack := Format{Family: FamilyHack, PageTokens: 64, Bits: 2, Partition: 64, SE: true, RQE: true, Stochastic: true}
 	switch name {
 	case "f16", "f32":

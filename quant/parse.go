@@ -11,7 +11,7 @@ import (
 // commas, as in "hq2,recent=256" or "hack,bits=4,round=nearest". The options are
 //
 //	hq*:     sym=on|off|auto rotate=on|off basis=hadamard|balanced mean=on|off
-//	         clip=on|off sinks=N recent=N (multiples of 64)
+//	         clip=on|off norm=on|off sinks=N recent=N (multiples of 64)
 //	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2) important=N%
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
@@ -183,6 +183,7 @@ func hqOptions() []option {
 		pair("basis", "hadamard", "balanced", func(f *Format) *bool { return &f.Balanced }),
 		flag("mean", func(f *Format) *bool { return &f.Mean }),
 		flag("clip", func(f *Format) *bool { return &f.Clip }),
+		flag("norm", func(f *Format) *bool { return &f.Norm }),
 		window("sinks", func(f *Format) *int { return &f.Sinks }),
 		window("recent", func(f *Format) *int { return &f.Recent }),
 		secondPlane("k2", func(f *Format) *Half { return &f.K }),

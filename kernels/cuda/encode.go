@@ -32,14 +32,13 @@ type encodeParams struct {
 	Norm                   float32
 	Clips                  int32
 	Positions              Ptr
-	Pages                  int32
-	_                      int32
+	Pages, KeepNorm        int32
 }
 
 // encodeThreads and the shared memory of Encode<D> are the kernel's.
 const encodeThreads = 320
 
-func encodeShared(dim int) int { return 64*(dim+2)*2 + 2*5*64*4 + 3*64*4 }
+func encodeShared(dim int) int { return 64*(dim+2)*2 + 2*5*64*4 + 2*64*4 }
 
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of
@@ -105,6 +104,9 @@ func (e *Encoder) layout() error {
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
 	if f.Clip {
 		p.Clips = 5
+	}
+	if f.Norm {
+		p.KeepNorm = 1
 	}
 	for half := range 2 {
 		l := &g.HQ[half]

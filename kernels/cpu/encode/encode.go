@@ -22,16 +22,17 @@ type levels struct {
 	clips      [5][blockTokens]float32
 }
 
-// fitted is how a block's tokens are coded, value = code·scale + zero: scales,
-// their inverses, zeros.
-type fitted [3][blockTokens]float32
+// fitted is how a block's tokens are coded, level = (x - zero)·inverse + 1/2, and
+// what their codes then stand for, code·scale + storedZero: scales, inverses, zeros,
+// stored zeros.
+type fitted [4][blockTokens]float32
 
 // Kernels are the kernels of one level. The functions trust their arguments; l
 // and f point to levels and fitted. nil leaves it to package quant.
 type Kernels struct {
 	narrow               func(dst *byte, src *float32, n int)
 	load                 func(dst *float32, src *byte, stride, n int)
-	fit                  func(x *float32, n int, l, f *float32, clips int, centred bool)
+	fit                  func(x *float32, n int, l, f *float32, clips int, centred, norm bool)
 	packKeys, packValues func(x *float32, n int, l, f *float32, top, low *byte, stride int)
 }
 
@@ -184,10 +185,10 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 		clips = 1
 	}
 	l, f := &lv.last[0], &s.fit[0][0]
-	k.fit(&x[0], n, l, f, clips, g.Format.Symmetric)
-	k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], &s.fit[0][0], blockTokens)
+	k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.KeepsNorm(half) && lv != &s.four)
+	k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], f, blockTokens)
 	if seg.Zero >= 0 {
-		k.narrow(&page[seg.Zero+2*t:][:2*blockTokens][0], &s.fit[2][0], blockTokens)
+		k.narrow(&page[seg.Zero+2*t:][:2*blockTokens][0], &s.fit[3][0], blockTokens)
 	}
 	at := t * seg.Width / 4
 	var lower *byte

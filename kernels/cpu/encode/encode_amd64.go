@@ -14,10 +14,10 @@ func narrowAVX2(dst *byte, src *float32, n int)
 //go:noescape
 func loadAVX2(dst *float32, src *byte, stride int, n int)
 
-// fitAVX2 chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates.
+// fitAVX2 chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates; norm changes those of 2-bit codes for the last.
 //
 //go:noescape
-func fitAVX2(x *float32, n int, l *float32, f *float32, clips int, centred bool)
+func fitAVX2(x *float32, n int, l *float32, f *float32, clips int, centred bool, norm bool)
 
 // packKeysAVX2 codes n >= 1 words of a block of K; the words of tokens 8 to 15 lie stride bytes after those of 0 to 7.
 //
@@ -39,10 +39,10 @@ func narrowAVX512(dst *byte, src *float32, n int)
 //go:noescape
 func loadAVX512(dst *float32, src *byte, stride int, n int)
 
-// fitAVX512 chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates.
+// fitAVX512 chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates; norm changes those of 2-bit codes for the last.
 //
 //go:noescape
-func fitAVX512(x *float32, n int, l *float32, f *float32, clips int, centred bool)
+func fitAVX512(x *float32, n int, l *float32, f *float32, clips int, centred bool, norm bool)
 
 // packKeysAVX512 codes n >= 1 words of a block of K; the words of tokens 8 to 15 lie stride bytes after those of 0 to 7.
 //

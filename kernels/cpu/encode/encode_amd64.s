@@ -330,9 +330,9 @@ DATA words7bff7bff<>+56(SB)/4, $0x7bff7bff
 DATA words7bff7bff<>+60(SB)/4, $0x7bff7bff
 GLOBL words7bff7bff<>(SB), RODATA|NOPTR, $64
 
-// func fitAVX2(x *float32, n int, l *float32, f *float32, clips int, centred bool)
+// func fitAVX2(x *float32, n int, l *float32, f *float32, clips int, centred bool, norm bool)
 // Requires: AVX, F16C
-TEXT ·fitAVX2(SB), NOSPLIT, $0-41
+TEXT ·fitAVX2(SB), NOSPLIT, $0-42
 	MOVQ   x+0(FP), AX
 	MOVQ   l+16(FP), CX
 	MOVQ   f+24(FP), DX
@@ -483,8 +483,64 @@ errors16:
 	JNZ       next13
 
 chosen12:
-	VMOVUPS Y3, 64(DX)
-	VMOVUPS Y4, 128(DX)
+	VMOVUPS      Y3, 64(DX)
+	VMOVUPS      Y4, 128(DX)
+	MOVB         norm+41(FP), BL
+	TESTB        BL, BL
+	JZ           stored17
+	VMULPS       64(CX), Y2, Y0
+	VADDPS       Y0, Y4, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y5, Y5, Y5
+	MOVQ         n+8(FP), BX
+	VBROADCASTSS const0<>+0(SB), Y6
+	VMOVUPS      (CX), Y7
+	VXORPS       Y8, Y8, Y8
+
+norms18:
+	VMOVUPS   (AX), Y9
+	VSUBPS    Y4, Y9, Y10
+	VMULPS    Y3, Y10, Y10
+	VADDPS    Y6, Y10, Y10
+	VMAXPS    Y8, Y10, Y10
+	VMINPS    Y7, Y10, Y10
+	VROUNDPS  $0x03, Y10, Y10
+	VSUBPS    64(CX), Y10, Y10
+	VSUBPS    Y0, Y9, Y9
+	VMULPS    Y9, Y10, Y10
+	VMULPS    Y9, Y9, Y9
+	VADDPS    Y9, Y1, Y1
+	VADDPS    Y10, Y5, Y5
+	ADDQ      $0x00000040, AX
+	DECQ      BX
+	JNZ       norms18
+	VDIVPS    Y5, Y1, Y1
+	VMINPS    words477fe000<>+0(SB), Y1, Y1
+	VMAXPS    wordsc77fe000<>+0(SB), Y1, Y1
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPH2PS X1, Y1
+	VMULPS    64(CX), Y1, Y3
+	VXORPS    words80000000<>+0(SB), Y3, Y3
+	MOVB      centred+40(FP), AL
+	TESTB     AL, AL
+	JNZ       normed19
+	VADDPS    Y3, Y0, Y3
+	VMINPS    words477fe000<>+0(SB), Y3, Y3
+	VMAXPS    wordsc77fe000<>+0(SB), Y3, Y3
+	VCVTPS2PH $0x00, Y3, X3
+	VCVTPH2PS X3, Y3
+
+normed19:
+	VBROADCASTSS const1<>+0(SB), Y0
+	VCMPPS       $0x00, Y0, Y7, Y0
+	VANDPS       Y0, Y5, Y5
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x11, Y5, Y0, Y0
+	VBLENDVPS    Y0, Y1, Y2, Y2
+	VBLENDVPS    Y0, Y3, Y4, Y4
+
+stored17:
+	VMOVUPS Y4, 192(DX)
 	VMOVUPS Y2, (DX)
 	MOVQ    x+0(FP), AX
 	MOVQ    l+16(FP), CX
@@ -493,32 +549,32 @@ chosen12:
 	MOVQ    AX, BX
 	MOVB    centred+40(FP), DI
 	TESTB   DI, DI
-	JZ      both17
+	JZ      both20
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 
-reach19:
+reach22:
 	VMOVUPS 32(BX), Y2
 	VANDPS  words7fffffff<>+0(SB), Y2, Y2
 	VMAXPS  Y2, Y1, Y1
 	ADDQ    $0x00000040, BX
 	DECQ    SI
-	JNZ     reach19
-	JMP     done18
+	JNZ     reach22
+	JMP     done21
 
-both17:
+both20:
 	VMOVUPS 32(AX), Y2
 	VMOVUPS 32(AX), Y3
 	VMOVUPS 32(AX), Y4
 
-extremes20:
+extremes23:
 	VMOVUPS      32(BX), Y0
 	VMINPS       Y0, Y2, Y2
 	VMAXPS       Y0, Y3, Y3
 	VANDPS       Y0, Y4, Y4
 	ADDQ         $0x00000040, BX
 	DECQ         SI
-	JNZ          extremes20
+	JNZ          extremes23
 	VBROADCASTSS const0<>+0(SB), Y1
 	VMULPS       Y1, Y2, Y0
 	VMULPS       Y1, Y3, Y5
@@ -527,7 +583,7 @@ extremes20:
 	VCMPPS       $0x00, Y3, Y2, Y2
 	VBLENDVPS    Y2, Y4, Y0, Y0
 
-done18:
+done21:
 	VMULPS    224(CX), Y1, Y2
 	VDIVPS    96(CX), Y2, Y2
 	VMINPS    words477fe000<>+0(SB), Y2, Y2
@@ -538,14 +594,14 @@ done18:
 	VXORPS    words80000000<>+0(SB), Y4, Y4
 	MOVB      centred+40(FP), BL
 	TESTB     BL, BL
-	JNZ       centred21
+	JNZ       centred24
 	VADDPS    Y4, Y0, Y4
 	VMINPS    words477fe000<>+0(SB), Y4, Y4
 	VMAXPS    wordsc77fe000<>+0(SB), Y4, Y4
 	VCVTPS2PH $0x00, Y4, X4
 	VCVTPH2PS X4, Y4
 
-centred21:
+centred24:
 	VMOVUPS      words3f800000<>+0(SB), Y3
 	VDIVPS       Y2, Y3, Y3
 	VXORPS       Y5, Y5, Y5
@@ -553,7 +609,7 @@ centred21:
 	VANDPS       Y5, Y3, Y3
 	MOVQ         clips+32(FP), BX
 	DECQ         BX
-	JZ           chosen22
+	JZ           chosen25
 	MOVQ         n+8(FP), DI
 	MOVQ         AX, SI
 	VXORPS       Y5, Y5, Y5
@@ -561,7 +617,7 @@ centred21:
 	VMOVUPS      32(CX), Y7
 	VXORPS       Y8, Y8, Y8
 
-errors24:
+errors27:
 	VMOVUPS  32(SI), Y9
 	VSUBPS   Y4, Y9, Y10
 	VMULPS   Y3, Y10, Y10
@@ -576,10 +632,10 @@ errors24:
 	VADDPS   Y10, Y5, Y5
 	ADDQ     $0x00000040, SI
 	DECQ     DI
-	JNZ      errors24
+	JNZ      errors27
 	LEAQ     288(CX), SI
 
-next23:
+next26:
 	VMULPS    (SI), Y1, Y6
 	VDIVPS    96(CX), Y6, Y6
 	VMINPS    words477fe000<>+0(SB), Y6, Y6
@@ -590,14 +646,14 @@ next23:
 	VXORPS    words80000000<>+0(SB), Y8, Y8
 	MOVB      centred+40(FP), DI
 	TESTB     DI, DI
-	JNZ       centred25
+	JNZ       centred28
 	VADDPS    Y8, Y0, Y8
 	VMINPS    words477fe000<>+0(SB), Y8, Y8
 	VMAXPS    wordsc77fe000<>+0(SB), Y8, Y8
 	VCVTPS2PH $0x00, Y8, X8
 	VCVTPH2PS X8, Y8
 
-centred25:
+centred28:
 	VMOVUPS      words3f800000<>+0(SB), Y7
 	VDIVPS       Y6, Y7, Y7
 	VXORPS       Y9, Y9, Y9
@@ -610,7 +666,7 @@ centred25:
 	VMOVUPS      32(CX), Y11
 	VXORPS       Y12, Y12, Y12
 
-errors26:
+errors29:
 	VMOVUPS   32(DI), Y13
 	VSUBPS    Y8, Y13, Y14
 	VMULPS    Y7, Y14, Y14
@@ -625,7 +681,7 @@ errors26:
 	VADDPS    Y14, Y9, Y9
 	ADDQ      $0x00000040, DI
 	DECQ      R8
-	JNZ       errors26
+	JNZ       errors29
 	VCMPPS    $0x11, Y5, Y9, Y10
 	VBLENDVPS Y10, Y6, Y2, Y2
 	VBLENDVPS Y10, Y7, Y3, Y3
@@ -633,11 +689,67 @@ errors26:
 	VBLENDVPS Y10, Y9, Y5, Y5
 	ADDQ      $0x00000040, SI
 	DECQ      BX
-	JNZ       next23
+	JNZ       next26
 
-chosen22:
-	VMOVUPS Y3, 96(DX)
-	VMOVUPS Y4, 160(DX)
+chosen25:
+	VMOVUPS      Y3, 96(DX)
+	VMOVUPS      Y4, 160(DX)
+	MOVB         norm+41(FP), BL
+	TESTB        BL, BL
+	JZ           stored30
+	VMULPS       96(CX), Y2, Y0
+	VADDPS       Y0, Y4, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y5, Y5, Y5
+	MOVQ         n+8(FP), BX
+	VBROADCASTSS const0<>+0(SB), Y6
+	VMOVUPS      32(CX), Y7
+	VXORPS       Y8, Y8, Y8
+
+norms31:
+	VMOVUPS   32(AX), Y9
+	VSUBPS    Y4, Y9, Y10
+	VMULPS    Y3, Y10, Y10
+	VADDPS    Y6, Y10, Y10
+	VMAXPS    Y8, Y10, Y10
+	VMINPS    Y7, Y10, Y10
+	VROUNDPS  $0x03, Y10, Y10
+	VSUBPS    96(CX), Y10, Y10
+	VSUBPS    Y0, Y9, Y9
+	VMULPS    Y9, Y10, Y10
+	VMULPS    Y9, Y9, Y9
+	VADDPS    Y9, Y1, Y1
+	VADDPS    Y10, Y5, Y5
+	ADDQ      $0x00000040, AX
+	DECQ      BX
+	JNZ       norms31
+	VDIVPS    Y5, Y1, Y1
+	VMINPS    words477fe000<>+0(SB), Y1, Y1
+	VMAXPS    wordsc77fe000<>+0(SB), Y1, Y1
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPH2PS X1, Y1
+	VMULPS    96(CX), Y1, Y3
+	VXORPS    words80000000<>+0(SB), Y3, Y3
+	MOVB      centred+40(FP), AL
+	TESTB     AL, AL
+	JNZ       normed32
+	VADDPS    Y3, Y0, Y3
+	VMINPS    words477fe000<>+0(SB), Y3, Y3
+	VMAXPS    wordsc77fe000<>+0(SB), Y3, Y3
+	VCVTPS2PH $0x00, Y3, X3
+	VCVTPH2PS X3, Y3
+
+normed32:
+	VBROADCASTSS const1<>+0(SB), Y0
+	VCMPPS       $0x00, Y0, Y7, Y0
+	VANDPS       Y0, Y5, Y5
+	VXORPS       Y0, Y0, Y0
+	VCMPPS       $0x11, Y5, Y0, Y0
+	VBLENDVPS    Y0, Y1, Y2, Y2
+	VBLENDVPS    Y0, Y3, Y4, Y4
+
+stored30:
+	VMOVUPS Y4, 224(DX)
 	VMOVUPS Y2, 32(DX)
 	VZEROUPPER
 	RET
@@ -699,12 +811,15 @@ DATA words3f800000<>+56(SB)/4, $0x3f800000
 DATA words3f800000<>+60(SB)/4, $0x3f800000
 GLOBL words3f800000<>(SB), RODATA|NOPTR, $64
 
+DATA const1<>+0(SB)/4, $(3.0)
+GLOBL const1<>(SB), RODATA|NOPTR, $4
+
 // func packKeysAVX2(x *float32, n int, l *float32, f *float32, top *byte, low *byte, stride int)
 // Requires: AVX, AVX2
 TEXT ·packKeysAVX2(SB), NOSPLIT, $0-56
 	MOVQ    low+40(FP), AX
 	TESTQ   AX, AX
-	JNZ     two27
+	JNZ     two33
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -715,7 +830,7 @@ TEXT ·packKeysAVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Y1
 	VMOVUPS 128(BX), Y2
 
-words28:
+words34:
 	VXORPS     Y3, Y3, Y3
 	VMOVUPS    (AX), Y4
 	VSUBPS     Y2, Y4, Y4
@@ -896,7 +1011,7 @@ words28:
 	ADDQ       $0x20, SI
 	ADDQ       $0x00000400, AX
 	DECQ       CX
-	JNZ        words28
+	JNZ        words34
 	MOVQ       x+0(FP), AX
 	MOVQ       n+8(FP), CX
 	MOVQ       l+16(FP), DX
@@ -908,7 +1023,7 @@ words28:
 	VMOVUPS    96(BX), Y1
 	VMOVUPS    160(BX), Y2
 
-words29:
+words35:
 	VXORPS     Y3, Y3, Y3
 	VMOVUPS    32(AX), Y4
 	VSUBPS     Y2, Y4, Y4
@@ -1089,11 +1204,11 @@ words29:
 	ADDQ       $0x20, SI
 	ADDQ       $0x00000400, AX
 	DECQ       CX
-	JNZ        words29
+	JNZ        words35
 	VZEROUPPER
 	RET
 
-two27:
+two33:
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -1105,7 +1220,7 @@ two27:
 	VMOVUPS 64(BX), Y1
 	VMOVUPS 128(BX), Y2
 
-words30:
+words36:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VMOVUPS    (AX), Y5
@@ -1352,7 +1467,7 @@ words30:
 	ADDQ       $0x20, DI
 	ADDQ       $0x00000400, AX
 	DECQ       CX
-	JNZ        words30
+	JNZ        words36
 	MOVQ       x+0(FP), AX
 	MOVQ       n+8(FP), CX
 	MOVQ       l+16(FP), DX
@@ -1366,7 +1481,7 @@ words30:
 	VMOVUPS    96(BX), Y1
 	VMOVUPS    160(BX), Y2
 
-words31:
+words37:
 	VXORPS     Y3, Y3, Y3
 	VXORPS     Y4, Y4, Y4
 	VMOVUPS    32(AX), Y5
@@ -1613,7 +1728,7 @@ words31:
 	ADDQ       $0x20, R8
 	ADDQ       $0x00000400, AX
 	DECQ       CX
-	JNZ        words31
+	JNZ        words37
 	VZEROUPPER
 	RET
 
@@ -1658,7 +1773,7 @@ GLOBL words3<>(SB), RODATA|NOPTR, $64
 TEXT ·packValuesAVX2(SB), NOSPLIT, $0-56
 	MOVQ    low+40(FP), AX
 	TESTQ   AX, AX
-	JNZ     two32
+	JNZ     two38
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -1672,10 +1787,10 @@ TEXT ·packValuesAVX2(SB), NOSPLIT, $0-56
 	VMOVUPS 96(BX), Y3
 	VMOVUPS 160(BX), Y4
 
-groups33:
+groups39:
 	MOVQ $0x00000008, BX
 
-channels34:
+channels40:
 	VXORPS       Y5, Y5, Y5
 	VMOVUPS      (AX), Y6
 	VSUBPS       Y2, Y6, Y6
@@ -1774,14 +1889,14 @@ channels34:
 	ADDQ         $0x04, SI
 	ADDQ         $0x00000040, AX
 	DECQ         BX
-	JNZ          channels34
+	JNZ          channels40
 	ADDQ         $0x00000600, AX
 	DECQ         CX
-	JNZ          groups33
+	JNZ          groups39
 	VZEROUPPER
 	RET
 
-two32:
+two38:
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -1796,10 +1911,10 @@ two32:
 	VMOVUPS 96(BX), Y3
 	VMOVUPS 160(BX), Y4
 
-groups35:
+groups41:
 	MOVQ $0x00000008, BX
 
-channels36:
+channels42:
 	VXORPS       Y5, Y5, Y5
 	VXORPS       Y6, Y6, Y6
 	VMOVUPS      (AX), Y7
@@ -1938,10 +2053,10 @@ channels36:
 	ADDQ         $0x04, R9
 	ADDQ         $0x00000040, AX
 	DECQ         BX
-	JNZ          channels36
+	JNZ          channels42
 	ADDQ         $0x00000600, AX
 	DECQ         CX
-	JNZ          groups35
+	JNZ          groups41
 	VZEROUPPER
 	RET
 
@@ -1953,9 +2068,9 @@ TEXT ·narrowAVX512(SB), NOSPLIT, $0-24
 	MOVQ n+16(FP), CX
 	XORQ BX, BX
 
-rounds37:
+rounds43:
 	CMPQ      CX, $0x00000020
-	JL        singles38
+	JL        singles44
 	VMOVUPS   (DX)(BX*4), Z0
 	VCMPPS    $0x07, Z0, Z0, K1
 	VMOVAPS.Z Z0, K1, Z0
@@ -1970,11 +2085,11 @@ rounds37:
 	VCVTPS2PH $0x00, Z0, 32(AX)(BX*2)
 	ADDQ      $0x00000020, BX
 	SUBQ      $0x00000020, CX
-	JMP       rounds37
+	JMP       rounds43
 
-singles38:
+singles44:
 	CMPQ      CX, $0x00000010
-	JL        rest39
+	JL        rest45
 	VMOVUPS   (DX)(BX*4), Z0
 	VCMPPS    $0x07, Z0, Z0, K1
 	VMOVAPS.Z Z0, K1, Z0
@@ -1983,11 +2098,11 @@ singles38:
 	VCVTPS2PH $0x00, Z0, (AX)(BX*2)
 	ADDQ      $0x00000010, BX
 	SUBQ      $0x00000010, CX
-	JMP       singles38
+	JMP       singles44
 
-rest39:
+rest45:
 	TESTQ     CX, CX
-	JZ        done40
+	JZ        done46
 	MOVL      $0x00000001, SI
 	SHLL      CL, SI
 	DECL      SI
@@ -1999,7 +2114,7 @@ rest39:
 	VMAXPS    wordsc77fe000<>+0(SB), Z0, Z0
 	VCVTPS2PH $0x00, Z0, K1, (AX)(BX*2)
 
-done40:
+done46:
 	VZEROUPPER
 	RET
 
@@ -2016,7 +2131,7 @@ TEXT ·loadAVX512(SB), NOSPLIT, $0-32
 	LEAQ (CX)(CX*2), R9
 	SHRQ $0x03, DX
 
-channels41:
+channels47:
 	VMOVDQU     (BX), X0
 	VINSERTI128 $0x01, (DI), Y0, Y0
 	VPAND       words7fff7fff<>+0(SB), Y0, Y1
@@ -2127,13 +2242,13 @@ channels41:
 	ADDQ        $0x10, R8
 	ADDQ        $0x00000200, AX
 	DECQ        DX
-	JNZ         channels41
+	JNZ         channels47
 	VZEROUPPER
 	RET
 
-// func fitAVX512(x *float32, n int, l *float32, f *float32, clips int, centred bool)
+// func fitAVX512(x *float32, n int, l *float32, f *float32, clips int, centred bool, norm bool)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·fitAVX512(SB), NOSPLIT, $0-41
+TEXT ·fitAVX512(SB), NOSPLIT, $0-42
 	MOVQ   x+0(FP), AX
 	MOVQ   l+16(FP), CX
 	MOVQ   f+24(FP), DX
@@ -2141,111 +2256,111 @@ TEXT ·fitAVX512(SB), NOSPLIT, $0-41
 	MOVQ   AX, BX
 	MOVB   centred+40(FP), DI
 	TESTB  DI, DI
-	JZ     both42
+	JZ     both48
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 
-reach44:
+reach50:
 	VMOVUPS (BX), Z2
 	VANDPS  words7fffffff<>+0(SB), Z2, Z2
 	VMAXPS  Z2, Z1, Z1
 	ADDQ    $0x00000040, BX
 	DECQ    SI
-	JNZ     reach44
-	JMP     done43
+	JNZ     reach50
+	JMP     done49
 
-both42:
+both48:
 	VMOVUPS (AX), Z2
-	VMOVUPS (AX), Z9
-	VMOVUPS (AX), Z10
+	VMOVUPS (AX), Z13
+	VMOVUPS (AX), Z14
 
-extremes45:
+extremes51:
 	VMOVUPS      (BX), Z0
 	VMINPS       Z0, Z2, Z2
-	VMAXPS       Z0, Z9, Z9
-	VANDPS       Z0, Z10, Z10
+	VMAXPS       Z0, Z13, Z13
+	VANDPS       Z0, Z14, Z14
 	ADDQ         $0x00000040, BX
 	DECQ         SI
-	JNZ          extremes45
+	JNZ          extremes51
 	VBROADCASTSS const0<>+0(SB), Z1
 	VMULPS       Z1, Z2, Z0
-	VMULPS       Z1, Z9, Z11
-	VSUBPS       Z0, Z11, Z1
-	VADDPS       Z11, Z0, Z0
-	VCMPPS       $0x00, Z9, Z2, K1
-	VMOVAPS      Z10, K1, Z0
+	VMULPS       Z1, Z13, Z15
+	VSUBPS       Z0, Z15, Z1
+	VADDPS       Z15, Z0, Z0
+	VCMPPS       $0x00, Z13, Z2, K1
+	VMOVAPS      Z14, K1, Z0
 
-done43:
+done49:
 	VMULPS    192(CX), Z1, Z2
 	VDIVPS    64(CX), Z2, Z2
 	VMINPS    words477fe000<>+0(SB), Z2, Z2
 	VMAXPS    wordsc77fe000<>+0(SB), Z2, Z2
 	VCVTPS2PH $0x00, Z2, Y2
 	VCVTPH2PS Y2, Z2
-	VMULPS    64(CX), Z2, Z10
-	VXORPS    words80000000<>+0(SB), Z10, Z10
+	VMULPS    64(CX), Z2, Z14
+	VXORPS    words80000000<>+0(SB), Z14, Z14
 	MOVB      centred+40(FP), BL
 	TESTB     BL, BL
-	JNZ       centred46
-	VADDPS    Z10, Z0, Z10
-	VMINPS    words477fe000<>+0(SB), Z10, Z10
-	VMAXPS    wordsc77fe000<>+0(SB), Z10, Z10
-	VCVTPS2PH $0x00, Z10, Y10
-	VCVTPH2PS Y10, Z10
+	JNZ       centred52
+	VADDPS    Z14, Z0, Z14
+	VMINPS    words477fe000<>+0(SB), Z14, Z14
+	VMAXPS    wordsc77fe000<>+0(SB), Z14, Z14
+	VCVTPS2PH $0x00, Z14, Y14
+	VCVTPH2PS Y14, Z14
 
-centred46:
-	VMOVUPS      words3f800000<>+0(SB), Z9
-	VDIVPS       Z2, Z9, Z9
+centred52:
+	VMOVUPS      words3f800000<>+0(SB), Z13
+	VDIVPS       Z2, Z13, Z13
 	VPXORD       Z4, Z4, Z4
 	VCMPPS       $0x0c, Z4, Z2, K1
-	VMOVAPS.Z    Z9, K1, Z9
+	VMOVAPS.Z    Z13, K1, Z13
 	MOVQ         clips+32(FP), BX
 	DECQ         BX
-	JZ           chosen47
+	JZ           chosen53
 	MOVQ         n+8(FP), DI
 	MOVQ         AX, SI
 	VPXORD       Z3, Z3, Z3
 	VBROADCASTSS const0<>+0(SB), Z4
-	VMOVUPS      (CX), Z11
+	VMOVUPS      (CX), Z15
 	VPXORD       Z5, Z5, Z5
 
-errors49:
-	VMOVUPS     (SI), Z12
-	VSUBPS      Z10, Z12, Z13
-	VMULPS      Z9, Z13, Z13
-	VADDPS      Z4, Z13, Z13
-	VMAXPS      Z5, Z13, Z13
-	VMINPS      Z11, Z13, Z13
-	VRNDSCALEPS $0x03, Z13, Z13
-	VMULPS      Z2, Z13, Z13
-	VADDPS      Z10, Z13, Z13
-	VSUBPS      Z12, Z13, Z13
-	VMULPS      Z13, Z13, Z13
-	VADDPS      Z13, Z3, Z3
+errors55:
+	VMOVUPS     (SI), Z16
+	VSUBPS      Z14, Z16, Z17
+	VMULPS      Z13, Z17, Z17
+	VADDPS      Z4, Z17, Z17
+	VMAXPS      Z5, Z17, Z17
+	VMINPS      Z15, Z17, Z17
+	VRNDSCALEPS $0x03, Z17, Z17
+	VMULPS      Z2, Z17, Z17
+	VADDPS      Z14, Z17, Z17
+	VSUBPS      Z16, Z17, Z17
+	VMULPS      Z17, Z17, Z17
+	VADDPS      Z17, Z3, Z3
 	ADDQ        $0x00000040, SI
 	DECQ        DI
-	JNZ         errors49
+	JNZ         errors55
 	LEAQ        256(CX), SI
 
-next48:
+next54:
 	VMULPS    (SI), Z1, Z4
 	VDIVPS    64(CX), Z4, Z4
 	VMINPS    words477fe000<>+0(SB), Z4, Z4
 	VMAXPS    wordsc77fe000<>+0(SB), Z4, Z4
 	VCVTPS2PH $0x00, Z4, Y4
 	VCVTPH2PS Y4, Z4
-	VMULPS    64(CX), Z4, Z11
-	VXORPS    words80000000<>+0(SB), Z11, Z11
+	VMULPS    64(CX), Z4, Z15
+	VXORPS    words80000000<>+0(SB), Z15, Z15
 	MOVB      centred+40(FP), DI
 	TESTB     DI, DI
-	JNZ       centred50
-	VADDPS    Z11, Z0, Z11
-	VMINPS    words477fe000<>+0(SB), Z11, Z11
-	VMAXPS    wordsc77fe000<>+0(SB), Z11, Z11
-	VCVTPS2PH $0x00, Z11, Y11
-	VCVTPH2PS Y11, Z11
+	JNZ       centred56
+	VADDPS    Z15, Z0, Z15
+	VMINPS    words477fe000<>+0(SB), Z15, Z15
+	VMAXPS    wordsc77fe000<>+0(SB), Z15, Z15
+	VCVTPS2PH $0x00, Z15, Y15
+	VCVTPH2PS Y15, Z15
 
-centred50:
+centred56:
 	VMOVUPS      words3f800000<>+0(SB), Z5
 	VDIVPS       Z4, Z5, Z5
 	VPXORD       Z7, Z7, Z7
@@ -2254,38 +2369,94 @@ centred50:
 	MOVQ         n+8(FP), R8
 	MOVQ         AX, DI
 	VPXORD       Z6, Z6, Z6
-	VBROADCASTSS const0<>+0(SB), Z12
-	VMOVUPS      (CX), Z13
+	VBROADCASTSS const0<>+0(SB), Z16
+	VMOVUPS      (CX), Z17
 	VPXORD       Z8, Z8, Z8
 
-errors51:
-	VMOVUPS     (DI), Z14
-	VSUBPS      Z11, Z14, Z15
-	VMULPS      Z5, Z15, Z15
-	VADDPS      Z12, Z15, Z15
-	VMAXPS      Z8, Z15, Z15
-	VMINPS      Z13, Z15, Z15
-	VRNDSCALEPS $0x03, Z15, Z15
-	VMULPS      Z4, Z15, Z15
-	VADDPS      Z11, Z15, Z15
-	VSUBPS      Z14, Z15, Z15
-	VMULPS      Z15, Z15, Z15
-	VADDPS      Z15, Z6, Z6
+errors57:
+	VMOVUPS     (DI), Z18
+	VSUBPS      Z15, Z18, Z19
+	VMULPS      Z5, Z19, Z19
+	VADDPS      Z16, Z19, Z19
+	VMAXPS      Z8, Z19, Z19
+	VMINPS      Z17, Z19, Z19
+	VRNDSCALEPS $0x03, Z19, Z19
+	VMULPS      Z4, Z19, Z19
+	VADDPS      Z15, Z19, Z19
+	VSUBPS      Z18, Z19, Z19
+	VMULPS      Z19, Z19, Z19
+	VADDPS      Z19, Z6, Z6
 	ADDQ        $0x00000040, DI
 	DECQ        R8
-	JNZ         errors51
+	JNZ         errors57
 	VCMPPS      $0x11, Z3, Z6, K1
 	VMOVAPS     Z4, K1, Z2
-	VMOVAPS     Z5, K1, Z9
-	VMOVAPS     Z11, K1, Z10
+	VMOVAPS     Z5, K1, Z13
+	VMOVAPS     Z15, K1, Z14
 	VMOVAPS     Z6, K1, Z3
 	ADDQ        $0x00000040, SI
 	DECQ        BX
-	JNZ         next48
+	JNZ         next54
 
-chosen47:
-	VMOVUPS Z9, 64(DX)
-	VMOVUPS Z10, 128(DX)
+chosen53:
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	MOVB         norm+41(FP), BL
+	TESTB        BL, BL
+	JZ           stored58
+	VMULPS       64(CX), Z2, Z0
+	VADDPS       Z0, Z14, Z0
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	MOVQ         n+8(FP), BX
+	VBROADCASTSS const0<>+0(SB), Z1
+	VMOVUPS      (CX), Z3
+	VPXORD       Z11, Z11, Z11
+
+norms59:
+	VMOVUPS     (AX), Z4
+	VSUBPS      Z14, Z4, Z5
+	VMULPS      Z13, Z5, Z5
+	VADDPS      Z1, Z5, Z5
+	VMAXPS      Z11, Z5, Z5
+	VMINPS      Z3, Z5, Z5
+	VRNDSCALEPS $0x03, Z5, Z5
+	VSUBPS      64(CX), Z5, Z5
+	VSUBPS      Z0, Z4, Z4
+	VMULPS      Z4, Z5, Z5
+	VMULPS      Z4, Z4, Z4
+	VADDPS      Z4, Z9, Z9
+	VADDPS      Z5, Z10, Z10
+	ADDQ        $0x00000040, AX
+	DECQ        BX
+	JNZ         norms59
+	VDIVPS      Z10, Z9, Z9
+	VMINPS      words477fe000<>+0(SB), Z9, Z9
+	VMAXPS      wordsc77fe000<>+0(SB), Z9, Z9
+	VCVTPS2PH   $0x00, Z9, Y9
+	VCVTPH2PS   Y9, Z9
+	VMULPS      64(CX), Z9, Z1
+	VXORPS      words80000000<>+0(SB), Z1, Z1
+	MOVB        centred+40(FP), AL
+	TESTB       AL, AL
+	JNZ         normed60
+	VADDPS      Z1, Z0, Z1
+	VMINPS      words477fe000<>+0(SB), Z1, Z1
+	VMAXPS      wordsc77fe000<>+0(SB), Z1, Z1
+	VCVTPS2PH   $0x00, Z1, Y1
+	VCVTPH2PS   Y1, Z1
+
+normed60:
+	VBROADCASTSS const1<>+0(SB), Z0
+	VCMPPS       $0x00, Z0, Z3, K1
+	VMOVAPS.Z    Z10, K1, Z10
+	VPXORD       Z12, Z12, Z12
+	VCMPPS       $0x11, Z10, Z12, K1
+	VMOVAPS      Z9, K1, Z2
+	VMOVAPS      Z1, K1, Z14
+
+stored58:
+	VMOVUPS Z14, 192(DX)
 	VMOVUPS Z2, (DX)
 	VZEROUPPER
 	RET
@@ -2295,7 +2466,7 @@ chosen47:
 TEXT ·packKeysAVX512(SB), NOSPLIT, $0-56
 	MOVQ    low+40(FP), AX
 	TESTQ   AX, AX
-	JNZ     two52
+	JNZ     two61
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -2306,7 +2477,7 @@ TEXT ·packKeysAVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Z1
 	VMOVUPS 128(BX), Z2
 
-words53:
+words62:
 	VPXORD        Z3, Z3, Z3
 	VMOVUPS       (AX), Z4
 	VSUBPS        Z2, Z4, Z4
@@ -2489,11 +2660,11 @@ words53:
 	ADDQ          $0x20, SI
 	ADDQ          $0x00000400, AX
 	DECQ          CX
-	JNZ           words53
+	JNZ           words62
 	VZEROUPPER
 	RET
 
-two52:
+two61:
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -2505,7 +2676,7 @@ two52:
 	VMOVUPS 64(BX), Z1
 	VMOVUPS 128(BX), Z2
 
-words54:
+words63:
 	VPXORD        Z3, Z3, Z3
 	VPXORD        Z4, Z4, Z4
 	VMOVUPS       (AX), Z5
@@ -2756,7 +2927,7 @@ words54:
 	ADDQ          $0x20, R8
 	ADDQ          $0x00000400, AX
 	DECQ          CX
-	JNZ           words54
+	JNZ           words63
 	VZEROUPPER
 	RET
 
@@ -2765,7 +2936,7 @@ words54:
 TEXT ·packValuesAVX512(SB), NOSPLIT, $0-56
 	MOVQ    low+40(FP), AX
 	TESTQ   AX, AX
-	JNZ     two55
+	JNZ     two64
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -2777,10 +2948,10 @@ TEXT ·packValuesAVX512(SB), NOSPLIT, $0-56
 	VMOVUPS 64(BX), Z1
 	VMOVUPS 128(BX), Z2
 
-groups56:
+groups65:
 	MOVQ $0x00000008, BX
 
-channels57:
+channels66:
 	VPXORD      Z3, Z3, Z3
 	VMOVUPS     (AX), Z4
 	VSUBPS      Z2, Z4, Z4
@@ -2833,14 +3004,14 @@ channels57:
 	ADDQ        $0x04, SI
 	ADDQ        $0x00000040, AX
 	DECQ        BX
-	JNZ         channels57
+	JNZ         channels66
 	ADDQ        $0x00000600, AX
 	DECQ        CX
-	JNZ         groups56
+	JNZ         groups65
 	VZEROUPPER
 	RET
 
-two55:
+two64:
 	MOVQ    x+0(FP), AX
 	MOVQ    n+8(FP), CX
 	MOVQ    l+16(FP), DX
@@ -2853,10 +3024,10 @@ two55:
 	VMOVUPS 64(BX), Z1
 	VMOVUPS 128(BX), Z2
 
-groups58:
+groups67:
 	MOVQ $0x00000008, BX
 
-channels59:
+channels68:
 	VPXORD      Z3, Z3, Z3
 	VPXORD      Z4, Z4, Z4
 	VMOVUPS     (AX), Z5
@@ -2931,9 +3102,9 @@ channels59:
 	ADDQ        $0x04, R9
 	ADDQ        $0x00000040, AX
 	DECQ        BX
-	JNZ         channels59
+	JNZ         channels68
 	ADDQ        $0x00000600, AX
 	DECQ        CX
-	JNZ         groups58
+	JNZ         groups67
 	VZEROUPPER
 	RET

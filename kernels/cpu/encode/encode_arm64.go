@@ -14,10 +14,10 @@ func narrowNEON(dst *byte, src *float32, n int)
 //go:noescape
 func loadNEON(dst *float32, src *byte, stride, n int)
 
-// fitNEON chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates.
+// fitNEON chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates; norm changes those of 2-bit codes for the last.
 //
 //go:noescape
-func fitNEON(x *float32, n int, l, f *float32, clips int, centred bool)
+func fitNEON(x *float32, n int, l, f *float32, clips int, centred, norm bool)
 
 // packKeysNEON codes n >= 1 words of a block of K; the words of tokens 8 to 15 lie stride bytes after those of 0 to 7.
 //

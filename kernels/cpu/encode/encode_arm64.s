@@ -326,14 +326,17 @@ channels1:
 	BNE channels1
 	RET
 
-// func fitNEON(x *float32, n int, l, f *float32, clips int, centred bool)
-TEXT ·fitNEON(SB), NOSPLIT, $0-41
+// func fitNEON(x *float32, n int, l, f *float32, clips int, centred, norm bool)
+TEXT ·fitNEON(SB), NOSPLIT, $0-42
 	MOVD x+0(FP), R0
 	MOVD n+8(FP), R1
 	MOVD l+16(FP), R2
 	MOVD f+24(FP), R3
 	MOVD clips+32(FP), R4
 	MOVBU centred+40(FP), R5
+	MOVBU norm+41(FP), R11
+	MOVW $0x40400000, R26
+	VDUP R26, V16.S4
 	MOVW $0x3f000000, R26
 	VDUP R26, V27.S4
 	MOVW $0x3f800000, R26
@@ -466,9 +469,54 @@ errors8:
 	SUBS $1, R10
 	BNE clips6
 chosen:
-	FMOVQ F4, 0(R3)
 	FMOVQ F5, 64(R3)
 	FMOVQ F6, 128(R3)
+	CBZ R11, stored
+	WORD $0x6e39dc80 // fmul v0.4s, v4.4s, v25.4s
+	WORD $0x4e26d400 // fadd v0.4s, v0.4s, v6.4s
+	WORD $0x6e2e1dce // eor v14.16b, v14.16b, v14.16b
+	WORD $0x6e2f1def // eor v15.16b, v15.16b, v15.16b
+	MOVD R0, R7
+	MOVD R1, R8
+norms9:
+	FMOVQ 0(R7), F12
+	ADD $64, R7
+	WORD $0x4ea6d58d // fsub v13.4s, v12.4s, v6.4s
+	WORD $0x6e25ddad // fmul v13.4s, v13.4s, v5.4s
+	WORD $0x4e3bd5ad // fadd v13.4s, v13.4s, v27.4s
+	WORD $0x4e3df5ad // fmax v13.4s, v13.4s, v29.4s
+	WORD $0x4ebaf5ad // fmin v13.4s, v13.4s, v26.4s
+	WORD $0x4e2199ad // frintm v13.4s, v13.4s
+	WORD $0x4eb9d5ad // fsub v13.4s, v13.4s, v25.4s
+	WORD $0x4ea0d58c // fsub v12.4s, v12.4s, v0.4s
+	WORD $0x6e2cddad // fmul v13.4s, v13.4s, v12.4s
+	WORD $0x6e2cdd8c // fmul v12.4s, v12.4s, v12.4s
+	WORD $0x4e2cd5ce // fadd v14.4s, v14.4s, v12.4s
+	WORD $0x4e2dd5ef // fadd v15.4s, v15.4s, v13.4s
+	SUBS $1, R8
+	BNE norms9
+	WORD $0x6e2ffdc7 // fdiv v7.4s, v14.4s, v15.4s
+	WORD $0x4ebef4e7 // fmin v7.4s, v7.4s, v30.4s
+	WORD $0x4e3ff4e7 // fmax v7.4s, v7.4s, v31.4s
+	WORD $0x0e2168e7 // fcvtn v7.4h, v7.4s
+	WORD $0x0e2178e7 // fcvtl v7.4s, v7.4h
+	WORD $0x6e39dce9 // fmul v9.4s, v7.4s, v25.4s
+	WORD $0x6ea0f929 // fneg v9.4s, v9.4s
+	CBNZ R5, normed
+	WORD $0x4e20d529 // fadd v9.4s, v9.4s, v0.4s
+	WORD $0x4ebef529 // fmin v9.4s, v9.4s, v30.4s
+	WORD $0x4e3ff529 // fmax v9.4s, v9.4s, v31.4s
+	WORD $0x0e216929 // fcvtn v9.4h, v9.4s
+	WORD $0x0e217929 // fcvtl v9.4s, v9.4h
+normed:
+	WORD $0x6ebde5ec // fcmgt v12.4s, v15.4s, v29.4s
+	WORD $0x4e30e74d // fcmeq v13.4s, v26.4s, v16.4s
+	WORD $0x4e2d1d8c // and v12.16b, v12.16b, v13.16b
+	WORD $0x6eac1ce4 // bit v4.16b, v7.16b, v12.16b
+	WORD $0x6eac1d26 // bit v6.16b, v9.16b, v12.16b
+stored:
+	FMOVQ F4, 0(R3)
+	FMOVQ F6, 192(R3)
 	ADD $16, R0
 	ADD $16, R2
 	ADD $16, R3

@@ -34,7 +34,7 @@ struct EncodeParams {
   int clips;      // candidates for the scale: 5, or 1
   const int* positions;  // [sequence], one row each (negative: none); null: one sequence from position on
   int pages;             // of a sequence's row of the tables
-  int pad;
+  int keepNorm;          // of 2-bit codes
 };
 
 static constexpr int kEncodeThreads = 320;  // a candidate of a token's scale each
@@ -84,7 +84,7 @@ struct Encode {
     u16 x[kPage * kRow];
     float error[5][kPage];  // of each candidate; before, parts of the extremes
     float high[5][kPage];
-    float scale[kPage], zero[kPage], inv[kPage];
+    float zero[kPage], inv[kPage];
   };
 
   // enter takes a token into the basis: a lane has channels lane + 32j.
@@ -146,17 +146,25 @@ struct Encode {
     blockSync();
   }
 
-  // squared is the sum of squared errors of a candidate, in channel order.
+  // squared is the sum of squared errors of a candidate, in channel order. Of 2-bit
+  // codes it also gives the squares of x less the centre, and its products with them.
   template <bool FOUR>
-  DEV float squared(const u16* x, int n, float scale, float zero) {
-    float inv = inverse(scale), sum = 0;
+  DEV float squared(const u16* x, int n, float scale, float zero, float& squares, float& products) {
+    float inv = inverse(scale), sum = 0, centre = addRound(zero, mulRound(1.5f, scale));
+    squares = products = 0;
 #pragma unroll 4
     for (int c = 0; c < n; c += 2) {
       u32 two = load<u32>(x + c);
 #pragma unroll
       for (int k = 0; k < 2; k++) {
         float v = k ? widenHigh(two) : widenLow(two);
-        float e = subRound(addRound(mulRound(level(v, zero, inv, FOUR), scale), zero), v);
+        float code = level(v, zero, inv, FOUR);
+        if (!FOUR) {
+          float u = subRound(v, centre);
+          squares = addRound(squares, mulRound(u, u));
+          products = addRound(products, mulRound(u, code - 1.5f));
+        }
+        float e = subRound(addRound(mulRound(code, scale), zero), v);
         sum = addRound(sum, mulRound(e, e));
       }
     }
@@ -167,22 +175,27 @@ struct Encode {
     int t = threadIdx.x % kPage, clip = threadIdx.x / kPage, n = s.hi - s.lo;
     bool four = s.low >= 0, symmetric = s.zero < 0;
     const u16* x = m->x + t * kRow + s.lo;
-    float lo, hi, scale, zero;
+    float lo, hi, scale, zero, squares = 0, products = 0;
     extremes(m, x, n, t, clip, lo, hi);
     float centre = symmetric ? 0 : addRound(lo * 0.5f, hi * 0.5f);
     float reach = symmetric ? larger(hi, -lo) : subRound(hi * 0.5f, lo * 0.5f);
     if (symmetric && reach == 0) reach = 0;  // not -0
     if (clip < p.clips) {
       candidate(scale, zero, centre, reach, clip, four, symmetric);
-      m->error[clip][t] = four ? squared<true>(x, n, scale, zero) : squared<false>(x, n, scale, zero);
+      m->error[clip][t] = four ? squared<true>(x, n, scale, zero, squares, products) : squared<false>(x, n, scale, zero, squares, products);
     }
     blockSync();
-    if (clip == 0) {
-      int best = 0;
-      for (int i = 1; i < p.clips; i++)
-        if (m->error[i][t] < m->error[best][t]) best = i;
-      candidate(scale, zero, centre, reach, best, four, symmetric);
-      m->scale[t] = scale, m->zero[t] = zero, m->inv[t] = inverse(scale);
+    int best = 0;
+    for (int i = 1; i < p.clips; i++)
+      if (m->error[i][t] < m->error[best][t]) best = i;
+    if (clip == best) {
+      m->zero[t] = zero, m->inv[t] = inverse(scale);
+      if (p.keepNorm && products > 0) {  // never of 4-bit codes
+        centre = addRound(zero, mulRound(1.5f, scale));
+        scale = widen(narrow(tame(divRound(squares, products))));
+        zero = addRound(centre, -mulRound(1.5f, scale));
+        if (!symmetric) zero = widen(narrow(tame(zero)));
+      }
       ((u16*)(head + s.scale))[t] = narrow(scale);
       if (!symmetric) ((u16*)(head + s.zero))[t] = narrow(zero);
     }

@@ -16,8 +16,8 @@ func (g generator) candidate() candidate { return candidate{g.Vec(), g.Vec(), g.
 // fit follows docs/formats.md, "Coding", step by step: nothing is fused, and the
 // errors are summed up in channel order.
 func (g generator) fit() {
-	g.Func("fit", "(x *float32, n int, l, f *float32, clips int, centred bool)",
-		"chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates.")
+	g.Func("fit", "(x *float32, n int, l, f *float32, clips int, centred, norm bool)",
+		"chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates; norm changes those of 2-bit codes for the last.")
 	for i := range g.parts {
 		g.fitPart(i)
 	}
@@ -47,7 +47,57 @@ func (g generator) fitPart(i int) {
 	Label(chosen)
 	VMOVUPS(best.inverse, g.part(f, offInverse, i))
 	VMOVUPS(best.zero, g.part(f, offZero, i))
+	stored := lib.NewLabel("stored")
+	norm := GP8()
+	Load(Param("norm"), norm)
+	TESTB(norm, norm)
+	JZ(LabelRef(stored))
+	g.keepNorm(best, x, l, i)
+	Label(stored)
+	VMOVUPS(best.zero, g.part(f, offStored, i))
 	VMOVUPS(best.scale, g.part(f, offScale, i))
+}
+
+// keepNorm makes the scale and zero of tokens with 2-bit codes those with which the
+// codes have the product with x, both less the centre, that x has with itself.
+func (g generator) keepNorm(c candidate, x reg.GPVirtual, l reg.GPVirtual, i int) {
+	centre, xx, xy := g.Vec(), g.Vec(), g.Vec()
+	levels := g.part(l, offHalf, i)
+	VMULPS(levels, c.scale, centre)
+	VADDPS(centre, c.zero, centre)
+	g.Clear(xx)
+	g.Clear(xy)
+	at, n := GP64(), param("n")
+	MOVQ(x, at)
+	half, last, none := g.Broadcast(0.5), g.Load(g.part(l, offLast, i)), g.Zero()
+	loop("norms", n, func() {
+		v := g.Load(g.part(at, 0, i))
+		y := g.Vec()
+		VSUBPS(c.zero, v, y)
+		g.nearest(y, c.inverse, half, none, last)
+		VSUBPS(levels, y, y)
+		VSUBPS(centre, v, v)
+		VMULPS(v, y, y)
+		VMULPS(v, v, v)
+		VADDPS(v, xx, xx)
+		VADDPS(y, xy, xy)
+		ADDQ(U32(columnBytes), at)
+	})
+	// Where the codes have one bit more, or nothing to keep, all stays as it is.
+	VDIVPS(xy, xx, xx)
+	g.roundF16(xx)
+	zero := g.Vec()
+	VMULPS(levels, xx, zero)
+	VXORPS(lib.Words(1<<31), zero, zero)
+	skip, centred := lib.NewLabel("normed"), GP8()
+	Load(Param("centred"), centred)
+	TESTB(centred, centred)
+	JNZ(LabelRef(skip))
+	VADDPS(zero, centre, zero)
+	g.roundF16(zero)
+	Label(skip)
+	g.KeepIf(lib.Equal, last, g.Broadcast(3), xy) // 0 for codes of 4 bits
+	g.takeIf(lib.Less, g.Zero(), xy, []reg.VecVirtual{xx, zero}, []reg.VecVirtual{c.scale, c.zero})
 }
 
 // spread gives the centre of the levels and the largest distance from it.

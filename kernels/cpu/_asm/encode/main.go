@@ -38,6 +38,7 @@ const (
 	offScale   = 0
 	offInverse = columnBytes
 	offZero    = 2 * columnBytes
+	offStored  = 3 * columnBytes
 )
 
 // generator makes the kernels of one set of instructions. A block's numbers take

@@ -6,11 +6,14 @@ import "github.com/terse-llm/terse/kernels/cpu/_asm/neon"
 const (
 	rX, rN, rL, rF, rClips, rCentred = neon.R(0), neon.R(1), neon.R(2), neon.R(3), neon.R(4), neon.R(5)
 	rParts, rAt, rCount, rClip, rTry = neon.R(6), neon.R(7), neon.R(8), neon.R(9), neon.R(10)
+	rNorm                            = neon.R(11)
 
 	vCentre, vReach           = neon.V(0), neon.V(1)
 	vLo, vHi                  = neon.V(2), neon.V(3)
 	vError, vLeast            = neon.V(10), neon.V(11)
 	vTmp, vY                  = neon.V(12), neon.V(13)
+	vSquares, vProducts       = neon.V(14), neon.V(15)
+	vThree                    = neon.V(16)
 	vLast, vHalf, vOne, vNone = neon.V(26), neon.V(27), neon.V(28), neon.V(29)
 	vMost, vMinusMost         = neon.V(30), neon.V(31)
 	vLevels                   = neon.V(25) // half of the last level
@@ -27,14 +30,16 @@ type fitter struct{ *neon.Func }
 // fit follows docs/formats.md, "Coding", step by step: nothing is fused, and the
 // errors are summed up in channel order.
 func fit(out *neon.File) {
-	f := fitter{out.Func("fitNEON", "(x *float32, n int, l, f *float32, clips int, centred bool)",
-		"chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates.")}
+	f := fitter{out.Func("fitNEON", "(x *float32, n int, l, f *float32, clips int, centred, norm bool)",
+		"chooses the scales (and, unless centred, zeros) of a block of n >= 1 channels among the first clips candidates; norm changes those of 2-bit codes for the last.")}
 	f.Arg("x", rX)
 	f.Arg("n", rN)
 	f.Arg("l", rL)
 	f.Arg("f", rF)
 	f.Arg("clips", rClips)
 	f.Arg("centred", rCentred)
+	f.Arg("norm", rNorm)
+	f.Floats(3, vThree)
 	f.Floats(0.5, vHalf)
 	f.Floats(1, vOne)
 	f.Zero(vNone)
@@ -71,9 +76,46 @@ func (f fitter) part() {
 		f.BIT(vLeast, vError, vTmp)
 	})
 	f.Label("chosen")
-	f.Store(16, best.scale, rF, offScale)
 	f.Store(16, best.inverse, rF, offInverse)
 	f.Store(16, best.zero, rF, offZero)
+	f.Go("CBZ %v, stored", rNorm)
+	f.keepNorm()
+	f.Label("stored")
+	f.Store(16, best.scale, rF, offScale)
+	f.Store(16, best.zero, rF, offStored)
+}
+
+// keepNorm makes the scale and zero of tokens with 2-bit codes those with which the
+// codes have the product with x, both less the centre, that x has with itself.
+func (f fitter) keepNorm() {
+	s4 := neon.S4
+	f.FMUL(s4, vCentre, best.scale, vLevels)
+	f.FADD(s4, vCentre, vCentre, best.zero)
+	f.Zero(vSquares, vProducts)
+	f.channels("norms", func() {
+		f.FSUB(s4, vY, vTmp, best.zero)
+		nearest(f.Func, vY, best.inverse)
+		f.FSUB(s4, vY, vY, vLevels)
+		f.FSUB(s4, vTmp, vTmp, vCentre)
+		f.FMUL(s4, vY, vY, vTmp)
+		f.FMUL(s4, vTmp, vTmp, vTmp)
+		f.FADD(s4, vSquares, vSquares, vTmp)
+		f.FADD(s4, vProducts, vProducts, vY)
+	})
+	f.FDIV(s4, other.scale, vSquares, vProducts)
+	f.roundF16(other.scale)
+	f.FMUL(s4, other.zero, other.scale, vLevels)
+	f.FNEG(s4, other.zero, other.zero)
+	f.Go("CBNZ %v, normed", rCentred)
+	f.FADD(s4, other.zero, other.zero, vCentre)
+	f.roundF16(other.zero)
+	f.Label("normed")
+	// Where the codes have more bits, or nothing to keep, all stays as it is.
+	f.FCMGT(s4, vTmp, vProducts, vNone)
+	f.FCMEQ(s4, vY, vLast, vThree)
+	f.AND(vTmp, vTmp, vY)
+	f.BIT(best.scale, other.scale, vTmp)
+	f.BIT(best.zero, other.zero, vTmp)
 }
 
 // channels runs body for every channel, with its tokens in vTmp.

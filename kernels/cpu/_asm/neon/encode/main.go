@@ -24,6 +24,7 @@ const (
 	offScale   = 0
 	offInverse = columnBytes
 	offZero    = 2 * columnBytes
+	offStored  = 3 * columnBytes
 )
 
 // largestF16 is the largest finite float16.
