@@ -17,7 +17,8 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-// DeviceOptions say what to time of a model on a GPU.
+// DeviceOptions say what to time of a model on a GPU: prefill of Prompts, and
+// decoding at every depth.
 type DeviceOptions struct {
 	GPU         *device.GPU
 	Model       *device.Model
@@ -27,6 +28,9 @@ type DeviceOptions struct {
 	Depths      []int              // tokens in the cache of each sequence, rounded to whole pages
 	Batches     []int              // sequences decoded together; 0: as many as there is memory for
 	Steps       int                // tokens decoded of each
+	Prompts     []int              // lengths to prefill
+	Chunk       int                // tokens of one step of a prefill
+	Rounds      int                // times that each is
 	NoGraphs    bool
 	Log         func(string) // may be nil
 }
@@ -51,16 +55,22 @@ type DeviceReport struct {
 	Name     string      `json:"model"`
 	Versions string      `json:"versions"`
 	ReadRate float64     `json:"read_bytes_per_s"`
+	Products float64     `json:"product_ops_per_s"` // of the largest matrix with Chunk rows
+	Chunk    int         `json:"chunk"`
+	Prefills []PromptRow `json:"prefills"`
 	Rows     []DeviceRow `json:"rows"`
 }
 
-// Device times decoding on a GPU: greedy, from the step's inputs to its tokens on
-// the host. Depth comes from repeating the pages of a short text, into pages of
+// Device times prefill and decoding on a GPU: greedy, from the step's inputs to its
+// tokens on the host. Depth comes from repeating the pages of a short text, into pages of
 // their own. What there is no memory for is a row with an error.
 func Device(ctx context.Context, o DeviceOptions) (*DeviceReport, error) {
 	r := &DeviceReport{GPU: o.GPU.Info().Name, Versions: o.GPU.Versions()}
 	var err error
 	if r.ReadRate, err = o.Model.ReadRate(); err != nil {
+		return nil, err
+	}
+	if err := o.prefills(ctx, r); err != nil {
 		return nil, err
 	}
 	for _, depth := range o.Depths {
@@ -69,9 +79,7 @@ func Device(ctx context.Context, o DeviceOptions) (*DeviceReport, error) {
 				if err := ctx.Err(); err != nil {
 					return nil, err
 				}
-				if o.Log != nil {
-					o.Log(fmt.Sprintf("decoding %d sequences at %d tokens, %s", batch, depth, format))
-				}
+				o.log("decoding %d sequences at %d tokens, %s", batch, depth, format)
 				row, err := o.decode(format, depth, batch, r.ReadRate)
 				if err != nil {
 					row.Err = err.Error()
@@ -81,6 +89,12 @@ func Device(ctx context.Context, o DeviceOptions) (*DeviceReport, error) {
 		}
 	}
 	return r, nil
+}
+
+func (o *DeviceOptions) log(format string, args ...any) {
+	if o.Log != nil {
+		o.Log(fmt.Sprintf(format, args...))
+	}
 }
 
 // deviceWarm steps are not counted: in them graphs are made.
@@ -246,7 +260,7 @@ func (t *texts) decode(steps int) ([]float64, error) {
 // RandomWeights are weights of a shape to time: bfloat16, normal, all of them
 // views of the same bytes.
 func RandomWeights(c model.Config) *model.Weights {
-	largest := max(c.VocabSize, c.Intermediate) * c.Hidden
+	largest := max(c.VocabSize, c.Intermediate, c.Heads*c.HeadDim) * c.Hidden
 	r := rand.New(rand.NewPCG(1, 7))
 	data := make([]byte, 2*largest)
 	const first = 1 << 20
@@ -267,6 +281,10 @@ func (r *DeviceReport) JSON(w io.Writer) error { return writeJSON(w, r) }
 // Table writes the report for people.
 func (r *DeviceReport) Table(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %s, reads %.2f TB/s\nmodel %s\n\n", r.GPU, r.Versions, r.ReadRate/1e12, r.Name)
+	r.prefillTable(w)
+	if len(r.Rows) == 0 {
+		return nil
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "kv\ttokens\tsequences\ttokens/s\ta step\tquartiles\tfloor\tof floor\tweights alone")
 	for _, row := range r.Rows {

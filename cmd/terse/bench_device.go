@@ -27,15 +27,18 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if err == nil && !insist {
 		err = fmt.Errorf("--device %q: choose cpu, cuda or cuda:N", f.device)
 	}
-	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Log: f.progress(c)}
+	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Chunk: f.chunk, Rounds: f.rounds, Log: f.progress(c)}
 	if err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}
 	if err == nil {
 		o.Batches, err = sizes("batch", f.batch)
 	}
-	if err == nil && (f.steps < 1 || f.rounds < 1) {
-		err = fmt.Errorf("--steps and --rounds are at least 1")
+	if err == nil {
+		o.Prompts, err = sizes("prompt", f.prompts)
+	}
+	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 1) {
+		err = fmt.Errorf("--steps, --rounds and --chunk are at least 1")
 	}
 	if err != nil {
 		return usageError{c.CommandPath(), err}
@@ -88,10 +91,13 @@ func (f *benchModelFlags) timeModel(c *cobra.Command, m *modelFlags, o bench.Dev
 func (f *benchModelFlags) timeWeights(c *cobra.Command, o bench.DeviceOptions, w *model.Weights) (*bench.DeviceReport, error) {
 	most := 0
 	for _, d := range o.Depths {
-		most = max(most, d)
+		most = max(most, d+o.Steps+1024)
 	}
-	if o.Model, o.Config = nil, &w.Config; most+o.Steps+1024 > w.Config.MaxContext {
-		return nil, fmt.Errorf("%d tokens are more than the model's context of %d leaves beside what is decoded", most, w.Config.MaxContext)
+	for _, n := range o.Prompts {
+		most = max(most, n)
+	}
+	if o.Model, o.Config = nil, &w.Config; most > w.Config.MaxContext {
+		return nil, fmt.Errorf("%d tokens, what is decoded included, are more than the model's context of %d", most, w.Config.MaxContext)
 	}
 	var err error
 	if o.Model, err = o.GPU.Load(w, w.Config.MaxContext); err != nil {
