@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 // View is a live list of the cluster's members.
 type View struct {
 	conn *Conn
+	said slog.Level // at which comings and goings are logged
 	sub  *nats.Subscription
 	stop chan struct{}
 	done chan struct{}
@@ -21,11 +23,18 @@ type View struct {
 	changed chan struct{} // closed and replaced at every record and loss
 }
 
-// Watch begins to follow the members. Those that are there answer within a
-// round trip; use [View.Wait] to wait for the ones that matter.
-func (c *Conn) Watch(ctx context.Context) (*View, error) {
+// Watch begins to follow the members, and logs who comes and goes. Those that are
+// there answer within a round trip; use [View.Wait] to wait for the ones that matter.
+func (c *Conn) Watch(ctx context.Context) (*View, error) { return c.watch(ctx, slog.LevelInfo) }
+
+// WatchQuietly is Watch for those in a process that are not the ones to log it.
+func (c *Conn) WatchQuietly(ctx context.Context) (*View, error) {
+	return c.watch(ctx, slog.LevelDebug)
+}
+
+func (c *Conn) watch(ctx context.Context, said slog.Level) (*View, error) {
 	v := &View{
-		conn:    c,
+		conn: c, said: said,
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 		roster:  roster{entries: map[string]*entry{}},
@@ -90,7 +99,7 @@ func (v *View) expire() {
 // note logs a change and wakes those who wait. v.mu is held.
 func (v *View) note(ch change) {
 	if ch.what != "" {
-		v.conn.log.Info("member "+ch.what, "id", ch.member.ID, "role", ch.member.Role, "data", ch.member.DataAddr)
+		v.conn.log.Log(context.Background(), v.said, "member "+ch.what, "id", ch.member.ID, "role", ch.member.Role, "data", ch.member.DataAddr)
 	}
 	close(v.changed)
 	v.changed = make(chan struct{})

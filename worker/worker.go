@@ -153,7 +153,7 @@ func (w *Worker) Run(ctx context.Context) error {
 // keepWarm keeps connections to all prefill workers that are there, so that no
 // prompt waits for a handshake.
 func (w *Worker) keepWarm(ctx context.Context) error {
-	view, err := w.cfg.Conn.Watch(ctx)
+	view, err := w.cfg.Conn.WatchQuietly(ctx)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (w *Worker) sources(members []cluster.Member) []string {
 // fitsIn refuses to join workers that could not share KV with this one: a
 // misconfigured newcomer must not stop a cluster that works.
 func (w *Worker) fitsIn(ctx context.Context) error {
-	view, err := w.cfg.Conn.Watch(ctx)
+	view, err := w.cfg.Conn.WatchQuietly(ctx)
 	if err != nil {
 		return err
 	}
