@@ -147,7 +147,11 @@ func (e *Engine) append(s *sequence, w sched.Work) {
 			other.TopOnly, view = top, &other
 			s.timing.TopTokens += n
 		}
-		e.batch.Append(rest[:n], view, from)
+		if from == w.From {
+			e.batch.Append(rest[:n], view, from)
+		} else {
+			e.batch.AppendMore(rest[:n], view, from)
+		}
 		from, rest = from+n, rest[n:]
 	}
 }

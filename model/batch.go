@@ -30,8 +30,8 @@ type Batch struct {
 	// Interrupt, where set, tells the step who leaves while it runs.
 	Interrupt *Interrupt
 
-	from    []int  // of each of Segments, its place as it was appended
-	givenUp []bool // by that place
+	from    []int  // of each of Segments, which Append it comes from
+	givenUp []bool // by Append
 }
 
 // ErrAbandoned is the end of a step that was given up. What it has written to
@@ -49,7 +49,14 @@ func (b *Batch) Reset() {
 // Append adds rows: tokens of the sequence of view at positions pos, pos+1, ….
 // The view must have exact pages for them.
 func (b *Batch) Append(tokens []terse.Token, view *quant.View, pos int) {
-	b.from, b.givenUp = append(b.from, len(b.givenUp)), append(b.givenUp, false)
+	b.givenUp = append(b.givenUp, false)
+	b.AppendMore(tokens, view, pos)
+}
+
+// AppendMore adds rows to what was appended last, which may lie elsewhere or read
+// other planes of their pages.
+func (b *Batch) AppendMore(tokens []terse.Token, view *quant.View, pos int) {
+	b.from = append(b.from, len(b.givenUp)-1)
 	b.Segments = append(b.Segments, attention.Segment{View: view, Row: len(b.Tokens), Rows: len(tokens), Pos: pos})
 	for _, t := range tokens {
 		b.Tokens = append(b.Tokens, int32(t))

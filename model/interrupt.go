@@ -15,17 +15,15 @@ import (
 type Interrupt struct {
 	// Raised says that there is something to look at. Whoever leaves sets it last.
 	Raised atomic.Bool
-	// Left reports whether nobody waits for a segment's rows any more; segments
-	// count as they were appended.
-	Left func(segment int) bool
+	// Left reports whether nobody waits any more for the rows of the n-th Append.
+	Left func(n int) bool
 	// Looked is called by the step, in its goroutine, when it has looked: nothing
-	// of the segments that are GivenUp is read or written from then on.
+	// that is GivenUp is read or written from then on.
 	Looked func()
 }
 
-// GivenUp reports whether a segment's rows are not computed any more. Segments
-// count as they were appended.
-func (b *Batch) GivenUp(segment int) bool { return b.givenUp[segment] }
+// GivenUp reports whether the rows of the n-th Append are not computed any more.
+func (b *Batch) GivenUp(n int) bool { return b.givenUp[n] }
 
 // Abandoned reports whether nobody waits for any row.
 func (b *Batch) Abandoned() bool {
@@ -47,30 +45,27 @@ func (b *Batch) raised() bool { return b.Interrupt != nil && b.Interrupt.Raised.
 // worth nothing; its inputs are as they were.
 func (s *Scratch) heed(c *Config, b *Batch) bool {
 	b.Interrupt.Raised.Store(false) // before looking: whoever leaves from now on raises it again
-	all := true
 	var gone []int
+	stay := false
 	for i, n := range b.from {
-		if b.Interrupt.Left(n) {
-			gone = append(gone, i)
-		} else {
-			all = false
+		switch {
+		case i > 0 && n == b.from[i-1]: // asked once: all of its rows go, or none
+		case b.Interrupt.Left(n):
+			gone = append(gone, n)
+		default:
+			stay = true
 		}
 	}
-	switch {
-	case all:
-		for _, n := range b.from {
+	if !stay || !s.narrowed { // else few rows are left of the last layer
+		for _, n := range gone {
 			b.givenUp[n] = true
 		}
-	case !s.narrowed: // else few rows are left of the last layer
-		for _, i := range gone {
-			b.givenUp[b.from[i]] = true
-		}
-		if len(gone) > 0 {
-			s.shed(c, b)
-		}
+	}
+	if stay && !s.narrowed && len(gone) > 0 {
+		s.shed(c, b)
 	}
 	b.Interrupt.Looked()
-	return !all
+	return stay
 }
 
 // shed leaves only the rows of segments that are not given up, in all buffers.

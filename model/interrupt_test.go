@@ -93,6 +93,7 @@ func (b *bench) longSequence(n int) *sequence {
 			coded = make([]byte, b.g.Layers*b.g.CodedBytes())
 		}
 		s.view.Coded = append(s.view.Coded, coded)
+		s.view.Exact = append(s.view.Exact, make([]byte, b.g.ExactPage()))
 	}
 	return s
 }
@@ -130,7 +131,9 @@ func interrupted(b *bench, kv string, texts [][]terse.Token, want [][]float32, l
 	for _, text := range texts {
 		s := b.longSequence(len(text) + 1)
 		sequences = append(sequences, s)
-		b.add(&batch, s, text)
+		b.add(&batch, s, text[:len(text)/2])
+		batch.AppendMore(text[len(text)/2:], &s.view, s.pos) // a segment more
+		s.pos = len(text)
 		batch.WantLast()
 	}
 	batch.Interrupt = in
