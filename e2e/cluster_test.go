@@ -9,11 +9,11 @@ import (
 )
 
 // reference is the answer of one worker that does everything.
-func reference(t *testing.T, h host, nats, kv string, q question) answer {
+func reference(t *testing.T, h host, nats, kv string, q question, flags ...string) answer {
 	t.Helper()
 	name := "whole" + onlyLetters(kv)
 	args := []string{"--cluster", name}
-	w := h.worker(t, nats, "both", name, append(args, "--kv", kv)...)
+	w := h.worker(t, nats, "both", name, append(append(args, "--kv", kv), flags...)...)
 	defer w.stop()
 	g := h.gateway(t, nats, args, name)
 	defer g.stop()

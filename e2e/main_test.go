@@ -16,7 +16,10 @@ import (
 	"github.com/terse-llm/terse/tokenizer"
 )
 
-var full = flag.Bool("full", false, "run everything: minutes of computing, and network namespaces where the user is root")
+var (
+	full  = flag.Bool("full", false, "run everything: minutes of computing, and network namespaces where the user is root")
+	given = flag.String("program", "", "the terse binary to test, where there is no Go to build it with")
+)
 
 // needFull skips what is too slow for every go test ./...
 func needFull(t *testing.T) {
@@ -43,6 +46,9 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if program = *given; program != "" {
+		return m.Run()
+	}
 	program = filepath.Join(dir, "terse")
 	build := exec.Command("go", "build", "-o", program, "../cmd/terse")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

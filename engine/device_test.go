@@ -4,7 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/terse-llm/terse"
@@ -18,17 +20,38 @@ import (
 
 var gpuFlag = flag.Bool("gpu", false, "test engines on the machine's GPU instead of the emulated one")
 
-// newDeviceRig is newRig on a GPU, or the emulated one.
-func newDeviceRig(t *testing.T, format string) *rig {
+// deviceOptions are of the machine's n-th GPU, or the n-th emulated one.
+func deviceOptions(t *testing.T, n int) device.Options {
 	t.Helper()
 	if !cuda.Built {
 		t.Skip("this build has no CUDA")
 	}
-	var o device.Options
+	o := device.Options{Ordinal: n}
 	if !*gpuFlag {
 		lib := cudatest.Emulator(t)
-		o = device.Options{Driver: []string{lib}, Libraries: []string{filepath.Dir(lib)}}
+		o.Driver, o.Libraries = []string{lib}, []string{filepath.Dir(lib)}
 	}
+	return o
+}
+
+// gpus is how many GPUs there are.
+func gpus(t *testing.T) int {
+	t.Helper()
+	d, err := cuda.Load(deviceOptions(t, 0).Driver...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := d.Count()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// newDeviceRig is newRig on a GPU, or an emulated one.
+func newDeviceRig(t *testing.T, format string, ordinal int) *rig {
+	t.Helper()
+	o := deviceOptions(t, ordinal)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -67,18 +90,24 @@ func agree(a, b []terse.Token) int {
 	return n
 }
 
+const twoGPUs = "prefill on one GPU, decode on another"
+
 // A GPU says what the processor says, alone and with the prompt computed on one
-// of them and the answer on the other, either way round. Rounding differs, so the
-// texts may part after some tokens.
+// of them and the answer on the other, either way round; and so do two GPUs, one for
+// prompts and one for answers. Rounding differs, so the texts may part after some
+// tokens; two GPUs of a kind say exactly what one does.
 func TestDevice(t *testing.T) {
 	lengths, formats := []int{63, 270}, []string{"f16", "hq3"}
 	if testing.Short() {
 		lengths, formats = lengths[1:], formats[1:]
 	}
 	for _, format := range formats {
-		host, gpu := newRig(t, format, nil), newDeviceRig(t, format)
-		host.start(t)
-		gpu.start(t)
+		host, gpu := newRig(t, format, nil).start(t), newDeviceRig(t, format, 0).start(t)
+		pairs := map[string][2]*rig{"prefill on the processor": {host, gpu}, "prefill on the GPU": {gpu, host}}
+		if gpus(t) > 1 {
+			// The first one anew: another prompt's pages would be there in codes only.
+			pairs[twoGPUs] = [2]*rig{newDeviceRig(t, format, 0).start(t), newDeviceRig(t, format, 1).start(t)}
+		}
 		for _, n := range lengths {
 			const tokens = 8
 			least := tokens / 2
@@ -87,7 +116,7 @@ func TestDevice(t *testing.T) {
 			}
 			// A prompt of its own each time: nothing of it is there from the time before,
 			// which would be read as codes.
-			check := func(seed int, what string, run func(*terse.Request) ([]terse.Token, error)) {
+			check := func(seed int, what string, run func(*terse.Request) ([]terse.Token, error)) []terse.Token {
 				t.Helper()
 				p := prompt(uint64(1000*seed+n), n)
 				want := host.greedy(t, p, tokens)
@@ -98,22 +127,27 @@ func TestDevice(t *testing.T) {
 				if len(got) != tokens || agree(got, want) < least {
 					t.Errorf("%s, %s, prompt of %d: %v, the processor says %v", format, what, n, got, want)
 				}
+				return got
 			}
-			check(0, "alone", func(req *terse.Request) ([]terse.Token, error) {
+			alone := check(0, "alone", func(req *terse.Request) ([]terse.Token, error) {
 				got, _, err := gpu.collect(context.Background(), req)
 				return got, err
 			})
-			for i, c := range []struct {
-				what     string
-				from, to *rig
-			}{{"prefill on the processor", host, gpu}, {"prefill on the GPU", gpu, host}} {
-				check(i+1, c.what, func(req *terse.Request) (got []terse.Token, err error) {
-					err = handover(context.Background(), c.from, c.to, req, func(o terse.Output) error {
+			for i, what := range slices.Sorted(maps.Keys(pairs)) {
+				seed, rigs := i+1, pairs[what]
+				if what == twoGPUs {
+					seed = 0 // what one GPU was asked
+				}
+				got := check(seed, what, func(req *terse.Request) (got []terse.Token, err error) {
+					err = handover(context.Background(), rigs[0], rigs[1], req, func(o terse.Output) error {
 						got = append(got, o.Tokens...)
 						return nil
 					})
 					return got, err
 				})
+				if what == twoGPUs && !slices.Equal(got, alone) {
+					t.Errorf("%s, prompt of %d: two GPUs say %v, one says %v", format, n, got, alone)
+				}
 			}
 		}
 	}

@@ -66,11 +66,10 @@ func (a *Agreement) add(exact, got []terse.Token) {
 
 // greedy is the prompt's continuation by n most likely tokens, past any end.
 func (s Subject) greedy(ctx context.Context, format string, prompt []terse.Token, n int) ([]terse.Token, error) {
-	run, err := s.session(format, len(prompt)+n)
+	run, err := s.session(format, len(prompt), len(prompt)+n)
 	if err != nil {
 		return nil, err
 	}
-	run.Select(len(prompt))
 	logits, err := prefill(run, prompt)
 	if err != nil {
 		return nil, err

@@ -17,18 +17,24 @@ type Cost struct {
 
 // CostOf weighs a format for the subject.
 func CostOf(s Subject, format string) (Cost, error) {
-	g, err := s.geometry(format)
+	g, top, err := s.geometry(format)
 	if err != nil {
 		return Cost{}, err
 	}
-	return Cost{Format: format, Bits: bitsPerElement(g),
-		Wire: float64(transfer.HandoverBytes(g, WirePrompt)) / float64(transfer.F16Bytes(g, WirePrompt))}, nil
+	wire := transfer.HandoverBytes(g, WirePrompt)
+	if top {
+		wire -= transfer.SecondBytes(g, WirePrompt)
+	}
+	return Cost{Format: format, Bits: bitsPerElement(g, top), Wire: float64(wire) / float64(transfer.F16Bytes(g, WirePrompt))}, nil
 }
 
-func bitsPerElement(g *quant.Geometry) float64 {
+func bitsPerElement(g *quant.Geometry, top bool) float64 {
 	bytes := g.ExactPage()
 	if g.Format.Coded() {
 		bytes = g.CodedPage()
+	}
+	if top {
+		bytes -= g.Layers * g.SecondMost()
 	}
 	const halves = 2 // K and V
 	return 8 * float64(bytes) / float64(halves*g.Layers*g.KVHeads*g.HeadDim*g.Format.PageTokens)

@@ -28,8 +28,12 @@ func TestCost(t *testing.T) {
 	f("hq2", 2.25, 0.21)
 	f("hq2,sym=off", 2.5, 0.21)
 	f("hack", 2.625, 0.18)
+	f("hq4@top", 2.25, 0.21)
+	f("hq3@top", 2.25, 0.21)
 
-	if _, err := CostOf(s, "hq9"); err == nil {
-		t.Error("a format that does not exist has a cost")
+	for _, none := range []string{"hq9", "hq2@top", "hq2,important=10@top", "f16@top"} {
+		if _, err := CostOf(s, none); err == nil {
+			t.Errorf("format %s, which there is not, has a cost", none)
+		}
 	}
 }

@@ -19,21 +19,32 @@ type Subject struct {
 }
 
 // geometry lays a KV format out for the subject.
-func (s Subject) geometry(format string) (*quant.Geometry, error) {
-	f, err := quant.ParseFormat(format, s.Calibration != nil)
+func (s Subject) geometry(format string) (g *quant.Geometry, top bool, err error) {
+	f, top, err := parseFormat(format, s.Calibration != nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.Model.Config.Geometry(f)
+	if g, err = s.Model.Config.Geometry(f); err == nil && top {
+		err = checkTop(g)
+	}
+	return g, top, err
 }
 
-// session makes a session of the subject in a KV format.
-func (s Subject) session(format string, maxTokens int) (*session.Session, error) {
-	g, err := s.geometry(format)
+// session makes a session of the subject in a KV format, for a prompt and so many
+// tokens in all.
+func (s Subject) session(format string, prompt, maxTokens int) (*session.Session, error) {
+	g, top, err := s.geometry(format)
 	if err != nil {
 		return nil, err
 	}
-	return session.New(s.Model, g, s.Calibration, maxTokens)
+	run, err := session.New(s.Model, g, s.Calibration, maxTokens)
+	if err != nil {
+		return nil, err
+	}
+	if run.Select(prompt); top {
+		run.TopPlanes(prompt)
+	}
+	return run, nil
 }
 
 // Divergence is what a format does to next-token distributions over a text.
@@ -100,7 +111,7 @@ type window struct {
 func newWindow(s Subject, ids []terse.Token, from int, formats []*Divergence) (*window, error) {
 	w := &window{ops: s.Model.Ops(), vocab: s.Model.Config.VocabSize, ids: ids, from: from, formats: formats}
 	var err error
-	if w.exact, err = s.session(exactFormat, len(ids)); err != nil {
+	if w.exact, err = s.session(exactFormat, from, len(ids)); err != nil {
 		return nil, err
 	}
 	w.sessions = make([]*session.Session, len(formats))
@@ -108,10 +119,9 @@ func newWindow(s Subject, ids []terse.Token, from int, formats []*Divergence) (*
 		if d.Format == exactFormat {
 			continue
 		}
-		if w.sessions[i], err = s.session(d.Format, len(ids)); err != nil {
+		if w.sessions[i], err = s.session(d.Format, from, len(ids)); err != nil {
 			return nil, err
 		}
-		w.sessions[i].Select(from)
 	}
 	return w, nil
 }

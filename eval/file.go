@@ -119,11 +119,10 @@ func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, for
 
 // answer decodes greedily to the end of the turn or of the text.
 func (s Subject) answer(tok *tokenizer.Tokenizer, format string, prompt []terse.Token, chat turnTokens, chats bool) (string, error) {
-	run, err := s.session(format, len(prompt)+maxAnswer)
+	run, err := s.session(format, len(prompt), len(prompt)+maxAnswer)
 	if err != nil {
 		return "", err
 	}
-	run.Select(len(prompt))
 	logits, err := prefill(run, prompt)
 	if err != nil {
 		return "", err

@@ -28,7 +28,7 @@ func TestStress(t *testing.T) {
 	run := func(stress, format string) []float32 {
 		s := stressedSubject(t, stress)
 		s.Calibration = nil
-		r, err := s.session(format, 512)
+		r, err := s.session(format, 0, 512)
 		if err != nil {
 			t.Fatal(err)
 		}

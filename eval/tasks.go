@@ -112,11 +112,10 @@ const maxAnswer = 128
 // answers decodes greedily until the model ends its turn, or has said what the
 // answer does not begin with: from there on it can only be wrong.
 func answers(s Subject, tok *tokenizer.Tokenizer, format string, chat turnTokens, q question) (bool, error) {
-	run, err := s.session(format, len(q.prompt)+maxAnswer)
+	run, err := s.session(format, len(q.prompt), len(q.prompt)+maxAnswer)
 	if err != nil {
 		return false, err
 	}
-	run.Select(len(q.prompt))
 	logits, err := prefill(run, q.prompt)
 	if err != nil {
 		return false, err

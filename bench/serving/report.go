@@ -74,6 +74,7 @@ type Row struct {
 	KVShare       float64 `json:"kv_share"`          // of what float16 would have moved
 	PeakKV        int64   `json:"peak_kv_bytes"`     // held by all workers together
 	Split         float64 `json:"split"`             // share of requests whose KV crossed
+	Planes        *Planes `json:"planes,omitempty"`  // where second planes may come apart from the rest
 }
 
 func (r *replay) report() *Report {
@@ -86,7 +87,11 @@ func (r *replay) report() *Report {
 		return cmp.Or(cmp.Compare(a.Round, b.Round), cmp.Compare(a.Number, b.Number))
 	})
 	for i, t := range r.Targets {
-		out.Rows = append(out.Rows, rowOf(t.Name, out.Requests, r.peaks[i]))
+		row := rowOf(t.Name, out.Requests, r.peaks[i])
+		if t.Whole != "" {
+			row.Planes = planesOf(t.Name, t.Whole, out.Requests)
+		}
+		out.Rows = append(out.Rows, row)
 	}
 	out.spent = r.spent
 	return out
@@ -210,7 +215,7 @@ func ReadReport(r io.Reader) (*Report, error) {
 func (r *Report) CSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"target", "round", "request", "input", "cached", "output", "ttft_s", "tpot_s", "jct_s",
-		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "attend_s", "kv_bytes", "error"}) // Error has it
+		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "attend_s", "kv_bytes", "kv_bytes_second", "top_plane_tokens", "adoption_s", "error"}) // Error has it
 	f := func(x float64) string { return strconv.FormatFloat(x, 'f', 6, 64) }
 	for _, o := range r.Requests {
 		t := o.Timing
@@ -219,7 +224,7 @@ func (r *Report) CSV(w io.Writer) error {
 		}
 		_ = c.Write([]string{o.Target, strconv.Itoa(o.Round), strconv.Itoa(o.Number), strconv.Itoa(o.Input), strconv.Itoa(o.Cached), strconv.Itoa(o.Output),
 			f(o.TTFT), f(o.TPOT()), f(o.JCT), f(t.Queue / 1000), f(t.Prefill / 1000), f(t.Quantise / 1000), f(t.Transfer / 1000), f(t.Wait / 1000),
-			f(t.Decode / 1000), f(t.Attend / 1000), strconv.FormatInt(t.KVBytes, 10), o.Error})
+			f(t.Decode / 1000), f(t.Attend / 1000), strconv.FormatInt(t.KVBytes, 10), strconv.FormatInt(t.KVSecond, 10), strconv.Itoa(t.TopTokens), f(t.Adoption / 1000), o.Error})
 	}
 	c.Flush()
 	return c.Error()
@@ -242,6 +247,7 @@ func (r *Report) Markdown() string {
 				clock(row.TransferWhole), clock(p.Wait), clock(p.Decode), p.attention(), size(row.KVBytes), 100*row.KVShare, 100*row.Split, size(float64(row.PeakKV)))
 		}
 	}
+	b.WriteString(r.planesTable())
 	return b.String()
 }
 

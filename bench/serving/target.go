@@ -26,6 +26,9 @@ type Target struct {
 	// HeldKV is how many bytes of KV cache the endpoint's workers hold now; nil where
 	// that is not known.
 	HeldKV func() int64
+	// Whole is the name of the target that differs in reading all planes from the
+	// start; "" where this one does.
+	Whole string
 }
 
 // Timing is a server's own account of a request, in milliseconds and bytes.
@@ -39,6 +42,10 @@ type Timing struct {
 	Attend        float64 `json:"attend_ms"`
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVBytes       int64   `json:"kv_bytes"`
+	KVSecond      int64   `json:"kv_bytes_second,omitempty"`
+	TopTokens     int     `json:"top_plane_tokens,omitempty"`
+	Adoption      float64 `json:"adoption_ms,omitempty"`
+	Planes        string  `json:"planes,omitempty"`
 	KVBytesF16    int64   `json:"kv_bytes_f16"`
 	Route         string  `json:"route"`
 }
@@ -54,8 +61,9 @@ type Outcome struct {
 	TTFT   float64   `json:"ttft_s"`
 	JCT    float64   `json:"jct_s"`
 	Gaps   []float64 `json:"-"` // between events
-	Timing *Timing   `json:"timing,omitempty"`
-	Error  string    `json:"error,omitempty"`
+	text   []byte
+	Timing *Timing `json:"timing,omitempty"`
+	Error  string  `json:"error,omitempty"`
 }
 
 // TPOT is the mean time of a token after the first, 0 where there is none.
@@ -154,6 +162,7 @@ func (o *Outcome) read(r io.Reader, arrival time.Time) error {
 		if len(e.Choices) > 0 && e.Choices[0].Text != "" {
 			events++
 			o.token(now, events)
+			o.text = append(o.text, e.Choices[0].Text...)
 		}
 		if len(e.Choices) > 0 && e.Choices[0].Finish != "" {
 			o.JCT = now // tokens without text may have come last

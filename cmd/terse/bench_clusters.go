@@ -12,6 +12,7 @@ import (
 	"github.com/terse-llm/terse/bench/serving"
 	"github.com/terse-llm/terse/eval"
 	levels "github.com/terse-llm/terse/internal/cpu"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/tokenizer"
 	"github.com/terse-llm/terse/transfer"
 	"github.com/terse-llm/terse/transfer/tcp"
@@ -126,26 +127,60 @@ func (s *clusterSet) run(ctx context.Context, work func(context.Context) error) 
 // Float16's colocated one comes first: it measures how long computing takes.
 func (f *benchServeFlags) clusters(ctx context.Context, n *node, link *serving.Link) (*clusterSet, error) {
 	s := &clusterSet{}
-	split := stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, dial: link.Over(tcp.Dialer(nil))}
+	split := stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, dial: link.Over(tcp.Dialer(nil)), ttft: f.ttft}
 	if f.routing == "split" {
 		split.localBelow = -1
 	}
 	formats := []string{serving.SplitF16}
 	for _, format := range formatList(f.formats) {
-		if !slices.Contains(formats, format) {
+		if slices.Contains(formats, format) {
+			continue
+		}
+		switch why, err := n.lacks(format); {
+		case err != nil:
+			return s, err
+		case why == nil:
 			formats = append(formats, format)
+		case f.chosen:
+			return s, why
+		default:
+			n.log.Warn("a format is left out", "why", why)
 		}
 	}
-	s.shares = 1 + len(formats)*len(split.roles)
+	s.shares = 1 + len(formats)*len(f.ways())*len(split.roles)
 	if err := s.add(ctx, n, colocated, serving.SplitF16, stackOptions{roles: []terse.Role{terse.RoleBoth}}); err != nil {
 		return s, err
 	}
 	for _, format := range formats {
-		if err := s.add(ctx, n, format, format, split); err != nil {
+		if err := f.addWays(ctx, s, n, format, split); err != nil {
 			return s, err
 		}
 	}
 	return s, nil
+}
+
+// addWays adds a cluster of a format for each way that its second planes may come,
+// and one with all planes in any case, for the others to be held against.
+func (f *benchServeFlags) addWays(ctx context.Context, s *clusterSet, n *node, format string, o stackOptions) error {
+	if err := s.add(ctx, n, format, format, o); err != nil {
+		return err
+	}
+	kv := n.flags.kv
+	kv.format = format
+	g, _, err := kv.geometry(n.files)
+	if err != nil {
+		return err
+	}
+	for _, o.progressive = range f.ways() {
+		if o.progressive == route.ProgressiveOff || transfer.SecondBytes(g, 4096) == 0 {
+			continue
+		}
+		if err := s.add(ctx, n, fmt.Sprintf("%s, progressive %s", format, o.progressive), format, o); err != nil {
+			return err
+		}
+		s.targets[len(s.targets)-1].Whole = format
+	}
+	return nil
 }
 
 // add builds a cluster and serves it on a port of its own.

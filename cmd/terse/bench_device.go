@@ -22,9 +22,9 @@ func shapeNames() []string {
 
 // runGPU is terse bench model --device cuda.
 func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
-	wanted := deviceFlag{f.device}
-	_, ordinal, insist, err := wanted.gpu()
-	if err == nil && !insist {
+	var err error
+	at, ok := placeOf(f.device)
+	if !ok || !at.insist {
 		err = fmt.Errorf("--device %q: choose cpu, cuda or cuda:N", f.device)
 	}
 	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Chunk: f.chunk, Rounds: f.rounds, Log: f.progress(c)}
@@ -43,7 +43,7 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if err != nil {
 		return usageError{c.CommandPath(), err}
 	}
-	if o.GPU, err = device.Open(device.Options{Ordinal: ordinal}); err != nil {
+	if o.GPU, err = device.Open(device.Options{Ordinal: at.ordinal}); err != nil {
 		return err
 	}
 	name, r := f.shape, (*bench.DeviceReport)(nil)

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse/bench/serving"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/workload"
 )
 
@@ -29,7 +31,8 @@ type benchServeFlags struct {
 	rate, stretch         float64
 	concurrency, rounds   int
 	seed                  uint64
-	formats               string
+	formats, progressive  string
+	chosen                bool // formats were: none of them is left out
 	link, linkRatio       float64
 	routing               string
 	ttft, tpot, timeout   time.Duration
@@ -74,6 +77,7 @@ measured here first. --endpoint measures servers that run elsewhere instead.`,
 	f.logs.register(c)
 	flags.StringVar(&f.node.kv.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
 	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,int4,hack", "KV formats to compare, split by commas (options of one format by '+': hq2+sym=off)")
+	flags.StringVar(&f.progressive, "progressive", "off", "for formats with second planes, a cluster for each of: off, on, auto (with --slo-ttft), split by commas")
 	flags.StringVar(&f.workload, "workload", names[1], "synthetic workload: "+strings.Join(names, ", "))
 	flags.IntVar(&f.input, "input", 0, "or: tokens of every prompt")
 	flags.IntVar(&f.output, "output", 64, "with --input: tokens of every answer")
@@ -118,6 +122,10 @@ func (f *benchServeFlags) check(c *cobra.Command) error {
 		return bad("--rate and --concurrency both say when requests arrive: give one")
 	case f.rounds < 1:
 		return bad("--rounds is %d: it must be positive", f.rounds)
+	case slices.ContainsFunc(f.ways(), func(p route.Progressive) bool { return !p.Known() }):
+		return bad("--progressive %q: choose of on, off and auto, split by commas", f.progressive)
+	case slices.Contains(f.ways(), route.ProgressiveAuto) && f.ttft == 0:
+		return bad("--progressive auto decides by --slo-ttft: give one")
 	case f.routing != "split" && f.routing != "auto":
 		return bad("--route %q: choose split or auto", f.routing)
 	case f.trace != "" && c.Flags().Changed("workload"), f.input != 0 && (f.trace != "" || c.Flags().Changed("workload")):
@@ -130,10 +138,20 @@ func (f *benchServeFlags) check(c *cobra.Command) error {
 	return f.node.engine.check(c)
 }
 
+// ways are how formats with second planes are to be served.
+func (f *benchServeFlags) ways() []route.Progressive {
+	var ways []route.Progressive
+	for word := range strings.SplitSeq(f.progressive, ",") {
+		ways = append(ways, route.Progressive(word))
+	}
+	return ways
+}
+
 func (f *benchServeFlags) run(c *cobra.Command) error {
 	if err := f.check(c); err != nil {
 		return err
 	}
+	f.chosen = c.Flags().Changed("kv")
 	log, err := f.logs.logger(c.ErrOrStderr())
 	if err != nil {
 		return usageError{c.CommandPath(), err}
@@ -202,7 +220,7 @@ func (f *benchServeFlags) open(c *cobra.Command, log *slog.Logger) (*files, meas
 			return f.measureRemote(c.Context(), m, o)
 		}, func() { m.source.Close() }, nil
 	}
-	f.node.kv.format, f.node.progressive = serving.SplitF16, "off"
+	f.node.kv.format, f.node.progressive = serving.SplitF16, string(route.ProgressiveOff)
 	n, err := f.node.load(log)
 	if err != nil {
 		return nil, nil, nil, err

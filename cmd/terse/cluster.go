@@ -41,6 +41,9 @@ cluster need the same --model, --kv and calibration, and the same
 			if !r.Prefills() && !r.Decodes() {
 				return usageError{c.CommandPath(), fmt.Errorf("--role %q: choose prefill, decode or both", role)}
 			}
+			if places, _ := n.engine.device.places(); len(places) > 1 {
+				return usageError{c.CommandPath(), fmt.Errorf("--device %q: a worker computes on one device", n.engine.device.names)}
+			}
 			if nats.url == "" {
 				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
 			}

@@ -59,7 +59,7 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 	}
 	m.register(c)
 	flags := c.Flags()
-	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off, hq2++recent=256)")
+	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off, hq2++recent=256; hq4@top: by its top planes behind the prompt)")
 	flags.StringVar(&f.calibration, "calibration", "", "calibration file of the model, 'none' for none (default: as terse serve)")
 	flags.StringVar(&f.texts, "texts", strings.Join(eval.TextNames(), ","), "built-in texts, split by commas; none for no text")
 	flags.StringVar(&f.file, "file", "", "text file to use instead of the built-in texts")

@@ -17,8 +17,6 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/engine"
-	"github.com/terse-llm/terse/kernels/cpu"
-	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/worker"
@@ -46,7 +44,7 @@ func (f *engineFlags) check(c *cobra.Command) error {
 			return usageError{c.CommandPath(), fmt.Errorf("--%s is %d: it must be positive", name, v)}
 		}
 	}
-	if _, _, _, err := f.device.gpu(); err != nil {
+	if _, err := f.device.places(); err != nil {
 		return usageError{c.CommandPath(), err}
 	}
 	return nil
@@ -107,21 +105,13 @@ type node struct {
 	cal   *quant.Calibration // nil where the model has none
 	g     *quant.Geometry
 	cfg   engine.Config // but for the runner, of which every engine has its own
-	room  int64         // bytes that KV caches may have by default
 
-	// On the processor:
-	model *model.Model
-	ops   *cpu.Ops
-	// On a GPU:
-	gpu *accelerator
+	backends []*backend // one, or that of prefill and that of decode
 }
 
 // close lets go of the model; nothing may be using it.
 func (n *node) close() {
-	if n.ops != nil {
-		n.ops.Close()
-	}
-	n.closeGPU()
+	n.closeBackends()
 	n.files.source.Close()
 }
 
@@ -140,10 +130,7 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 	}
 	n := &node{flags: f, files: m, log: log, g: g, cal: cal}
 	n.cfg = engine.Config{Logger: log, MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx}
-	if n.gpu, err = n.onGPU(); err == nil && n.gpu == nil {
-		err = n.onCPU()
-	}
-	if err != nil {
+	if err := n.open(); err != nil {
 		n.close()
 		return nil, err
 	}
@@ -160,34 +147,37 @@ func (n *node) with(format string, shares int) (*node, error) {
 	if other.g, other.cal, err = kv.geometry(n.files); err != nil {
 		return nil, err
 	}
-	other.cfg.KVMemory = n.flags.kvMemory(other.g, n.files.config.MaxContext, n.room/int64(shares))
+	other.cfg.KVMemory = n.flags.kvMemory(other.g, n.files.config.MaxContext, n.room()/int64(shares))
 	return &other, nil
 }
 
-// onCPU binds the model for the processor.
-func (n *node) onCPU() (err error) {
-	n.ops = cpu.Best(threadsOr(n.flags.engine.threads))
-	if n.ops.Portable() {
-		n.log.Warn("no assembly for this processor or build: computing in portable Go, several times slower", "want", "AVX2, FMA and F16C on amd64, or arm64")
+// lacks says why the node's devices cannot compute with a KV format; nil where they
+// can.
+func (n *node) lacks(format string) (why, err error) {
+	other, err := n.with(format, 1)
+	if err != nil {
+		return nil, err
 	}
-	n.room = machineMemory() / 4
-	n.cfg.KVMemory = n.flags.kvMemory(n.g, n.files.config.MaxContext, n.room)
-	n.model, err = model.Bind(n.files.config, n.files.source, n.ops)
-	return err
+	return other.supported(), nil
 }
 
 // newWorker makes an engine and the worker around it. Of c, the caller says what
 // is the worker's own: who it is, and how it is reached.
 func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
-	if c.Progressive = route.Progressive(n.flags.progressive); !c.Progressive.Known() {
+	if c.Progressive == "" {
+		c.Progressive = route.Progressive(n.flags.progressive)
+	}
+	if !c.Progressive.Known() {
 		return nil, fmt.Errorf("--progressive %q: choose on, off or auto", n.flags.progressive)
 	}
-	run, err := n.newRunner()
+	run, err := n.newRunner(c.Role)
 	if err != nil {
 		return nil, err
 	}
 	cfg := n.cfg
-	cfg.Runner = run
+	if cfg.Runner = run; n.backendOf(c.Role).gpu != nil {
+		cfg.StepTime = engine.StepTime // a GPU finishes what it has begun
+	}
 	e, err := engine.New(cfg)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/worker"
 )
 
@@ -109,10 +110,11 @@ type dialer = func(ctx context.Context, addr string) (net.Conn, error)
 
 // stackOptions are what stacks differ in.
 type stackOptions struct {
-	roles      []terse.Role  // of the workers
-	localBelow int           // see route.Ask
-	ttft       time.Duration // see gateway.ClusterOptions
-	dial       dialer        // see worker.Config
+	roles       []terse.Role      // of the workers
+	localBelow  int               // see route.Ask
+	ttft        time.Duration     // see gateway.ClusterOptions
+	progressive route.Progressive // of decode workers; "" = as the flag says
+	dial        dialer            // see worker.Config
 }
 
 // stack builds a cluster around the node, which must outlive it.
@@ -133,7 +135,7 @@ func (n *node) stack(ctx context.Context, nats natsFlags, o stackOptions) (_ *st
 		options.Server = server
 	}
 	for _, role := range o.roles {
-		if err := s.addWorker(ctx, role, options, o.dial); err != nil {
+		if err := s.addWorker(ctx, role, options, o); err != nil {
 			return nil, err
 		}
 	}
@@ -172,13 +174,13 @@ func (s *stack) connect(ctx context.Context, o cluster.Options, name string) (*c
 	return conn, nil
 }
 
-func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Options, dial dialer) error {
+func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Options, how stackOptions) error {
 	id := workerID(role)
 	conn, err := s.connect(ctx, o, id)
 	if err != nil {
 		return err
 	}
-	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0", Dial: dial})
+	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0", Dial: how.dial, Progressive: how.progressive})
 	if err != nil {
 		return err
 	}

@@ -74,21 +74,25 @@ func (g *GPU) FreeMemory() (free int64, err error) {
 	return free, err
 }
 
-// Fits says why the GPU cannot run a model with pages of a geometry: for want of
-// a kernel, or of memory for the weights and kv bytes of pages.
-func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration, kv int64) error {
+// Supports says why there are no kernels for a model with pages of a geometry.
+func (g *GPU) Supports(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration) error {
 	tf, err := quant.NewTransform(geometry, cal)
 	if err != nil {
 		return err
 	}
-	err = g.dev.Do(func(ctx *cuda.Context) error {
+	return g.dev.Do(func(ctx *cuda.Context) error {
 		k, err := newKernels(ctx, g.module, c, geometry, tf, cuda.F16)
 		if err != nil {
 			return err
 		}
 		return k.close(ctx)
 	})
-	if err != nil {
+}
+
+// Fits says why the GPU cannot run a model with pages of a geometry: for want of
+// a kernel, or of memory for the weights and kv bytes of pages.
+func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration, kv int64) error {
+	if err := g.Supports(c, geometry, cal); err != nil {
 		return err
 	}
 	free, err := g.FreeMemory()

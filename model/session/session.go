@@ -33,6 +33,8 @@ type Session struct {
 	stats   model.Stats
 	pos     int
 	limit   int
+	top     []bool // see TopPlanes
+	prompt  int
 }
 
 // New makes a session for at most maxTokens tokens. cal may be nil.
@@ -62,6 +64,9 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 	if s.pos+len(tokens) > s.limit {
 		return nil, fmt.Errorf("cannot append %d tokens to %d: the session was made for %d", len(tokens), s.pos, s.limit)
+	}
+	if s.pos >= s.prompt {
+		s.view.TopOnly = s.top
 	}
 	s.batch.Reset()
 	s.batch.Append(tokens, s.view, s.pos)
@@ -106,6 +111,17 @@ func (w watched) Attend(jobs []kernels.AttnJob) {
 func (s *Session) Select(n int) {
 	if s.view.Geometry.Format.Selects() {
 		s.Prompt(n)
+	}
+}
+
+// TopPlanes makes the first n positions a prompt whose codes all later queries read
+// by their top planes, as where it was handed over and the second ones do not come.
+// A Forward has to end there.
+func (s *Session) TopPlanes(n int) {
+	s.prompt = n
+	s.top = make([]bool, len(s.view.Coded))
+	for _, part := range s.view.Geometry.Format.Handover(n) {
+		s.top[part.Page] = s.top[part.Page] || part.Coded
 	}
 }
 

@@ -1,6 +1,8 @@
 package cudatest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,8 +12,9 @@ import (
 	"testing"
 )
 
-// Emulator builds the emulated GPU, once for all tests of a process: driver is
-// the library to load in place of NVIDIA's driver, and its folder has a cuBLASLt.
+// Emulator gives the emulated GPU, built where it is not there yet: driver is
+// the library to load in place of NVIDIA's driver, and its folder has a cuBLASLt;
+// a process whose loader looks there (LD_LIBRARY_PATH) finds both by itself.
 // The test is skipped on machines that cannot have one.
 func Emulator(t testing.TB) (driver string) {
 	t.Helper()
@@ -28,20 +31,67 @@ func Emulator(t testing.TB) (driver string) {
 	return driver
 }
 
+// built compiles the emulated GPU, which takes half a minute, unless a test of any
+// process has done so since its sources changed: it is kept in the user's cache.
 var built = sync.OnceValues(func() (string, error) {
 	_, self, _, ok := runtime.Caller(0)
 	if !ok {
 		return "", fmt.Errorf("cannot find the emulated GPU's sources")
 	}
-	dir, err := os.MkdirTemp("", "emu")
+	root := filepath.Join(filepath.Dir(self), "..")
+	args := []string{"-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-DTERSE_EMU", "-fvisibility=hidden", "-Wno-unknown-pragmas"}
+	key, err := hashOf(args, filepath.Join(root, "emu"), filepath.Join(root, "src"))
 	if err != nil {
 		return "", err
 	}
-	sources, driver := filepath.Join(filepath.Dir(self), "..", "emu"), filepath.Join(dir, "libcuda.so")
-	out, err := exec.Command("g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-fno-exceptions", "-DTERSE_EMU", "-fvisibility=hidden",
-		"-Wno-unknown-pragmas", "-I"+sources, "-o", driver, filepath.Join(sources, "driver.cc")).CombinedOutput()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	dir := filepath.Join(cache, "terse", "emu-"+key)
+	driver := filepath.Join(dir, "libcuda.so.1")
+	if _, err := os.Stat(driver); err == nil {
+		return driver, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), "new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(fresh)
+	out, err := exec.Command("g++", append(args, "-I"+filepath.Join(root, "emu"), "-o", filepath.Join(fresh, filepath.Base(driver)), filepath.Join(root, "emu", "driver.cc"))...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("cannot build the emulated GPU: %w\n%s", err, out)
 	}
-	return driver, os.Symlink(driver, filepath.Join(dir, "libcublasLt.so.13"))
+	if err := os.Symlink(filepath.Base(driver), filepath.Join(fresh, "libcublasLt.so.13")); err != nil {
+		return "", err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		if _, there := os.Stat(driver); there != nil { // else another process was first
+			return "", fmt.Errorf("cannot keep the emulated GPU: %w", err)
+		}
+	}
+	return driver, nil
 })
+
+// hashOf is a hash of arguments and of the files of some folders.
+func hashOf(args []string, dirs ...string) (string, error) {
+	h := sha256.New()
+	fmt.Fprintln(h, args)
+	for _, dir := range dirs {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			return "", fmt.Errorf("cannot find the emulated GPU's sources: %w", err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+			if err != nil {
+				return "", fmt.Errorf("cannot read the emulated GPU's sources: %w", err)
+			}
+			fmt.Fprintf(h, "%s %d\n%s", f.Name(), len(b), b)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))[:32], nil
+}

@@ -1,11 +1,13 @@
-// NVIDIA's driver interface over the emulated GPU, as far as package cuda calls
-// it. Work is done when it is put into a stream. Every allocation ends at a page
-// that cannot be touched, so that a kernel that runs past one stops there.
+// NVIDIA's driver interface over two emulated GPUs, as far as package cuda calls
+// it. Work is done when it is put into a stream, one piece at a time. Every
+// allocation ends at a page that cannot be touched, so that a kernel that runs past
+// one stops there. Copies to and from another GPU's memory than the thread's fail.
 #include <sys/mman.h>
 
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -149,9 +151,11 @@ struct Work {
   std::vector<u8> params;
   std::function<void()> other;
 };
-static std::vector<Work>* capture;
+static thread_local std::vector<Work>* capture;
+static std::mutex computing;
 
 static int run(const Work& w) {
+  std::lock_guard<std::mutex> lock(computing);
   if (w.other) {
     w.other();
     return 0;
@@ -180,7 +184,26 @@ static int put(Work w) {
 
 using namespace emu;
 #define API extern "C" __attribute__((visibility("default"))) int
-static std::map<void*, std::pair<void*, size_t>> allocations;
+constexpr int kDevices = 2;
+constexpr size_t kMemory = 4ull << 30;  // of each
+static thread_local int device = -1;  // of the thread's context
+
+struct Allocation {
+  void* base;
+  size_t whole;
+  int device;
+};
+static std::mutex allocating;
+static std::map<void*, Allocation> allocations;
+
+// owned reports whether p is memory of the thread's GPU.
+static bool owned(const void* p) {
+  std::lock_guard<std::mutex> lock(allocating);
+  auto it = allocations.upper_bound((void*)p);
+  if (it == allocations.begin()) return false;
+  --it;
+  return it->second.device == device && (const u8*)p < (const u8*)it->second.base + it->second.whole;
+}
 
 API cuInit(unsigned) { return 0; }
 API cuDriverGetVersion(int* v) {
@@ -196,12 +219,12 @@ API cuGetErrorString(int code, const char** s) {
   return 0;
 }
 API cuDeviceGetCount(int* n) {
-  *n = 1;
+  *n = kDevices;
   return 0;
 }
-API cuDeviceGet(int* d, int) {
-  *d = 0;
-  return 0;
+API cuDeviceGet(int* d, int n) {
+  *d = n;
+  return n < 0 || n >= kDevices ? 101 : 0;
 }
 API cuDeviceGetName(char* s, int n, int) {
   snprintf(s, n, "emulated GPU");
@@ -212,21 +235,24 @@ API cuDeviceGetAttribute(int* v, int a, int) {
   return 0;
 }
 API cuDeviceTotalMem_v2(size_t* n, int) {
-  *n = 1ull << 30;
+  *n = kMemory;
   return 0;
 }
-API cuDevicePrimaryCtxRetain(void** c, int) {
-  *c = (void*)1;
+API cuDevicePrimaryCtxRetain(void** c, int d) {
+  *c = (void*)(uintptr_t)(1 + d);
   return 0;
 }
 API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-API cuCtxSetCurrent(void*) { return 0; }
+API cuCtxSetCurrent(void* c) {
+  device = (int)(uintptr_t)c - 1;
+  return 0;
+}
 API cuMemGetInfo_v2(size_t* free, size_t* total) {
-  *free = *total = 1ull << 30;
+  *free = *total = kMemory;
   return 0;
 }
 API cuMemAlloc_v2(void** p, size_t n) {
-  if (n > 1ull << 30) return 2;
+  if (n > kMemory) return 2;
   size_t whole = (n + 4095) / 4096 * 4096, end = (n + 255) / 256 * 256;
   if (n % 16 == 0) end = n;
   u8* base = (u8*)mmap(nullptr, whole + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -235,13 +261,15 @@ API cuMemAlloc_v2(void** p, size_t n) {
   memset(base, 0xff, whole);  // NaN: nothing is there at the start
   if (end > whole) end = whole;
   *p = base + whole - end;
-  allocations[*p] = {base, whole + 4096};
+  std::lock_guard<std::mutex> lock(allocating);
+  allocations[*p] = {base, whole + 4096, device};
   return 0;
 }
 API cuMemFree_v2(void* p) {
+  std::lock_guard<std::mutex> lock(allocating);
   auto it = allocations.find(p);
-  if (it == allocations.end()) return 1;
-  munmap(it->second.first, it->second.second);
+  if (it == allocations.end() || it->second.device != device) return 1;
+  munmap(it->second.base, it->second.whole);
   allocations.erase(it);
   return 0;
 }
@@ -265,10 +293,11 @@ static int copyWork(void* d, const void* s, size_t n) {
   w.other = [=] { memcpy(d, s, n); };
   return put(std::move(w));
 }
-API cuMemcpyHtoDAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
-API cuMemcpyDtoHAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
-API cuMemcpyDtoDAsync_v2(void* d, const void* s, size_t n, void*) { return copyWork(d, s, n); }
+API cuMemcpyHtoDAsync_v2(void* d, const void* s, size_t n, void*) { return owned(d) ? copyWork(d, s, n) : 1; }
+API cuMemcpyDtoHAsync_v2(void* d, const void* s, size_t n, void*) { return owned(s) ? copyWork(d, s, n) : 1; }
+API cuMemcpyDtoDAsync_v2(void* d, const void* s, size_t n, void*) { return owned(d) && owned(s) ? copyWork(d, s, n) : 1; }
 API cuMemsetD8Async(void* d, u8 v, size_t n, void*) {
+  if (!owned(d)) return 1;
   Work w{};
   w.other = [=] { memset(d, v, n); };
   return put(std::move(w));
