@@ -17,34 +17,42 @@ import (
 // Fetch is one prompt's KV on its way here. It may be tried with one worker
 // after another: what has arrived is not sent again.
 type Fetch struct {
+	// Lost, where set, is told why second planes that decoding goes on without will
+	// not come.
+	Lost func(error)
+
 	client *Client
 	plan   *plan
 	lease  uint64
 
 	copying sync.RWMutex // held shared while page bytes are copied, alone when none may be any more
 
-	mu       sync.Mutex
-	view     *quant.View // nil when the pages are not ours any more
-	unfit    error       // why nothing can be fetched into view
-	state    []landing
-	left     int
-	first    int         // of them, those that decoding cannot begin without
-	planes   map[int]int // by page, the second planes that may come later and have not
-	begun    chan struct{}
-	enough   bool               // decoding may have begun
-	stopped  context.CancelFunc // ends what goes on behind it
-	held     int                // of each layer, the leading parts that were there before
-	wanted   int                // all other parts
-	fresh    []span             // landed and not acknowledged
-	freshLen int64
-	epoch    uint32
-	numerics string
-	links    []*link // of this epoch, the control connection first
-	accepted bool
-	done     []byte
-	event    chan struct{} // holds one token when something below changed
-	refusal  error
-	res      Result
+	mu        sync.Mutex
+	view      *quant.View // nil when the pages are not ours any more
+	unfit     error       // why nothing can be fetched into view
+	state     []landing
+	left      int
+	first     int         // of them, those that decoding cannot begin without
+	planes    map[int]int // by page, the second planes that may come later and have not
+	begun     chan struct{}
+	enough    bool               // decoding may have begun
+	stopped   context.CancelFunc // ends what goes on behind it
+	restarted bool               // once, by this worker
+	anew      bool               // the next epoch is another computation's
+	over      chan struct{}      // closed when nothing goes on any more, for why
+	why       error
+	held      int    // of each layer, the leading parts that were there before
+	wanted    int    // all other parts
+	fresh     []span // landed and not acknowledged
+	freshLen  int64
+	epoch     uint32
+	numerics  string
+	links     []*link // of this epoch, the control connection first
+	accepted  bool
+	done      []byte
+	event     chan struct{} // holds one token when something below changed
+	refusal   error
+	res       Result
 }
 
 type landing uint8
@@ -148,6 +156,9 @@ func (f *Fetch) pursue(ctx context.Context, addr string, request []byte) (Result
 		if err == nil {
 			return f.result(), nil
 		}
+		if f.complete() { // only the other side does not know
+			return f.result(), nil
+		}
 		if ctx.Err() != nil {
 			return f.result(), cancelled(ctx)
 		}
@@ -164,7 +175,7 @@ func (f *Fetch) goOn(err error, try *int, before int) bool {
 	case code != terse.CodeTransfer && code != terse.CodeWorkerLost:
 		return false
 	case f.peerSaid(err):
-		return false // the worker itself gave up
+		return f.restart(code) // the worker itself gave up
 	case f.missing() < before:
 		*try = 0
 	case code == terse.CodeWorkerLost && *try > 0:
@@ -294,6 +305,8 @@ func (f *Fetch) open(l *link, request []byte) error {
 		f.startOver()
 	}
 	f.numerics = l.peer.Numerics
+	anew := f.anew
+	f.anew = false
 	var have []span
 	for i, s := range f.state {
 		if s >= partLanded {
@@ -309,6 +322,9 @@ func (f *Fetch) open(l *link, request []byte) error {
 	flags := uint32(0)
 	if f.plan.apart {
 		flags = flagApart
+		if !anew {
+			flags |= flagGoOn
+		}
 	}
 	head = binary.LittleEndian.AppendUint32(head, flags)
 	return l.send(header{kind: frameRequest, lease: f.lease, epoch: epoch, ranges: uint32(len(have))}, appendSpans(nil, have), head, request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -39,29 +40,58 @@ func (f *Fetch) Apart() bool {
 // begin is From where second planes may come later.
 func (f *Fetch) begin(ctx context.Context, addr string, request []byte) (Result, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	over := make(chan struct{})
 	f.mu.Lock()
-	f.stopped = stop
+	f.stopped, f.over, f.anew, f.restarted = stop, over, true, false
+	f.startOver() // what another worker sent fits only its own second planes
 	f.mu.Unlock()
-	type outcome struct {
-		res Result
-		err error
-	}
-	over := make(chan outcome, 1)
 	f.client.running.Go(func() {
 		defer stop()
-		res, err := f.pursue(life, addr, request)
-		over <- outcome{res, err}
+		defer close(over)
+		_, f.why = f.pursue(life, addr, request)
+		if f.why != nil && f.Lost != nil && f.hasBegun() && life.Err() == nil {
+			f.Lost(f.why)
+		}
 	})
 	select {
 	case <-f.begun:
 		return f.result(), nil
-	case o := <-over:
-		return o.res, o.err
+	case <-over:
+		if f.hasBegun() {
+			return f.result(), nil
+		}
+		return f.result(), f.why
 	case <-ctx.Done():
 		stop()
 		<-over
 		return f.result(), cancelled(ctx)
 	}
+}
+
+// restart reports whether to try a worker again that gave up by code: where it does
+// not know the transfer any more and decoding has not begun, from the beginning.
+func (f *Fetch) restart(code terse.Code) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.plan.apart || f.enough || f.restarted || code != terse.CodeWorkerLost {
+		return false
+	}
+	f.restarted, f.anew = true, true
+	f.startOver()
+	return true
+}
+
+// complete reports whether decoding has begun and all is there.
+func (f *Fetch) complete() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.enough && f.left == 0
+}
+
+func (f *Fetch) hasBegun() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.enough
 }
 
 // stop ends what goes on on its own, without waiting for it, and reports whether

@@ -218,8 +218,13 @@ var errCancelled = &terse.Error{Code: terse.CodeCancelled, Message: "the decode 
 // flags u32. The request itself follows it.
 const requestHead = 16
 
-// flagApart asks for second planes as parts of their own, after the others.
-const flagApart = 1
+// flagApart asks for second planes as parts of their own, after the others;
+// flagGoOn for the rest of a transfer that is known, or nothing: second planes fit
+// only the top planes that were coded with them.
+const (
+	flagApart = 1
+	flagGoOn  = 2
+)
 
 // request begins a transfer, or goes on with one that lost its connection.
 func (s *Server) request(ctx context.Context, l *link, h *header, payload []byte) error {
@@ -229,18 +234,19 @@ func (s *Server) request(ctx context.Context, l *link, h *header, payload []byte
 	head := payload[int(h.ranges)*rangeLen:]
 	tokens, window := int(binary.LittleEndian.Uint32(head)), int64(binary.LittleEndian.Uint64(head[4:]))
 	flags := binary.LittleEndian.Uint32(head[12:])
-	if flags&^flagApart != 0 {
+	if flags&^(flagApart|flagGoOn) != 0 {
 		return fmt.Errorf("request flags %x mean nothing", flags)
 	}
 	if limit := orDefault(s.MaxTokens, 1<<20); tokens < 1 || tokens > limit || window < 1 {
 		return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf("a prompt of %d tokens (the most is %d) with a window of %d bytes", tokens, limit, window)}
 	}
 	request := append([]byte{}, head[requestHead:]...)
-	t, fresh, err := s.transferOf(l, h, tokens, flags == flagApart, window)
+	apart := flags&flagApart != 0
+	t, fresh, err := s.transferOf(l, h, tokens, flags, window)
 	if err != nil {
 		return err
 	}
-	if t.plan.apart != (flags == flagApart && t.plan.g.HasSecond() && !t.plan.g.Format.Selects()) {
+	if t.plan.apart != (apart && t.plan.g.HasSecond() && !t.plan.g.Format.Selects()) {
 		return fmt.Errorf("transfer %x was begun with other flags than %x", h.lease, flags)
 	}
 	have, _, err := decodeSpans(h, payload, t.plan.count())
@@ -266,7 +272,7 @@ func (s *Server) request(ctx context.Context, l *link, h *header, payload []byte
 
 // transferOf finds a transfer or registers a new one, which holds a place in
 // running until forget.
-func (s *Server) transferOf(l *link, h *header, tokens int, apart bool, window int64) (t *Sender, fresh bool, err error) {
+func (s *Server) transferOf(l *link, h *header, tokens int, flags uint32, window int64) (t *Sender, fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.transfers[h.lease]; t != nil {
@@ -278,12 +284,14 @@ func (s *Server) transferOf(l *link, h *header, tokens int, apart bool, window i
 	switch {
 	case h.lease == 0:
 		return nil, false, errors.New("a transfer needs a lease")
+	case flags&flagGoOn != 0:
+		return nil, false, &terse.Error{Code: terse.CodeWorkerLost, Message: fmt.Sprintf("worker %s does not know transfer %x any more", s.Hello.Worker, h.lease)}
 	case s.closing:
 		return nil, false, errShuttingDown
 	case len(s.transfers) >= orDefault(s.MaxTransfers, 256):
 		return nil, false, &terse.Error{Code: terse.CodeOverloaded, Message: "too many KV transfers at once on worker " + s.Hello.Worker}
 	}
-	t = newSender(s.Geometry, tokens, apart, h.lease, window, l.to)
+	t = newSender(s.Geometry, tokens, flags&flagApart != 0, h.lease, window, l.to)
 	t.peer = l.peer.Worker
 	s.transfers[h.lease] = t
 	s.running.Add(1)

@@ -60,6 +60,10 @@ func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, h
 	f.Hold(held)
 	later, why := w.apart(job, view)
 	later = later && f.Apart()
+	f.Lost = func(err error) {
+		w.trouble.note(err, time.Now())
+		w.log.Warn("second planes will not come; the answer goes on without", "request", job.Request.ID, "error", err)
+	}
 	for i, target := range append([]cluster.Target{*job.Prefill}, job.Others...) {
 		if p, err = w.fetchFrom(ctx, f, job, target, i); err == nil {
 			p.Timing.Retries, p.Timing.Planes = i, why

@@ -52,15 +52,21 @@ func newRig(t testing.TB, format string, ids ...string) *rig {
 	for _, id := range ids {
 		r.start(id, format)
 	}
-	view, err := r.conn.Watch(t.Context())
+	r.await(len(ids))
+	return r
+}
+
+// await waits until so many workers have joined.
+func (r *rig) await(n int) {
+	r.t.Helper()
+	view, err := r.conn.Watch(r.t.Context())
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	defer view.Close()
-	if err := view.Wait(t.Context(), func(m []cluster.Member) bool { return len(m) == len(ids) }); err != nil {
-		t.Fatal(err)
+	if err := view.Wait(r.t.Context(), func(m []cluster.Member) bool { return len(m) == n }); err != nil {
+		r.t.Fatal(err)
 	}
-	return r
 }
 
 func (r *rig) connect(name string) *cluster.Conn {
