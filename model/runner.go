@@ -61,6 +61,7 @@ func NewRunner(m *Model, g *quant.Geometry, cal *quant.Calibration) (Runner, err
 	if err != nil {
 		return nil, err
 	}
+	g = tf.Geometry()
 	return &host{model: m, geometry: g, attention: attention.New(m.ops, g, tf, m.Config.AttentionScale())}, nil
 }
 

@@ -19,6 +19,7 @@ type Calibration struct {
 	// the balanced basis, channels in falling order of what they do to the
 	// scores: [Layers][KVHeads][HeadDim out][HeadDim in]; nil where a file has none.
 	KBasis []float32
+	NUQ    *NUQ     // kvquant's codebooks; nil where a file has none
 	Hash   [32]byte // sha256 of the file; part of the handshake
 }
 

@@ -26,6 +26,7 @@ func calibrationSections() []section {
 		floatSection("k_mean", true, means, func(c *Calibration) *[]float32 { return &c.KMean }),
 		floatSection("v_mean", true, means, func(c *Calibration) *[]float32 { return &c.VMean }),
 		floatSection("k_basis", false, bases, func(c *Calibration) *[]float32 { return &c.KBasis }),
+		nuqSection(),
 	}
 }
 

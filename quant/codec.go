@@ -23,8 +23,8 @@ type EncodeArgs struct {
 
 // Encode codes whatever tokens [Lo, Hi) of a page complete: hq formats the whole
 // page with its last token, hack K's tokens at once and V's partitions when they
-// are full (with rqe=off the open one again and again), int8 and int4 tokens at
-// once, kivi groups of tokens when they are full. The result depends only
+// are full (with rqe=off the open one again and again), int8, int4 and kvquant tokens
+// at once, kivi groups of tokens when they are full. The result depends only
 // on the exact page, the layer and the position, never on how the tokens were
 // cut into calls. A call with Lo = 0 starts the page anew.
 func (g *Geometry) Encode(a EncodeArgs) { g.EncodeIn(a, new(Scratch)) }
@@ -57,6 +57,8 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 			case FamilyGroup:
 				w.load(src, g.HeadDim, a.Lo, a.Hi)
 				g.Group.Encode(page, half, w.x, a.Lo, a.Hi)
+			case FamilyKVQuant:
+				g.encodeNUQ(&a, w, page, src, head, half)
 			default:
 				g.encodeHack(&a, w, page, src, head, half)
 			}
@@ -69,11 +71,14 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 type Scratch struct {
 	x     []float32 // [token][channel]
 	codes []uint8   // [token][channel]
-	rows  []uint8   // codes of the tokens of a set, side by side
+	rows  []uint8   // codes of the tokens of a set, side by side; kvquant's third bits
 
 	// Of one block, where parameters are per channel.
 	rounds []Rounding
 	column []float32
+
+	cos, sin []float32 // of where a page begins (kvquant)
+	far      []int     // channels of a token
 }
 
 func (w *Scratch) fit(g *Geometry) {
@@ -81,10 +86,11 @@ func (w *Scratch) fit(g *Geometry) {
 	if len(w.x) < n {
 		w.x, w.codes = make([]float32, n), make([]uint8, n)
 	}
-	if t := g.Format.PageTokens; len(w.column) < t {
+	if t := max(g.Format.PageTokens, g.HeadDim); len(w.column) < t {
 		w.rounds, w.column = make([]Rounding, t), make([]float32, t)
+		w.cos, w.sin = make([]float32, t), make([]float32, t)
 	}
-	if second := g.HQ[HalfK].Mask > 0 || g.HQ[HalfV].Mask > 0; second && len(w.rows) < n {
+	if more := g.HQ[HalfK].Mask > 0 || g.HQ[HalfV].Mask > 0 || g.NUQ[HalfK].High > 0; more && len(w.rows) < n {
 		w.rows = make([]uint8, n)
 	}
 }

@@ -17,6 +17,7 @@ const (
 	FamilyGroup                  // int8, int4: a scale per token and 64 channels; a baseline
 	FamilyKIVI                   // KIVI as in arXiv 2402.02750; a baseline
 	FamilyCacheGen               // CacheGen as in arXiv 2310.07240; a baseline
+	FamilyKVQuant                // KVQuant as in arXiv 2401.18079; a baseline
 )
 
 // Second says which of a page's values have the second 2-bit plane (hq only).
@@ -72,7 +73,7 @@ type Format struct {
 	Norm      bool // then change that of 2-bit codes so that vectors keep their norms
 
 	// hack and the baselines
-	Bits         int // of K and V: 2, 4 or 8
+	Bits         int // of K and V: 2, 4 or 8 (kvquant: 2, 3 or 4)
 	Partition    int // Π: 32, 64 or 128 (kivi: its group size)
 	SE           bool
 	RQE          bool
@@ -88,7 +89,8 @@ func (f Format) Coded() bool { return f.Family != FamilyF16 }
 // codes stand for: so do the baselines that ours is measured against, and no
 // other format.
 func (f Format) Dequantised() bool {
-	return f.Family == FamilyGroup || f.Family == FamilyKIVI || f.Family == FamilyCacheGen
+	return f.Family == FamilyGroup || f.Family == FamilyKIVI || f.Family == FamilyCacheGen ||
+		f.Family == FamilyKVQuant
 }
 
 // ExactFrom gives, for a query with n tokens up to and with itself, the first
@@ -121,7 +123,7 @@ func (f Format) heldFrom(n int) (k, v int) {
 	case FamilyHackV2: // the open block of both waits
 		from := n / f.Partition * f.Partition
 		return from, from
-	case FamilyGroup, FamilyCacheGen:
+	case FamilyGroup, FamilyCacheGen, FamilyKVQuant:
 		return n, n
 	case FamilyKIVI: // K leaves by whole residuals, V token by token
 		return n / f.Recent * f.Recent, max(0, n-f.Recent)
@@ -135,13 +137,13 @@ func (f Format) SinkPages() int { return (f.Sinks + f.PageTokens - 1) / f.PageTo
 // CodedPages is the range [lo, hi) of logical pages that have a coded form once
 // n tokens of a sequence are written. hq codes a page when it is full, whether
 // or not it is still read exactly; hack codes K at once and V (v2: both) by
-// whole partitions; int8, int4 and cachegen code every token at once, kivi whole
-// groups.
+// whole partitions; int8, int4, cachegen and kvquant code every token at once, kivi
+// whole groups.
 func (f Format) CodedPages(n int) (lo, hi int) {
 	switch f.Family {
 	case FamilyHQ:
 		return min(f.SinkPages(), n/f.PageTokens), n / f.PageTokens
-	case FamilyHack, FamilyGroup, FamilyCacheGen:
+	case FamilyHack, FamilyGroup, FamilyCacheGen, FamilyKVQuant:
 		return 0, f.pages(n)
 	case FamilyKIVI:
 		return 0, f.pages(n / f.Partition * f.Partition)
@@ -272,7 +274,7 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
 func FormatNames() []string {
-	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "f32"}
+	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "kvquant", "f32"}
 }
 
 func base(name string) (Format, error) {
@@ -305,6 +307,8 @@ func base(name string) (Format, error) {
 		return Format{Family: FamilyKIVI, PageTokens: 64, Bits: 2, Partition: 32, Recent: 128, RQE: true, ExactPrefill: true}, nil
 	case "cachegen":
 		return Format{Family: FamilyCacheGen, PageTokens: groupTokens, ExactPrefill: true}, nil
+	case "kvquant":
+		return Format{Family: FamilyKVQuant, PageTokens: 64, Bits: 2, Sinks: 1, ExactPrefill: true}, nil
 	}
 	return Format{}, fmt.Errorf("cannot use KV format %q: %schoose one of %s", name, suggest(name, FormatNames()), strings.Join(FormatNames(), ", "))
 }

@@ -17,11 +17,15 @@ type Geometry struct {
 	// One layer of a coded page is [KV head][K, then V]. HeadBytes is one KV
 	// head's share; the layouts' offsets count from its start. HQ is set for hq
 	// formats, Hack for both hack layouts and kivi; index 0 is K, 1 is V. Group is
-	// set for int8, int4 and, layer by layer, cachegen.
+	// set for int8, int4 and, layer by layer, cachegen; NUQ for kvquant.
 	HeadBytes int
 	HQ        [2]HQHalf
 	Hack      [2]HackHalf
 	Group     GroupLayout
+	NUQ       [2]NUQHalf
+	// Tables are what kvquant codes with: of the geometry of a [Transform] that has a
+	// calibration.
+	Tables *NUQTables
 
 	// Where layers are not laid out alike, what the above is of each of them; then
 	// the above is not set here, so that nobody takes one layer's for another's.
@@ -40,7 +44,7 @@ func (g *Geometry) At(layer int) *Geometry {
 // Even reports whether all layers are laid out alike.
 func (g *Geometry) Even() bool { return g.layers == nil }
 
-// The halves of a page, as indices of HQ and Hack and in EncodeArgs.Important.
+// The halves of a page, as indices of HQ, Hack and NUQ and in EncodeArgs.Important.
 const (
 	HalfK = 0
 	HalfV = 1
@@ -67,6 +71,8 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 		g.layEach(func(layer *Geometry, at int) {
 			layer.layGroup(f.cacheGenBits(at, layers))
 		})
+	case FamilyKVQuant:
+		g.layNUQ()
 	}
 	return g, nil
 }

@@ -17,6 +17,7 @@ import (
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
 //	cachegen: prefill=exact|codes
+//	kvquant: bits=2|3|4 prefill=exact|codes
 //
 // calibrated says whether the model has a calibration file: sym=auto, the
 // default, is symmetric exactly where means are subtracted. The result's Name
@@ -141,6 +142,8 @@ func baseName(f Format) string {
 		return "kivi"
 	case f.Family == FamilyCacheGen:
 		return "cachegen"
+	case f.Family == FamilyKVQuant:
+		return "kvquant"
 	case f.Family == FamilyGroup && f.Bits == 8:
 		return "int8"
 	case f.Family == FamilyGroup:
@@ -169,6 +172,8 @@ func optionsOf(family Family) []option {
 		return kiviOptions()
 	case FamilyCacheGen:
 		return cacheGenOptions()
+	case FamilyKVQuant:
+		return kvquantOptions()
 	}
 	return nil
 }
@@ -223,6 +228,13 @@ func kiviOptions() []option {
 
 func cacheGenOptions() []option {
 	return []option{pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill })}
+}
+
+func kvquantOptions() []option {
+	return []option{
+		choice("bits", func(f *Format) *int { return &f.Bits }, 2, 3, 4),
+		pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill }),
+	}
 }
 
 func flag(key string, field func(*Format) *bool) option { return pair(key, "off", "on", field) }

@@ -58,8 +58,24 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 			return nil, fmt.Errorf("cannot use KV format %s: %w", g.Format.Name, err)
 		}
 	}
+	if g.Format.Family == FamilyKVQuant {
+		with := *g
+		var fit *NUQ
+		if cal != nil {
+			fit = cal.NUQ
+		}
+		var err error
+		if with.Tables, err = g.newNUQTables(fit); err != nil {
+			return nil, fmt.Errorf("cannot use KV format %s: %w", g.Format.Name, err)
+		}
+		t.g = &with
+	}
 	return t, nil
 }
+
+// Geometry is the geometry that the transform was made of, with what its format
+// needs of the calibration: pages are coded and read by it.
+func (t *Transform) Geometry() *Geometry { return t.g }
 
 func negated(x []float32) []float32 {
 	y := make([]float32, len(x))

@@ -8,6 +8,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/fused"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/quant/baseline"
 	"github.com/terse-llm/terse/tensor"
 )
 
@@ -93,11 +94,20 @@ func (s *attender) groupAhead(it *attendItem, tiles []kernels.Tile, next upcomin
 	return s.groupPage(it, tiles, next, i+1, 0)
 }
 
-// widenedRows is the first n rows of one half of a coded tile of kivi, in float32.
+// widenedRows is the first n rows of one half of a coded tile of kivi or kvquant, in
+// float32. K of kvquant is turned from where its page begins on.
 func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
 	g, e := it.job.Geometry, &s.exact
 	e.floats = grow(e.floats, n*g.HeadDim)
-	s.ops.widen.Rows(&e.widen, e.floats, g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Lo+n, ahead)
+	page := baseline.Page{Coded: g.CodedHead(t.Coded, it.job.Head), Layer: it.job.Layer, Head: it.job.Head}
+	s.ops.widen.Rows(&e.widen, e.floats, g, page, half, t.Lo, t.Lo+n, ahead)
+	if half == quant.HalfK && turns(it.job) {
+		tab, pairs := g.Tables, g.Tables.Pairs()
+		for i := range n {
+			at := (t.Lo + i) * pairs
+			s.ops.vec.RoPE(e.floats[i*g.HeadDim:], 1, g.HeadDim, tab.Cos[at:at+pairs], tab.Sin[at:at+pairs], tab.Interleaved())
+		}
+	}
 	return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
 }
 
@@ -105,6 +115,9 @@ func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int, ahe
 func codedHalf(it *attendItem, t *kernels.Tile, half int) []byte {
 	g := it.job.Geometry
 	page, values := g.CodedHead(t.Coded, it.job.Head), g.Hack[quant.HalfV].Min
+	if turns(it.job) {
+		values = g.NUQ[quant.HalfV].Scale
+	}
 	if half == quant.HalfK {
 		return page[:values]
 	}
@@ -118,4 +131,23 @@ func bytesOf(x []float32) []byte {
 
 // widens reports whether a job's coded tiles are widened and then read as exact
 // ones are.
-func widens(j *kernels.AttnJob) bool { return j.Geometry.Format.Family == quant.FamilyKIVI }
+func widens(j *kernels.AttnJob) bool {
+	return j.Geometry.Format.Family == quant.FamilyKIVI || turns(j)
+}
+
+// turns reports whether a job's coded K is as it was before RoPE.
+func turns(j *kernels.AttnJob) bool { return j.Geometry.Format.Family == quant.FamilyKVQuant }
+
+// turnedBack is the item's queries turned back by the angles of the position first:
+// their products with keys that are turned from there on are those with keys that
+// are turned from 0 on.
+func (s *attender) turnedBack(it *attendItem, first int) []float32 {
+	g, e := it.job.Geometry, &s.exact
+	n := g.Tables.Pairs()
+	e.turned, e.angles = grow(e.turned, (it.hi-it.lo)*g.HeadDim), grow(e.angles, 2*n)
+	copy(e.turned, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim])
+	cos, sin := e.angles[:n], e.angles[n:]
+	g.Tables.Base(cos, sin, -first)
+	s.ops.vec.RoPE(e.turned, it.hi-it.lo, g.HeadDim, cos, sin, g.Tables.Interleaved())
+	return e.turned
+}

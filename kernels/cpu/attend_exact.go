@@ -21,10 +21,12 @@ type exactScratch struct {
 
 	floats []float32 // the same of a coded page; what Map sums in
 	widen  baseline.Scratch
+	turned []float32 // queries, turned back to where a page begins
+	angles []float32 // of it, cosines and then sines
 }
 
-// exactTile adds exact pages of one block to the vectors' states, or coded ones of
-// kivi. next is what comes afterwards.
+// exactTile adds exact pages of one block to the vectors' states, or coded ones that
+// are widened. next is what comes afterwards.
 func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g, n := it.job.Geometry, it.hi-it.lo
 	most := s.exactProducts(it, tiles, next)
@@ -34,7 +36,7 @@ func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming
 	for v := 0; v < n; v += softmax.Vectors {
 		s.exactWeights(it, tiles, v, min(softmax.Vectors, n-v))
 	}
-	s.eachPage(it, tiles, next, most, quant.HalfV, func(at int, rows exact.Rows) {
+	s.eachPage(it, tiles, next, most, quant.HalfV, func(_ *kernels.Tile, at int, rows exact.Rows) {
 		s.ops.exact.PV(s.acc, n, g.HeadDim, s.exact.w[at:], softmax.Tokens, rows)
 	})
 }
@@ -51,15 +53,19 @@ func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upco
 	}
 	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
 	q := it.job.Q[it.lo*g.HeadDim : it.hi*g.HeadDim]
-	s.eachPage(it, tiles, next, most, quant.HalfK, func(at int, rows exact.Rows) {
-		s.ops.exact.QK(s.exact.w[at:], softmax.Tokens, q, n, g.HeadDim, rows)
+	s.eachPage(it, tiles, next, most, quant.HalfK, func(t *kernels.Tile, at int, rows exact.Rows) {
+		x := q
+		if t.KCoded && turns(it.job) {
+			x = s.turnedBack(it, t.First)
+		}
+		s.ops.exact.QK(s.exact.w[at:], softmax.Tokens, x, n, g.HeadDim, rows)
 	})
 	return most
 }
 
 // eachPage hands out one half of the tiles' rows that any vector sees, the first
 // most ones, with the place of their scores.
-func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming, most, half int, f func(at int, rows exact.Rows)) {
+func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming, most, half int, f func(t *kernels.Tile, at int, rows exact.Rows)) {
 	g, at := it.job.Geometry, 0
 	for i := range tiles {
 		n := min(tiles[i].Hi-tiles[i].Lo, most-at)
@@ -80,7 +86,7 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
 			rows = s.ops.exact.Widen(s.exact.wide, rows)
 		}
-		f(at, rows)
+		f(&tiles[i], at, rows)
 		at += n
 	}
 }

@@ -90,7 +90,7 @@ func checkJob(t *testing.T, what string, j *kernels.AttnJob) {
 		}
 	}
 	typical := map[quant.Family]float64{quant.FamilyF16: 4e-6, quant.FamilyHQ: 0.025, quant.FamilyHack: 0.03, quant.FamilyHackV2: 0.12,
-		quant.FamilyGroup: 4e-6, quant.FamilyKIVI: 4e-6, quant.FamilyCacheGen: 4e-6}
+		quant.FamilyGroup: 4e-6, quant.FamilyKIVI: 4e-6, quant.FamilyCacheGen: 4e-6, quant.FamilyKVQuant: 4e-6}
 	if e := math.Sqrt(errors / values); !(e <= typical[j.Geometry.Format.Family]) {
 		t.Errorf("%s: error %.5f of the output's rms", what, e)
 	}

@@ -22,11 +22,7 @@ func geometries(t *testing.T, f cases.Format) []*quant.Geometry {
 	t.Helper()
 	var all []*quant.Geometry
 	for i, d := range []int{64, 80, 96, 128, 256} {
-		format, err := quant.ParseFormat(f.Name, f.Calibrated)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g, err := quant.NewGeometry(format, 9, 2, d)
+		g, err := f.Geometry(9, 2, d)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,13 @@ func Truth(j *kernels.AttnJob) []TileTruth {
 	g := j.Geometry
 	read := func(t *kernels.Tile, half int, coded bool) []float64 {
 		switch {
+		case coded && g.Format.Family == quant.FamilyKVQuant:
+			fit := g.Tables.Fit()
+			rows := dequant.NUQ(g, fit, t.Coded, j.Layer, j.Head, half)
+			if half == quant.HalfK {
+				rows = dequant.Turned(rows, g.HeadDim, fit, t.First)
+			}
+			return rows
 		case coded && t.TopOnly:
 			return dequant.TopPlane(g, t.Coded, j.Head, half)
 		case coded:

@@ -15,6 +15,9 @@ type widenReader struct {
 
 func (r *widenReader) loadKeys(it *attendItem, t *kernels.Tile) {
 	r.k = r.rows(r.k, it, t, quant.HalfK)
+	if g := it.job.Geometry; g.Format.Family == quant.FamilyKVQuant {
+		r.scratch.Turn(r.k[:(t.Hi-t.Lo)*g.HeadDim], g, t.First, t.Lo)
+	}
 }
 
 func (r *widenReader) loadValues(it *attendItem, t *kernels.Tile) {
@@ -26,7 +29,7 @@ func (r *widenReader) rows(dst []float32, it *attendItem, t *kernels.Tile, half 
 	g := it.job.Geometry
 	n := (t.Hi - t.Lo) * g.HeadDim
 	dst = grow(dst, (t.Hi-t.Lo+3)/4*4*g.HeadDim)
-	r.scratch.Rows(dst[:n], g, g.CodedHead(t.Coded, it.job.Head), half, t.Lo, t.Hi)
+	r.scratch.Rows(dst[:n], g, baseline.Page{Coded: g.CodedHead(t.Coded, it.job.Head), Layer: it.job.Layer, Head: it.job.Head}, half, t.Lo, t.Hi)
 	clear(dst[n:])
 	return dst
 }

@@ -43,6 +43,7 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 	if err != nil {
 		return nil, err
 	}
+	g = tf.Geometry()
 	s := &Session{model: m, tf: tf, limit: maxTokens, view: &quant.View{Geometry: g},
 		runner: attention.New(m.Ops(), g, tf, m.Config.AttentionScale())}
 	pages := (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens

@@ -11,16 +11,27 @@ import (
 type Scratch struct {
 	scale, min []float32 // of a block's channels
 	row        []float32 // a token's, in whole words
+	cos, sin   []float32
+	outliers   []quant.Outlier
 }
 
-// Rows writes tokens [lo, hi) of one half of one KV head to dst ([token - lo]
-// [HeadDim]). page is the head's share of one layer of a coded page.
-func (s *Scratch) Rows(dst []float32, g *quant.Geometry, page []byte, half, lo, hi int) {
+// Page is one KV head's share of one layer of a coded page.
+type Page struct {
+	Coded       []byte
+	Layer, Head int
+}
+
+// Rows writes tokens [lo, hi) of one half of a page to dst ([token - lo][HeadDim]),
+// K of kvquant as it is before RoPE.
+func (s *Scratch) Rows(dst []float32, g *quant.Geometry, p Page, half, lo, hi int) {
 	if !g.Format.Dequantised() {
 		panic("BUG: widening a page of format " + g.Format.Name)
 	}
 	dst = dst[:(hi-lo)*g.HeadDim]
+	page := p.Coded
 	switch {
+	case g.Format.Family == quant.FamilyKVQuant:
+		s.levels(dst, g, p, half, lo)
 	case g.Format.Family == quant.FamilyGroup, g.Format.Family == quant.FamilyCacheGen:
 		groups(dst, g, page, half, lo)
 	case half == quant.HalfK:

@@ -55,7 +55,7 @@ func TestRows(t *testing.T) {
 					for _, r := range [][2]int{{0, 64}, {0, 1}, {29, 37}, {63, 64}, {5, 5}} {
 						got := make([]float32, (r[1]-r[0])*d+1)
 						got[len(got)-1] = 77
-						s.Rows(got[:len(got)-1], g, g.CodedHead(coded, head), half, r[0], r[1])
+						s.Rows(got[:len(got)-1], g, baseline.Page{Coded: g.CodedHead(coded, head), Head: head}, half, r[0], r[1])
 						for i, x := range got[:len(got)-1] {
 							if w := want[r[0]*d+i]; math.Abs(float64(x)-w) > 1e-6*(1+math.Abs(w)) {
 								t.Fatalf("%s, head_dim %d, half %d, tokens %v: element %d is %g, want %g", name, d, half, r, i, x, w)
@@ -81,7 +81,7 @@ func TestRefuses(t *testing.T) {
 				}
 			}()
 			g := geometry(t, name, 64)
-			new(baseline.Scratch).Rows(make([]float32, 64), g, make([]byte, g.HeadBytes), quant.HalfK, 0, 1)
+			new(baseline.Scratch).Rows(make([]float32, 64), g, baseline.Page{Coded: make([]byte, g.HeadBytes)}, quant.HalfK, 0, 1)
 		}()
 	}
 }
@@ -189,7 +189,7 @@ func BenchmarkRows(b *testing.B) {
 		for half, what := range []string{"K", "V"} {
 			b.Run(fmt.Sprintf("%s/%s", name, what), func(b *testing.B) {
 				for b.Loop() {
-					s.Rows(dst, g, g.CodedHead(coded, 0), half, 0, 64)
+					s.Rows(dst, g, baseline.Page{Coded: g.CodedHead(coded, 0)}, half, 0, 64)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(dst)), "ns/element")
 			})

@@ -35,6 +35,8 @@ func Codes(g *quant.Geometry, layer []byte, head, half int) (codes, width []int)
 				codes[i], width[i] = hqCode(g, page, half, t, c)
 			case quant.FamilyGroup, quant.FamilyCacheGen:
 				codes[i], width[i] = groupCode(g, page, half, t, c), g.Group.Halves[half].Bits
+			case quant.FamilyKVQuant:
+				codes[i], width[i] = nuqCode(g, page, half, t, c), g.Format.Bits
 			default:
 				codes[i], width[i] = hackCode(&g.Hack[half], page, half, t, c), g.Format.Bits
 			}

@@ -13,14 +13,17 @@ type Kernels struct{ level cpu.Level }
 // without kernels of their own get the generic ones.
 func For(l cpu.Level) Kernels { return Kernels{l} }
 
-// Rows writes tokens [lo, hi) of one half of one KV head to dst ([token - lo]
-// [HeadDim]): baseline.Scratch.Rows. page is the head's share of one layer of a
-// coded page. next, which may be nil, is fetched meanwhile.
-func (k Kernels) Rows(s *baseline.Scratch, dst []float32, g *quant.Geometry, page []byte, half, lo, hi int, next []byte) {
-	if g.Format.Family != quant.FamilyKIVI || lo < 0 || lo > hi || hi > g.Format.PageTokens || len(page) < g.HeadBytes || len(dst) < (hi-lo)*g.HeadDim {
-		panic("BUG: widening of format " + g.Format.Name + ", or beyond its slices")
+// Rows writes tokens [lo, hi) of one half of a page of kivi or kvquant to dst
+// ([token - lo][HeadDim]): baseline.Scratch.Rows. next, which may be nil, is fetched
+// meanwhile.
+func (k Kernels) Rows(s *baseline.Scratch, dst []float32, g *quant.Geometry, p baseline.Page, half, lo, hi int, next []byte) {
+	if f := g.Format.Family; f != quant.FamilyKIVI && f != quant.FamilyKVQuant {
+		panic("BUG: widening of format " + g.Format.Name)
 	}
-	if !k.rows(dst, g, page, half, lo, hi, next) {
-		s.Rows(dst, g, page, half, lo, hi)
+	if lo < 0 || lo > hi || hi > g.Format.PageTokens || len(p.Coded) < g.HeadBytes || len(dst) < (hi-lo)*g.HeadDim {
+		panic("BUG: widening beyond slices")
+	}
+	if g.Format.Family == quant.FamilyKVQuant || !k.rows(dst, g, p.Coded, half, lo, hi, next) {
+		s.Rows(dst, g, p, half, lo, hi)
 	}
 }

@@ -28,7 +28,7 @@ func geometry(t testing.TB, name string, d int) *quant.Geometry {
 
 // page codes 64 tokens, some of them far out and some channels constant, and gives
 // the page of the last head, at the end of what may be read.
-func page(t testing.TB, g *quant.Geometry, seed uint64) []byte {
+func page(t testing.TB, g *quant.Geometry, seed uint64) baseline.Page {
 	r := rand.New(rand.NewPCG(seed, 1))
 	exact, coded := make([]byte, g.ExactBytes()), guard.Bytes(t, g.CodedBytes())
 	k, v := make([]float32, g.KVHeads*g.HeadDim), make([]float32, g.KVHeads*g.HeadDim)
@@ -49,11 +49,11 @@ func page(t testing.TB, g *quant.Geometry, seed uint64) []byte {
 		g.PutExact(exact, tok, k, v)
 	}
 	g.Encode(quant.EncodeArgs{Exact: exact, Coded: coded, Hi: g.Format.PageTokens})
-	return g.CodedHead(coded, g.KVHeads-1)
+	return baseline.Page{Coded: g.CodedHead(coded, g.KVHeads-1), Head: g.KVHeads - 1}
 }
 
 // check compares a level's rows [lo, hi) with those of package baseline, bit for bit.
-func check(t *testing.T, g *quant.Geometry, p []byte, level cpu.Level, half, lo, hi int) {
+func check(t *testing.T, g *quant.Geometry, p baseline.Page, level cpu.Level, half, lo, hi int) {
 	t.Helper()
 	n := (hi - lo) * g.HeadDim
 	want, got := make([]float32, n), guard.Floats(t, n)
@@ -62,7 +62,7 @@ func check(t *testing.T, g *quant.Geometry, p []byte, level cpu.Level, half, lo,
 	}
 	var s baseline.Scratch
 	s.Rows(want, g, p, half, lo, hi)
-	For(level).Rows(&s, got, g, p, half, lo, hi, p)
+	For(level).Rows(&s, got, g, p, half, lo, hi, p.Coded)
 	if !slices.Equal(got, want) {
 		for i := range got {
 			if got[i] != want[i] {
@@ -99,7 +99,7 @@ func TestRefuses(t *testing.T) {
 				t.Errorf("%s: went through", what)
 			}
 		}()
-		For(cpu.Best()).Rows(new(baseline.Scratch), make([]float32, len(dst)), g, page, quant.HalfK, lo, hi, nil)
+		For(cpu.Best()).Rows(new(baseline.Scratch), make([]float32, len(dst)), g, baseline.Page{Coded: page}, quant.HalfK, lo, hi, nil)
 	}
 	g := geometry(t, "kivi", 64)
 	good := make([]byte, g.HeadBytes)
@@ -122,9 +122,9 @@ func FuzzRows(f *testing.F) {
 		if len(data) == 0 || lo > hi || hi > 64 {
 			return
 		}
-		p := make([]byte, g.HeadBytes)
-		for i := range p {
-			p[i] = data[i%len(data)]
+		p := baseline.Page{Coded: make([]byte, g.HeadBytes)}
+		for i := range p.Coded {
+			p.Coded[i] = data[i%len(data)]
 		}
 		n := int(hi-lo) * g.HeadDim
 		want, got := make([]float32, n), make([]float32, n)

@@ -37,7 +37,53 @@ func Formats() []Format {
 		{"hack:v2,rqe=off,round=stochastic", false},
 		{"int8", false}, {"int4", false}, {"kivi", false}, {"kivi,bits=4,group=64,residual=64", false},
 		{"cachegen", false}, {"cachegen,prefill=codes", false},
+		{"kvquant", true}, {"kvquant,bits=3", true}, {"kvquant,bits=4", true},
 	}
+}
+
+// Geometry lays the format out, kvquant with codebooks that are made up: uniform, but
+// for levels that lie closer in the middle, over about the range of the caches here,
+// with the channels turned as models turn them (interleaved where d is an odd number
+// of times 16).
+func (f Format) Geometry(layers, heads, d int) (*quant.Geometry, error) {
+	format, err := quant.ParseFormat(f.Name, f.Calibrated)
+	if err != nil {
+		return nil, err
+	}
+	g, err := quant.NewGeometry(format, layers, heads, d)
+	if err != nil || format.Family != quant.FamilyKVQuant {
+		return g, err
+	}
+	tf, err := quant.NewTransform(g, &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: d,
+		KMean: make([]float32, layers*heads*d), VMean: make([]float32, layers*heads*d), NUQ: codebooks(layers, heads, d)})
+	if err != nil {
+		return nil, err
+	}
+	return tf.Geometry(), nil
+}
+
+func codebooks(layers, heads, d int) *quant.NUQ {
+	q := quant.NewNUQ(layers, heads, d, d/2-d%32/8) // of 80 channels 76 turn
+	q.Interleaved = d/16%2 == 1
+	for i := range q.Inverse {
+		q.Inverse[i] = float32(math.Pow(1e4, -float64(i)/float64(len(q.Inverse))))
+	}
+	for i := range q.Low {
+		q.Low[i], q.High[i] = -3-float32(i%5)/4, 2.5+float32(i%7)/4
+	}
+	for layer := range layers {
+		for half := range 2 {
+			for bits := 2; bits <= 4; bits++ {
+				book, levels := quant.NUQBook(q.Books, layer, half, bits), quant.NUQBook(q.Levels, layer, half, bits)
+				for i := range book {
+					x := (2*float32(i)+1)/float32(len(book)) - 1
+					book[i] = x * (0.7 + 0.3*x*x)
+					levels[i] = book[i]*1.05 + 0.01
+				}
+			}
+		}
+	}
+	return q
 }
 
 // layersOf is the layers of the model that a cache is of. Of nine, where layers are not laid
@@ -58,15 +104,11 @@ func important(int, int) uint64 { return 0x0102_0408_8000_0003 }
 // K are larger and off centre, as models have them. Tokens come in chunks of any
 // size.
 func NewCache(f Format, heads, d, n int, seed uint64) (*Cache, error) {
-	format, err := quant.ParseFormat(f.Name, f.Calibrated)
+	all, err := f.Geometry(layersOf, heads, d)
 	if err != nil {
 		return nil, err
 	}
-	all, err := quant.NewGeometry(format, layersOf, heads, d)
-	if err != nil {
-		return nil, err
-	}
-	g := all.At(int(seed % layersOf))
+	g, format := all.At(int(seed%layersOf)), all.Format
 	c := &Cache{Geometry: g, Tokens: n}
 	r := rand.New(rand.NewPCG(seed, 1))
 	k, v := make([]float32, heads*d), make([]float32, heads*d)
