@@ -14,9 +14,9 @@ import (
 )
 
 // Fit runs the model over windows of tokens, exactly, and returns what its cache
-// held: the means, and the balanced bases of K with, per layer, the share of a
-// code's error in the scores that is left in them ([basis]). progress is told the
-// share done, 0 to 1.
+// held: the means, kvquant's codebooks, and the balanced bases of K with, per layer, the
+// share of a code's error in the scores that is left in them ([basis]). progress is told
+// the share done, 0 to 1.
 func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress func(done float64)) (*quant.Calibration, []float64, error) {
 	exact, err := quant.ParseFormat("f16", false)
 	if err != nil {
@@ -30,6 +30,11 @@ func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress 
 	if !slices.ContainsFunc(windows, func(w []terse.Token) bool { return len(w) > 0 }) {
 		return nil, nil, fmt.Errorf("cannot calibrate: there is no text")
 	}
+	tokens := 0
+	for _, w := range windows {
+		tokens += len(w)
+	}
+	nuq := newNUQFit(m, g, tokens)
 	for i, w := range windows {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
@@ -38,14 +43,21 @@ func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress 
 		if err != nil {
 			return nil, nil, err
 		}
-		s.Watch(sums.addQueries)
+		nuq.begin(len(w))
+		s.Watch(func(jobs []kernels.AttnJob) {
+			sums.addQueries(jobs)
+			nuq.addWeights(jobs)
+		})
 		if _, err := s.Forward(w, session.SomeLogits); err != nil { // some: for the last layer's queries
 			return nil, nil, err
 		}
 		sums.addCache(s.View(), len(w))
+		nuq.addCache(s.View(), len(w))
 		progress(float64(i+1) / float64(len(windows)))
 	}
+	fit := nuq.fit(sums.qq) // before the bases use them up
 	c, left := sums.calibration()
+	c.NUQ = fit
 	return c, left, nil
 }
 

@@ -76,3 +76,66 @@ func TestFit(t *testing.T) {
 		t.Error("calibrated on nothing")
 	}
 }
+
+// kvquant's codebooks are those of what the model computes: a hundredth of K lies beyond
+// its channels' ranges, levels ascend within them, and of 2-bit codes those that stand
+// for values lie farther apart than those that take them.
+func TestFitCodebooks(t *testing.T) {
+	ops := cpu.Best(2)
+	defer ops.Close()
+	m, _ := modeltest.Tiny(t, 1, ops)
+	r := rand.New(rand.NewPCG(2, 1))
+	window := make([]terse.Token, 600)
+	for i := range window {
+		window[i] = terse.Token(r.IntN(m.Config.VocabSize))
+	}
+	cal, _, err := Fit(t.Context(), m, [][]terse.Token{window}, func(float64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := cal.NUQ
+	for layer := range cal.Layers {
+		for half := range 2 {
+			for bits := 2; bits <= 4; bits++ {
+				book, levels := quant.NUQBook(q.Books, layer, half, bits), quant.NUQBook(q.Levels, layer, half, bits)
+				for i, y := range book {
+					if y < -1 || y > 1 || i > 0 && y <= book[i-1] {
+						t.Errorf("layer %d, half %d, %d bits: levels %v", layer, half, bits, book)
+					}
+				}
+				last := len(book) - 1
+				if wider := levels[last]-levels[0] > book[last]-book[0]; wider != (bits == 2) {
+					t.Errorf("layer %d, half %d, %d bits: codes of %v stand for %v", layer, half, bits, book, levels)
+				}
+			}
+		}
+	}
+	f, err := quant.ParseFormat("kvquant", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := m.Config.Geometry(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := session.New(m, g, cal, len(window))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Forward(window, session.NoLogits); err != nil {
+		t.Fatal(err)
+	}
+	kept, all := 0, 0
+	view := s.View()
+	for page := 1; page < len(window)/64; page++ {
+		for layer := range g.Layers {
+			for head := range g.KVHeads {
+				kept += len(view.Geometry.Outliers(nil, g.CodedHead(view.CodedLayer(page, layer), head), quant.HalfK, 0, 64))
+				all += 64 * g.HeadDim
+			}
+		}
+	}
+	if share := float64(kept) / float64(all); share < 0.006 || share > 0.013 {
+		t.Errorf("%.4f of K is kept exactly", share)
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/kernels/cpu"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/model/session"
@@ -25,7 +26,7 @@ func formats() []string {
 	if testing.Short() {
 		return []string{"f16", "hq3"}
 	}
-	return []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "hq2,important=10"}
+	return []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "kvquant", "hq2,important=10"}
 }
 
 // rig is an engine over the tiny model and what an oracle needs.
@@ -33,6 +34,7 @@ type rig struct {
 	*Engine
 	cfg   Config
 	model *model.Model
+	cal   *quant.Calibration // for the formats that cannot do without
 }
 
 // newRig makes an engine, not yet running; change may adjust its configuration.
@@ -49,7 +51,11 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := model.NewRunner(m, g, nil)
+	var cal *quant.Calibration
+	if f.Family == quant.FamilyKVQuant {
+		cal = cases.Calibration(g.Layers, g.KVHeads, g.HeadDim)
+	}
+	run, err := model.NewRunner(m, g, cal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +67,7 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rig{e, cfg, m}
+	return &rig{e, cfg, m, cal}
 }
 
 // start runs the engine until the test ends.
@@ -83,7 +89,7 @@ func (r *rig) start(t testing.TB) *rig {
 // one session, one prefill call, one token at a time.
 func (r *rig) greedy(t testing.TB, prompt []terse.Token, n int) []terse.Token {
 	t.Helper()
-	s, err := session.New(r.model, r.cfg.Runner.Geometry(), nil, len(prompt)+n)
+	s, err := session.New(r.model, r.cfg.Runner.Geometry(), r.cal, len(prompt)+n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,13 @@ func (r Rotary) frequencies(divisors []float32) frequencies {
 	return t
 }
 
+// Rotations are what the model's rotary embedding turns K and Q by: radians per
+// position of each pair of channels, (2i, 2i+1) if interleaved and (i, i+pairs)
+// otherwise.
+func (m *Model) Rotations() (inverse []float32, interleaved bool) {
+	return m.rope.inverse, m.Config.Rotary.Interleaved
+}
+
 // angles fills the cosines and sines of one position. The angle is rounded to
 // float32 as in the implementations that models are trained with: at position
 // 8,000 the rounding is worth 2e-4 radians.

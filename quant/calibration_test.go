@@ -116,6 +116,13 @@ func FuzzReadCalibration(f *testing.F) {
 	if err := WriteCalibration(&file, withBasis(testCalibration(1, 1, 2))); err != nil {
 		f.Fatal(err)
 	}
+	f.Add(slices.Clone(file.Bytes()))
+	file.Reset()
+	learned := testCalibration(1, 1, 2)
+	learned.NUQ = NewNUQ(1, 1, 2, 1)
+	if err := WriteCalibration(&file, learned); err != nil {
+		f.Fatal(err)
+	}
 	f.Add(file.Bytes())
 	f.Add([]byte("{}\n"))
 	f.Add([]byte(`{"format":"terse-calibration","version":1,"layers":1,"kv_heads":1,"head_dim":1}` + "\n12345678"))

@@ -10,7 +10,8 @@ var everyFormat = []string{
 	"f16", "hq2", "hq3", "hq4", "hq2,sinks=0,recent=0", "hq3,sinks=128,recent=256", "hq2,k2=lead:16,v2=tokens:8",
 	"hack", "hack,rqe=off", "hack,partition=32", "hack,partition=128", "hack,partition=32,rqe=off", "hack,prefill=exact",
 	"hack:v2", "hack:v2,rqe=off", "hack:v2,partition=32", "hack:v2,partition=128", "hack:v2,prefill=codes",
-	"int8", "int4", "kivi", "kivi,bits=4,group=64,residual=64", "kivi,residual=256,prefill=codes", "cachegen", "cachegen,prefill=codes",
+	"int8", "int4", "kivi", "kivi,bits=4,group=64,residual=64", "kivi,residual=256,prefill=codes",
+	"kvquant", "kvquant,bits=3", "kvquant,bits=4,prefill=codes", "cachegen", "cachegen,prefill=codes",
 }
 
 func parse(t testing.TB, name string, calibrated bool) Format {
@@ -50,6 +51,7 @@ func TestExactFrom(t *testing.T) {
 	f("hack:v2,rqe=off", 100, 100, 100)
 	f("int8", 100, 100, 100)
 	f("cachegen", 100, 100, 100)
+	f("kvquant", 100, 100, 100)
 	f("kivi", 1, 0, 0)
 	f("kivi", 128, 0, 0)
 	f("kivi", 129, 128, 0)
@@ -93,7 +95,7 @@ func (h *holder) code(page int) {
 		switch {
 		case f.Family == FamilyHQ:
 			width, whole = f.PageTokens, true
-		case f.Family == FamilyHack && half == HalfK || f.Family == FamilyGroup || f.Family == FamilyCacheGen:
+		case f.Family == FamilyHack && half == HalfK || f.Family == FamilyGroup || f.Family == FamilyCacheGen || f.Family == FamilyKVQuant:
 			width = 1
 		}
 		for lo := first; lo < last; lo += width {

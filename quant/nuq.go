@@ -185,9 +185,15 @@ func (t *NUQTables) Base(cos, sin []float32, position int) {
 
 // Turn rotates the pairs of channels of a row by their angles, or back.
 func (t *NUQTables) Turn(row, cos, sin []float32, back bool) {
+	TurnPairs(row, cos, sin, t.fit.Interleaved, back)
+}
+
+// TurnPairs rotates pairs of channels of a row by angles, or back, rounding each step
+// to float32.
+func TurnPairs(row, cos, sin []float32, interleaved, back bool) {
 	for i, c := range cos {
 		a, b := i, i+len(cos)
-		if t.fit.Interleaved {
+		if interleaved {
 			a, b = 2*i, 2*i+1
 		}
 		s := sin[i]
@@ -237,6 +243,10 @@ type NUQHalf struct {
 // outlierShare is one value in so many.
 const outlierShare = 100
 
+// NUQOutliers is how many of d values of a token of V are kept exactly: one in a
+// hundred, and one at least.
+func NUQOutliers(d int) int { return max(1, (d+outlierShare/2)/outlierShare) }
+
 func (g *Geometry) layNUQ() {
 	var c cursor
 	f, d := g.Format, g.HeadDim
@@ -244,7 +254,7 @@ func (g *Geometry) layNUQ() {
 		l := NUQHalf{Width: roundUp(d, wordWidth(half)), High: -1, Scale: -1, Zero: -1}
 		if half == HalfV {
 			l.Scale, l.Zero = c.take(2*f.PageTokens), c.take(2*f.PageTokens)
-			l.Slots = max(1, (d+outlierShare/2)/outlierShare)
+			l.Slots = NUQOutliers(d)
 			l.Exact = c.take(4 * l.Slots * f.PageTokens)
 		} else {
 			l.Slots = roundUp((d*f.PageTokens+outlierShare-1)/outlierShare, 8)

@@ -39,6 +39,8 @@ func TestParseFormatName(t *testing.T) {
 	f("cachegen,prefill=codes", true, "cachegen,prefill=codes")
 	f("cachegen,prefill=exact", false, "cachegen")
 	f("kivi,group=32,bits=4", false, "kivi,bits=4")
+	f("kvquant,prefill=exact,bits=2", true, "kvquant")
+	f("kvquant,prefill=codes,bits=3", false, "kvquant,bits=3,prefill=codes")
 	f("kivi,residual=64,prefill=codes,group=64", true, "kivi,group=64,residual=64,prefill=codes")
 	f("hack:v2,round=stochastic,seed=9,prefill=codes,rqe=off,se=off", true, "hack:v2,se=off,rqe=off,round=stochastic,seed=9,prefill=codes")
 }
@@ -102,6 +104,7 @@ func TestParseFormatErrors(t *testing.T) {
 	f("int4,bits=8", "takes no options")
 	f("int3", "did you mean int8 or int4?")
 	f("kivi,group=16", "group=32|64")
+	f("kvquant,bits=8", "bits=2|3|4")
 	f("cachegen,bins=8", "its options are prefill")
 	f("cachgen", "did you mean cachegen?")
 	f("kivi,residual=100", "residual=64|128|256")

@@ -169,7 +169,7 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 }
 
 func TestFetchMovesTheHandover(t *testing.T) {
-	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "cachegen", "hq2,important=10", "hq3,important=50"} {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "cachegen", "kvquant", "hq2,important=10", "hq3,important=50"} {
 		for _, n := range []int{1, 63, 64, 65, 200, 700} {
 			for _, chunk := range []int{64, 100, 1000} {
 				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {
@@ -241,6 +241,7 @@ func TestWireShare(t *testing.T) {
 	f("int4", 0.29)
 	f("kivi", 0.23)
 	f("cachegen", 0.34)
+	f("kvquant", 0.18)
 }
 
 func TestMismatchIsRefusedByName(t *testing.T) {

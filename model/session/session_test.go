@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/model/session"
@@ -16,7 +17,7 @@ import (
 // length goes on as if nothing had happened.
 func TestRepeat(t *testing.T) {
 	m, _ := modeltest.Tiny(t, 1, ref.New(2))
-	for _, name := range []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "hq2,important=10"} {
+	for _, name := range []string{"f16", "hq2", "hq3", "hack", "hack:v2", "int4", "kivi", "cachegen", "kvquant", "hq2,important=10"} {
 		format, err := quant.ParseFormat(name, false)
 		if err != nil {
 			t.Fatal(err)
@@ -26,7 +27,7 @@ func TestRepeat(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := func(repeat int) []float32 {
-			s, err := session.New(m, g, nil, 1200)
+			s, err := session.New(m, g, cases.Calibration(g.Layers, g.KVHeads, g.HeadDim), 1200)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -41,10 +41,7 @@ func Formats() []Format {
 	}
 }
 
-// Geometry lays the format out, kvquant with codebooks that are made up: uniform, but
-// for levels that lie closer in the middle, over about the range of the caches here,
-// with the channels turned as models turn them (interleaved where d is an odd number
-// of times 16).
+// Geometry lays the format out, kvquant with the codebooks of Calibration.
 func (f Format) Geometry(layers, heads, d int) (*quant.Geometry, error) {
 	format, err := quant.ParseFormat(f.Name, f.Calibrated)
 	if err != nil {
@@ -54,12 +51,21 @@ func (f Format) Geometry(layers, heads, d int) (*quant.Geometry, error) {
 	if err != nil || format.Family != quant.FamilyKVQuant {
 		return g, err
 	}
-	tf, err := quant.NewTransform(g, &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: d,
-		KMean: make([]float32, layers*heads*d), VMean: make([]float32, layers*heads*d), NUQ: codebooks(layers, heads, d)})
+	tf, err := quant.NewTransform(g, Calibration(layers, heads, d))
 	if err != nil {
 		return nil, err
 	}
 	return tf.Geometry(), nil
+}
+
+// Calibration is one that is made up for kvquant: means of nothing, and levels that are
+// uniform but for lying closer in the middle, over about the range of the caches here,
+// with the channels turned as models turn them (interleaved where d is an odd number
+// of times 16).
+func Calibration(layers, heads, d int) *quant.Calibration {
+	n := layers * heads * d
+	return &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: d,
+		KMean: make([]float32, n), VMean: make([]float32, n), NUQ: codebooks(layers, heads, d)}
 }
 
 func codebooks(layers, heads, d int) *quant.NUQ {
