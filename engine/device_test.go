@@ -97,9 +97,9 @@ const twoGPUs = "prefill on one GPU, decode on another"
 // prompts and one for answers. Rounding differs, so the texts may part after some
 // tokens; two GPUs of a kind say exactly what one does.
 func TestDevice(t *testing.T) {
-	lengths, formats := []int{63, 270}, []string{"f16", "hq3"}
+	lengths, formats := []int{63, 270}, []string{"f16", "hq3", "hack,bits=8,round=nearest", "hack:v2"}
 	if testing.Short() {
-		lengths, formats = lengths[1:], formats[1:]
+		lengths, formats = lengths[1:], formats[1:2]
 	}
 	for _, format := range formats {
 		host, gpu := newRig(t, format, nil).start(t), newDeviceRig(t, format, 0).start(t)

@@ -224,10 +224,11 @@ func bound(kv string) float64 {
 }
 
 // Prompts in chunks, single rows alone and beside them, graphs and no graphs: the
-// logits are those of the processor.
+// logits are those of the processor. hack is tested with 8 bits and nearest rounding:
+// what its 2 bits make of this random model hangs on the last bits of K and V.
 func TestStep(t *testing.T) {
 	x := newTiny(t, 1)
-	formats := []string{"f16", "hq2", "hq3", "hq4"}
+	formats := []string{"f16", "hq2", "hq3", "hq4", "hack,bits=8,round=nearest", "hack:v2"}
 	if testing.Short() {
 		formats = formats[2:3]
 	}

@@ -10,7 +10,8 @@
 // Rows are reordered: single rows at the ends of sequences first, which one launch
 // of the decode kernels serves together, then prompts one by one. Steps of single
 // rows alone run as CUDA graphs, one for each of some batch sizes: all that changes
-// from step to step lies in buffers that are filled before.
+// from step to step lies in buffers that are filled before. The hack layouts, a
+// baseline, run without graphs: their appends are told positions at launch.
 //
 // Pages of sequences that move between workers have bytes on the host too, in
 // pinned memory. What a step writes of them is copied there by a second stream

@@ -129,12 +129,15 @@ func weightBytes(c *model.Config) int64 {
 
 // kernelSet is what runs a model on one context.
 type kernelSet struct {
-	layer   *cuda.Layer
-	few     *cuda.Few
-	turner  *cuda.Turner
+	layer  *cuda.Layer
+	few    *cuda.Few
+	turner *cuda.Turner
+	// Of the hq formats and f16:
 	encoder *cuda.Encoder
 	decoder *cuda.Decoder
 	prefill *cuda.Prefiller
+	// Of the hack layouts:
+	hack *cuda.Hack
 }
 
 // newKernels finds the kernels for a model and a geometry.
@@ -143,17 +146,16 @@ func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geom
 		return k, fmt.Errorf("cannot run KV format %s on the GPU: nothing chooses a prompt's important tokens there; choose hq2, hq3, hq4 or f16", g.Format.Name)
 	}
 	group := cfg.Heads / cfg.KVHeads
-	if k.decoder, err = c.NewDecoder(m, g, group); err != nil {
-		return k, err
+	if f := g.Format.Family; f == quant.FamilyHack || f == quant.FamilyHackV2 {
+		k.hack, err = c.NewHack(m, g, group)
+	} else {
+		err = k.attention(c, m, g, tf, group)
 	}
-	if k.prefill, err = c.NewPrefiller(m, g, group); err != nil {
-		return k, err
-	}
-	if k.encoder, err = c.NewEncoder(m, g, tf); err != nil {
+	if err != nil {
 		return k, err
 	}
 	if k.turner, err = c.NewTurner(m, g, tf, cfg.Heads, products); err != nil {
-		return k, errors.Join(err, c.CloseEncoder(k.encoder))
+		return k, errors.Join(err, k.close(c))
 	}
 	if k.few, err = c.NewFew(m, products); err != nil {
 		return k, err
@@ -162,6 +164,25 @@ func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geom
 	return k, err
 }
 
+// attention finds the kernels of the hq formats and f16.
+func (k *kernelSet) attention(c *cuda.Context, m cuda.Module, g *quant.Geometry, tf *quant.Transform, group int) (err error) {
+	if k.decoder, err = c.NewDecoder(m, g, group); err != nil {
+		return err
+	}
+	if k.prefill, err = c.NewPrefiller(m, g, group); err != nil {
+		return err
+	}
+	k.encoder, err = c.NewEncoder(m, g, tf)
+	return err
+}
+
 func (k *kernelSet) close(c *cuda.Context) error {
-	return errors.Join(c.CloseEncoder(k.encoder), c.CloseTurner(k.turner))
+	var errs []error
+	if k.encoder != nil {
+		errs = append(errs, c.CloseEncoder(k.encoder))
+	}
+	if k.turner != nil {
+		errs = append(errs, c.CloseTurner(k.turner))
+	}
+	return errors.Join(errs...)
 }

@@ -15,7 +15,7 @@ type graphKey struct {
 // all of which give logits, and nobody watches.
 func (r *Runner) graphable(b *model.Batch) bool {
 	s := &r.step
-	return !r.options.NoGraphs && s.rows > 0 && s.singles == s.rows && s.wanted == s.rows && len(s.staged) == 0 && bucketOf(s.rows) <= min(r.options.Rows, r.options.Sequences)
+	return !r.options.NoGraphs && r.kernels.hack == nil && s.rows > 0 && s.singles == s.rows && s.wanted == s.rows && len(s.staged) == 0 && bucketOf(s.rows) <= min(r.options.Rows, r.options.Sequences)
 }
 
 // bucketOf is the number of rows that a step of n is padded to.

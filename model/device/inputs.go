@@ -35,7 +35,10 @@ type tableRange struct{ kind, lo, hi int }
 func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 	rows, sequences := r.options.Rows+1, r.options.Sequences
 	in.itemsAt = (3*4*rows + 63) / 64 * 64
-	size := in.itemsAt + r.kernels.decoder.MaxItems(r.dev.Info, sequences)
+	size := in.itemsAt
+	if d := r.kernels.decoder; d != nil {
+		size += d.MaxItems(r.dev.Info, sequences)
+	}
 	if in.host, err = c.HostAlloc(size); err != nil {
 		return err
 	}
@@ -75,6 +78,11 @@ func (in *inputs) stepItemsAt() cuda.Ptr { return in.device + cuda.Ptr(in.itemsA
 // row is where a segment's table begins.
 func (in *inputs) row(k kvcache.Kind, segment int) cuda.Ptr {
 	return in.tablesAt[k] + cuda.Ptr(8*segment*in.width)
+}
+
+// of is the tables of one segment, both all.
+func (in *inputs) of(segment int) cuda.Tables {
+	return cuda.Tables{Coded: in.row(kvcache.Coded, segment), Exact: in.row(kvcache.Exact, segment), Pages: in.width}
 }
 
 func (in *inputs) both() cuda.Tables {

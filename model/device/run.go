@@ -122,23 +122,36 @@ func (r *Runner) project(c *cuda.Context, i int) error {
 
 // append writes and codes a layer's keys and values.
 func (r *Runner) append(c *cuda.Context, i int) error {
-	s, a, k := &r.step, &r.act, &r.kernels
+	s := &r.step
 	timed := i == 0 && len(s.prompts) > 0
 	var errs []error
 	if timed {
 		errs = append(errs, c.Record(r.coding[0], r.stream))
 	}
-	errs = append(errs, c.AppendEach(k.encoder, i, s.singles, r.in.positionsAt(), a.k, a.v, r.in.both(), r.stream))
-	width := 4 * r.geometry.KVHeads * r.geometry.HeadDim
-	for n, seg := range s.prompts {
-		at := cuda.Ptr(seg.Row * width)
-		errs = append(errs, c.Append(k.encoder, i, seg.Pos, seg.Rows, a.k+at, a.v+at,
-			r.in.row(kvcache.Exact, s.singles+n), r.in.row(kvcache.Coded, s.singles+n), r.stream))
+	if r.kernels.hack != nil {
+		for n, seg := range s.segments {
+			errs = append(errs, r.appendRows(c, i, n, seg))
+		}
+	} else {
+		errs = append(errs, c.AppendEach(r.kernels.encoder, i, s.singles, r.in.positionsAt(), r.act.k, r.act.v, r.in.both(), r.stream))
+		for n, seg := range s.prompts {
+			errs = append(errs, r.appendRows(c, i, s.singles+n, seg))
+		}
 	}
 	if timed {
 		errs = append(errs, c.Record(r.coding[1], r.stream))
 	}
 	return errors.Join(errs...)
+}
+
+// appendRows is append for the rows of one segment.
+func (r *Runner) appendRows(c *cuda.Context, layer, table int, seg attention.Segment) error {
+	at := cuda.Ptr(4 * seg.Row * r.geometry.KVHeads * r.geometry.HeadDim)
+	k, v, t := r.act.k+at, r.act.v+at, r.in.of(table)
+	if h := r.kernels.hack; h != nil {
+		return c.HackAppend(h, layer, seg.Pos, seg.Rows, k, v, t.Exact, t.Coded, r.stream)
+	}
+	return c.Append(r.kernels.encoder, layer, seg.Pos, seg.Rows, k, v, t.Exact, t.Coded, r.stream)
 }
 
 // attend is a layer's attention and the product of its outputs.
@@ -150,8 +163,15 @@ func (r *Runner) attend(c *cuda.Context, i int) error {
 		step := r.work.Step(r.in.stepItemsAt(), s.plan.Blocks())
 		errs = append(errs, c.Attend(step, r.in.both(), i, a.q, a.attended, scale, r.stream))
 	}
+	if h := r.kernels.hack; h != nil {
+		errs = append(errs, c.HackAttend(h, r.in.both(), i, cuda.HackRows{Rows: s.singles, Positions: r.in.positionsAt()}, a.q, a.attended, scale, r.stream))
+	}
 	for n, seg := range s.prompts {
-		errs = append(errs, r.attendPrompt(c, i, s.singles+n, seg, scale))
+		attend := r.attendPrompt
+		if r.kernels.hack != nil {
+			attend = r.hackPrompt
+		}
+		errs = append(errs, attend(c, i, s.singles+n, seg, scale))
 	}
 	errs = append(errs, c.Leave(r.kernels.turner, i, a.turned, a.attended, s.rows, r.stream))
 	width := m.config.Heads * m.config.HeadDim
@@ -176,6 +196,24 @@ func (r *Runner) attendPrompt(c *cuda.Context, layer, table int, seg attention.S
 			return err
 		}
 		done += rows
+	}
+	return nil
+}
+
+// hackPrompt attends for the rows of a prompt in a hack layout, which may read the
+// prompt exactly, but not what comes after it.
+func (r *Runner) hackPrompt(c *cuda.Context, layer, table int, seg attention.Segment, scale float32) error {
+	width := 4 * r.model.config.Heads * r.geometry.HeadDim
+	for done := 0; done < seg.Rows; {
+		rows := cuda.HackRows{Rows: seg.Rows - done, Position: seg.Pos + done}
+		if left := seg.View.PromptLen - rows.Position; r.geometry.Format.ExactPrefill && left > 0 {
+			rows.Exact, rows.Rows = true, min(rows.Rows, left)
+		}
+		at := cuda.Ptr((seg.Row + done) * width)
+		if err := c.HackAttend(r.kernels.hack, r.in.of(table), layer, rows, r.act.q+at, r.act.attended+at, scale, r.stream); err != nil {
+			return err
+		}
+		done += rows.Rows
 	}
 	return nil
 }

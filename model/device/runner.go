@@ -82,8 +82,10 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 	if r.kernels, err = newKernels(c, m.gpu.module, cfg, r.geometry, tf, m.products); err != nil {
 		return err
 	}
-	if r.work, err = c.NewWorkspace(r.kernels.decoder, r.options.Sequences); err != nil {
-		return err
+	if r.kernels.decoder != nil {
+		if r.work, err = c.NewWorkspace(r.kernels.decoder, r.options.Sequences); err != nil {
+			return err
+		}
 	}
 	if r.stream, err = c.NewStream(); err != nil {
 		return err
@@ -156,9 +158,7 @@ func (r *Runner) Close() error {
 		if r.work != nil {
 			errs = append(errs, c.CloseWorkspace(r.work))
 		}
-		if r.kernels.turner != nil {
-			errs = append(errs, r.kernels.close(c))
-		}
+		errs = append(errs, r.kernels.close(c))
 		if r.pages != nil {
 			errs = append(errs, r.pages.close(c))
 		}

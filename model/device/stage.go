@@ -68,7 +68,7 @@ func (r *Runner) Adopt(view *quant.View, n int) error {
 			}
 		}
 		for page := max(lo, held); page < hi; page++ {
-			if sent[page] || view.ExactIDs[page] < 0 {
+			if r.kernels.encoder == nil || sent[page] || view.ExactIDs[page] < 0 {
 				continue
 			}
 			for layer := range r.geometry.Layers {

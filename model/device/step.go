@@ -7,6 +7,7 @@ import (
 	"github.com/terse-llm/terse/kernels/cuda"
 	"github.com/terse-llm/terse/kvcache"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
 )
 
 // step is how a batch lies on the device: single rows first, in the order of the
@@ -32,7 +33,7 @@ func (s *step) lay(r *Runner, b *model.Batch) {
 	s.rows, s.plan, s.wanted = 0, nil, len(b.Logits)
 	for _, single := range []bool{true, false} {
 		for _, seg := range b.Segments {
-			if seg.Rows == 0 || (seg.Rows == 1) != single {
+			if seg.Rows == 0 || r.single(seg) != single {
 				continue
 			}
 			for i := range seg.Rows {
@@ -62,9 +63,15 @@ func (s *step) lay(r *Runner, b *model.Batch) {
 			s.staged = appendStaged(s.staged, r, i, seg)
 		}
 	}
-	if s.singles > 0 {
+	if s.singles > 0 && r.kernels.decoder != nil {
 		s.plan = r.kernels.decoder.PlanFrom(r.dev.Info, s.lengths, s.floors[:s.singles])
 	}
+}
+
+// single reports whether a segment goes with those of single rows. Prompts that are
+// read exactly, though codes are there, do not.
+func (r *Runner) single(seg attention.Segment) bool {
+	return seg.Rows == 1 && !(r.geometry.Format.ExactPrefill && seg.Pos < seg.View.PromptLen)
 }
 
 // exactFrom is the token from which on a sequence has exact pages, beyond the
@@ -94,12 +101,13 @@ type stagedPage struct {
 }
 
 // appendStaged lists the pages that seg has written, and those before that the
-// host does not have yet, as far as a hand-over moves them.
+// host does not have yet, as far as a hand-over moves them. hq codes whole pages,
+// the hack layouts every token.
 func appendStaged(to []stagedPage, r *Runner, row int, seg attention.Segment) []stagedPage {
 	f, end := r.geometry.Format, seg.Pos+seg.Rows
 	from := min(seg.View.Staged, seg.Pos) / f.PageTokens
 	for _, p := range f.Handover(seg.View.PromptLen) {
-		if p.Page < from || p.Page*f.PageTokens >= end || p.Coded && (p.Page+1)*f.PageTokens > end {
+		if p.Page < from || p.Page*f.PageTokens >= end || p.Coded && f.Family == quant.FamilyHQ && (p.Page+1)*f.PageTokens > end {
 			continue
 		}
 		s := stagedPage{kvcache.Exact, row, p.Page, seg.View.Exact[p.Page]}
