@@ -2,6 +2,11 @@
 
 package widen
 
-import "github.com/terse-llm/terse/quant"
+import (
+	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/quant/baseline"
+)
 
-func (k Kernels) rows([]float32, *quant.Geometry, []byte, int, int, int, []byte) bool { return false }
+func (k Kernels) rows([]float32, *quant.Geometry, baseline.Page, int, int, int, []byte) bool {
+	return false
+}

@@ -23,7 +23,9 @@ func (k Kernels) Rows(s *baseline.Scratch, dst []float32, g *quant.Geometry, p b
 	if lo < 0 || lo > hi || hi > g.Format.PageTokens || len(p.Coded) < g.HeadBytes || len(dst) < (hi-lo)*g.HeadDim {
 		panic("BUG: widening beyond slices")
 	}
-	if g.Format.Family == quant.FamilyKVQuant || !k.rows(dst, g, p.Coded, half, lo, hi, next) {
+	if !k.rows(dst, g, p, half, lo, hi, next) {
 		s.Rows(dst, g, p, half, lo, hi)
+	} else if g.Format.Family == quant.FamilyKVQuant {
+		s.Restore(dst[:(hi-lo)*g.HeadDim], g, p.Coded, half, lo)
 	}
 }

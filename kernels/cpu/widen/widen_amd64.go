@@ -24,6 +24,36 @@ func keys4AVX2(dst *float32, stride int, top *byte, low *byte, scale *byte, min 
 //go:noescape
 func values4AVX2(dst *float32, top *byte, low *byte, b int, scale *byte, min *byte, channels int, wide int)
 
+// levelKeys2AVX2 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys2AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues2AVX2 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues2AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
+// levelKeys3AVX2 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys3AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues3AVX2 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues3AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
+// levelKeys4AVX2 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys4AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues4AVX2 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues4AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
 // keys2AVX512 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at top and low, words of 16 channels 32 bytes apart; scale and min are float16s.
 //
 //go:noescape
@@ -43,6 +73,36 @@ func keys4AVX512(dst *float32, stride int, top *byte, low *byte, scale *byte, mi
 //
 //go:noescape
 func values4AVX512(dst *float32, top *byte, low *byte, b int, scale *byte, min *byte, channels int, wide int)
+
+// levelKeys2AVX512 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys2AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues2AVX512 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues2AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
+// levelKeys3AVX512 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys3AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues3AVX512 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues3AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
+// levelKeys4AVX512 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at low and high, words of 16 channels 32 bytes apart; of 3 bits the third is third places farther right. levels are 16 numbers.
+//
+//go:noescape
+func levelKeys4AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+
+// levelValues4AVX512 widens one token of V, byte b of its words, to a row of channels, a multiple of 8; of 3 bits the third is third places farther right. scale and zero are float16s, levels 16 numbers.
+//
+//go:noescape
+func levelValues4AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
 
 // fetch fetches n >= 1 bytes.
 //

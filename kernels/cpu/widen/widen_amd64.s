@@ -575,6 +575,604 @@ done16:
 	VZEROUPPER
 	RET
 
+// func levelKeys2AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2
+TEXT ·levelKeys2AVX2(SB), NOSPLIT, $0-80
+	MOVQ    dst+0(FP), AX
+	MOVQ    stride+8(FP), CX
+	MOVQ    low+16(FP), DX
+	MOVQ    levels+56(FP), BX
+	VMOVUPS (BX), Y0
+	MOVQ    scale+40(FP), BX
+	MOVQ    zero+48(FP), SI
+	MOVQ    channels+64(FP), DI
+	MOVQ    n+72(FP), R8
+	VMOVUPS words0810182a121a<>+0(SB), Y1
+	VMOVUPS words4c141c6e161e<>+0(SB), Y2
+
+words17:
+	CMPQ    DI, $0x10
+	JL      rest18
+	VMOVUPS (BX), Y3
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(BX), Y5
+	VMOVUPS 32(SI), Y6
+	MOVQ    AX, R10
+	XORQ    R9, R9
+
+tokens20:
+	VPBROADCASTD (DX)(R9*4), Y7
+	VPSRLVD      Y1, Y7, Y8
+	VPERMILPS    Y8, Y0, Y8
+	VMULPS       Y3, Y8, Y8
+	VADDPS       Y4, Y8, Y8
+	VMOVUPS      Y8, (R10)
+	VPSRLVD      Y2, Y7, Y7
+	VPERMILPS    Y7, Y0, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VMOVUPS      Y7, 32(R10)
+	ADDQ         CX, R10
+	INCQ         R9
+	CMPQ         R9, R8
+	JL           tokens20
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, SI
+	SUBQ         $0x10, DI
+	JMP          words17
+
+rest18:
+	TESTQ   DI, DI
+	JZ      done19
+	VMOVUPS (BX), Y2
+	VMOVUPS (SI), Y3
+	MOVQ    AX, BX
+	XORQ    AX, AX
+
+tokens21:
+	VPBROADCASTD (DX)(AX*4), Y4
+	VPSRLVD      Y1, Y4, Y4
+	VPERMILPS    Y4, Y0, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMOVUPS      Y4, (BX)
+	ADDQ         CX, BX
+	INCQ         AX
+	CMPQ         AX, R8
+	JL           tokens21
+
+done19:
+	VZEROUPPER
+	RET
+
+// func levelValues2AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, F16C
+TEXT ·levelValues2AVX2(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         b+32(FP), BX
+	SHLQ         $0x07, BX
+	LEAQ         valueShifts<>+0(SB), DX
+	ADDQ         BX, DX
+	MOVQ         levels+56(FP), BX
+	VMOVUPS      (BX), Y0
+	MOVQ         scale+40(FP), BX
+	VPBROADCASTW (BX), X1
+	VCVTPH2PS    X1, Y1
+	MOVQ         zero+48(FP), BX
+	VPBROADCASTW (BX), X2
+	VCVTPH2PS    X2, Y2
+	VMULPS       Y1, Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	MOVQ         channels+64(FP), BX
+
+groups22:
+	CMPQ      BX, $0x20
+	JL        rest23
+	VMOVDQU   (CX), Y1
+	VPSRLVD   (DX), Y1, Y2
+	VPERMILPS Y2, Y0, Y2
+	VMOVUPS   Y2, (AX)
+	VPSRLVD   32(DX), Y1, Y2
+	VPERMILPS Y2, Y0, Y2
+	VMOVUPS   Y2, 32(AX)
+	VPSRLVD   64(DX), Y1, Y2
+	VPERMILPS Y2, Y0, Y2
+	VMOVUPS   Y2, 64(AX)
+	VPSRLVD   96(DX), Y1, Y1
+	VPERMILPS Y1, Y0, Y1
+	VMOVUPS   Y1, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x20, CX
+	SUBQ      $0x20, BX
+	JMP       groups22
+
+rest23:
+	TESTQ     BX, BX
+	JZ        done24
+	VMOVDQU   (CX), Y1
+	VPSRLVD   (DX), Y1, Y2
+	VPERMILPS Y2, Y0, Y2
+	VMOVUPS   Y2, (AX)
+	CMPQ      BX, $0x08
+	JLE       done24
+	VPSRLVD   32(DX), Y1, Y2
+	VPERMILPS Y2, Y0, Y2
+	VMOVUPS   Y2, 32(AX)
+	CMPQ      BX, $0x10
+	JLE       done24
+	VPSRLVD   64(DX), Y1, Y1
+	VPERMILPS Y1, Y0, Y1
+	VMOVUPS   Y1, 64(AX)
+
+done24:
+	VZEROUPPER
+	RET
+
+// func levelKeys3AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2, SSE2
+TEXT ·levelKeys3AVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         low+16(FP), DX
+	MOVQ         high+24(FP), BX
+	MOVQ         third+32(FP), SI
+	VMOVUPS      words3<>+0(SB), Y0
+	VMOVUPS      words1<>+0(SB), Y1
+	MOVQ         SI, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         levels+56(FP), SI
+	VMOVUPS      (SI), Y3
+	MOVQ         scale+40(FP), SI
+	MOVQ         zero+48(FP), DI
+	MOVQ         channels+64(FP), R8
+	MOVQ         n+72(FP), R9
+	VMOVUPS      words0810182a121a<>+0(SB), Y4
+	VMOVUPS      words4c141c6e161e<>+0(SB), Y5
+
+words25:
+	CMPQ    R8, $0x10
+	JL      rest26
+	VMOVUPS (SI), Y6
+	VMOVUPS (DI), Y7
+	VMOVUPS 32(SI), Y8
+	VMOVUPS 32(DI), Y9
+	MOVQ    AX, R11
+	XORQ    R10, R10
+
+tokens28:
+	VPBROADCASTD (DX)(R10*4), Y10
+	VPBROADCASTD (BX)(R10*4), Y11
+	VPSRLVD      Y4, Y10, Y12
+	VPSRLVD      Y4, Y11, Y13
+	VPSRLVD      Y2, Y13, Y13
+	VPAND        Y0, Y12, Y12
+	VPAND        Y1, Y13, Y13
+	VPSLLD       $0x02, Y13, Y13
+	VPOR         Y13, Y12, Y12
+	VPERMPS      Y3, Y12, Y12
+	VMULPS       Y6, Y12, Y12
+	VADDPS       Y7, Y12, Y12
+	VMOVUPS      Y12, (R11)
+	VPSRLVD      Y5, Y10, Y10
+	VPSRLVD      Y5, Y11, Y11
+	VPSRLVD      Y2, Y11, Y11
+	VPAND        Y0, Y10, Y10
+	VPAND        Y1, Y11, Y11
+	VPSLLD       $0x02, Y11, Y11
+	VPOR         Y11, Y10, Y10
+	VPERMPS      Y3, Y10, Y10
+	VMULPS       Y8, Y10, Y10
+	VADDPS       Y9, Y10, Y10
+	VMOVUPS      Y10, 32(R11)
+	ADDQ         CX, R11
+	INCQ         R10
+	CMPQ         R10, R9
+	JL           tokens28
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JMP          words25
+
+rest26:
+	TESTQ   R8, R8
+	JZ      done27
+	VMOVUPS (SI), Y5
+	VMOVUPS (DI), Y6
+	MOVQ    AX, SI
+	XORQ    AX, AX
+
+tokens29:
+	VPBROADCASTD (DX)(AX*4), Y7
+	VPBROADCASTD (BX)(AX*4), Y8
+	VPSRLVD      Y4, Y7, Y7
+	VPSRLVD      Y4, Y8, Y8
+	VPSRLVD      Y2, Y8, Y8
+	VPAND        Y0, Y7, Y7
+	VPAND        Y1, Y8, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPOR         Y8, Y7, Y7
+	VPERMPS      Y3, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VMOVUPS      Y7, (SI)
+	ADDQ         CX, SI
+	INCQ         AX
+	CMPQ         AX, R9
+	JL           tokens29
+
+done27:
+	VZEROUPPER
+	RET
+
+DATA words1<>+0(SB)/4, $0x00000001
+DATA words1<>+4(SB)/4, $0x00000001
+DATA words1<>+8(SB)/4, $0x00000001
+DATA words1<>+12(SB)/4, $0x00000001
+DATA words1<>+16(SB)/4, $0x00000001
+DATA words1<>+20(SB)/4, $0x00000001
+DATA words1<>+24(SB)/4, $0x00000001
+DATA words1<>+28(SB)/4, $0x00000001
+DATA words1<>+32(SB)/4, $0x00000001
+DATA words1<>+36(SB)/4, $0x00000001
+DATA words1<>+40(SB)/4, $0x00000001
+DATA words1<>+44(SB)/4, $0x00000001
+DATA words1<>+48(SB)/4, $0x00000001
+DATA words1<>+52(SB)/4, $0x00000001
+DATA words1<>+56(SB)/4, $0x00000001
+DATA words1<>+60(SB)/4, $0x00000001
+GLOBL words1<>(SB), RODATA|NOPTR, $64
+
+// func levelValues3AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, F16C, SSE2
+TEXT ·levelValues3AVX2(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         high+16(FP), DX
+	MOVQ         third+24(FP), BX
+	MOVQ         b+32(FP), DI
+	SHLQ         $0x07, DI
+	LEAQ         valueShifts<>+0(SB), SI
+	ADDQ         DI, SI
+	VMOVUPS      words3<>+0(SB), Y0
+	VMOVUPS      words1<>+0(SB), Y1
+	MOVQ         BX, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         levels+56(FP), BX
+	VMOVUPS      (BX), Y3
+	MOVQ         scale+40(FP), BX
+	VPBROADCASTW (BX), X4
+	VCVTPH2PS    X4, Y4
+	MOVQ         zero+48(FP), BX
+	VPBROADCASTW (BX), X5
+	VCVTPH2PS    X5, Y5
+	VMULPS       Y4, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	MOVQ         channels+64(FP), BX
+
+groups30:
+	CMPQ    BX, $0x20
+	JL      rest31
+	VMOVDQU (CX), Y4
+	VMOVDQU (DX), Y5
+	VPSRLVD (SI), Y4, Y6
+	VPSRLVD (SI), Y5, Y7
+	VPSRLVD Y2, Y7, Y7
+	VPAND   Y0, Y6, Y6
+	VPAND   Y1, Y7, Y7
+	VPSLLD  $0x02, Y7, Y7
+	VPOR    Y7, Y6, Y6
+	VPERMPS Y3, Y6, Y6
+	VMOVUPS Y6, (AX)
+	VPSRLVD 32(SI), Y4, Y6
+	VPSRLVD 32(SI), Y5, Y7
+	VPSRLVD Y2, Y7, Y7
+	VPAND   Y0, Y6, Y6
+	VPAND   Y1, Y7, Y7
+	VPSLLD  $0x02, Y7, Y7
+	VPOR    Y7, Y6, Y6
+	VPERMPS Y3, Y6, Y6
+	VMOVUPS Y6, 32(AX)
+	VPSRLVD 64(SI), Y4, Y6
+	VPSRLVD 64(SI), Y5, Y7
+	VPSRLVD Y2, Y7, Y7
+	VPAND   Y0, Y6, Y6
+	VPAND   Y1, Y7, Y7
+	VPSLLD  $0x02, Y7, Y7
+	VPOR    Y7, Y6, Y6
+	VPERMPS Y3, Y6, Y6
+	VMOVUPS Y6, 64(AX)
+	VPSRLVD 96(SI), Y4, Y4
+	VPSRLVD 96(SI), Y5, Y5
+	VPSRLVD Y2, Y5, Y5
+	VPAND   Y0, Y4, Y4
+	VPAND   Y1, Y5, Y5
+	VPSLLD  $0x02, Y5, Y5
+	VPOR    Y5, Y4, Y4
+	VPERMPS Y3, Y4, Y4
+	VMOVUPS Y4, 96(AX)
+	ADDQ    $0x00000080, AX
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, DX
+	SUBQ    $0x20, BX
+	JMP     groups30
+
+rest31:
+	TESTQ   BX, BX
+	JZ      done32
+	VMOVDQU (CX), Y4
+	VMOVDQU (DX), Y5
+	VPSRLVD (SI), Y4, Y6
+	VPSRLVD (SI), Y5, Y7
+	VPSRLVD Y2, Y7, Y7
+	VPAND   Y0, Y6, Y6
+	VPAND   Y1, Y7, Y7
+	VPSLLD  $0x02, Y7, Y7
+	VPOR    Y7, Y6, Y6
+	VPERMPS Y3, Y6, Y6
+	VMOVUPS Y6, (AX)
+	CMPQ    BX, $0x08
+	JLE     done32
+	VPSRLVD 32(SI), Y4, Y6
+	VPSRLVD 32(SI), Y5, Y7
+	VPSRLVD Y2, Y7, Y7
+	VPAND   Y0, Y6, Y6
+	VPAND   Y1, Y7, Y7
+	VPSLLD  $0x02, Y7, Y7
+	VPOR    Y7, Y6, Y6
+	VPERMPS Y3, Y6, Y6
+	VMOVUPS Y6, 32(AX)
+	CMPQ    BX, $0x10
+	JLE     done32
+	VPSRLVD 64(SI), Y4, Y4
+	VPSRLVD 64(SI), Y5, Y5
+	VPSRLVD Y2, Y5, Y5
+	VPAND   Y0, Y4, Y4
+	VPAND   Y1, Y5, Y5
+	VPSLLD  $0x02, Y5, Y5
+	VPOR    Y5, Y4, Y4
+	VPERMPS Y3, Y4, Y4
+	VMOVUPS Y4, 64(AX)
+
+done32:
+	VZEROUPPER
+	RET
+
+// func levelKeys4AVX2(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2
+TEXT ·levelKeys4AVX2(SB), NOSPLIT, $0-80
+	MOVQ    dst+0(FP), AX
+	MOVQ    stride+8(FP), CX
+	MOVQ    low+16(FP), DX
+	MOVQ    high+24(FP), BX
+	VMOVUPS words3<>+0(SB), Y0
+	MOVQ    levels+56(FP), SI
+	VMOVUPS (SI), Y1
+	VMOVUPS 32(SI), Y2
+	MOVQ    scale+40(FP), SI
+	MOVQ    zero+48(FP), DI
+	MOVQ    channels+64(FP), R8
+	MOVQ    n+72(FP), R9
+	VMOVUPS words0810182a121a<>+0(SB), Y3
+	VMOVUPS words4c141c6e161e<>+0(SB), Y4
+
+words33:
+	CMPQ    R8, $0x10
+	JL      rest34
+	VMOVUPS (SI), Y5
+	VMOVUPS (DI), Y6
+	VMOVUPS 32(SI), Y7
+	VMOVUPS 32(DI), Y8
+	MOVQ    AX, R11
+	XORQ    R10, R10
+
+tokens36:
+	VPBROADCASTD (DX)(R10*4), Y9
+	VPBROADCASTD (BX)(R10*4), Y10
+	VPSRLVD      Y3, Y9, Y11
+	VPSRLVD      Y3, Y10, Y12
+	VPAND        Y0, Y11, Y11
+	VPAND        Y0, Y12, Y12
+	VPSLLD       $0x02, Y12, Y12
+	VPOR         Y12, Y11, Y11
+	VPSLLD       $0x1c, Y11, Y12
+	VPERMPS      Y2, Y11, Y13
+	VPERMPS      Y1, Y11, Y11
+	VBLENDVPS    Y12, Y13, Y11, Y11
+	VMULPS       Y5, Y11, Y11
+	VADDPS       Y6, Y11, Y11
+	VMOVUPS      Y11, (R11)
+	VPSRLVD      Y4, Y9, Y9
+	VPSRLVD      Y4, Y10, Y10
+	VPAND        Y0, Y9, Y9
+	VPAND        Y0, Y10, Y10
+	VPSLLD       $0x02, Y10, Y10
+	VPOR         Y10, Y9, Y9
+	VPSLLD       $0x1c, Y9, Y10
+	VPERMPS      Y2, Y9, Y11
+	VPERMPS      Y1, Y9, Y9
+	VBLENDVPS    Y10, Y11, Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VADDPS       Y8, Y9, Y9
+	VMOVUPS      Y9, 32(R11)
+	ADDQ         CX, R11
+	INCQ         R10
+	CMPQ         R10, R9
+	JL           tokens36
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JMP          words33
+
+rest34:
+	TESTQ   R8, R8
+	JZ      done35
+	VMOVUPS (SI), Y4
+	VMOVUPS (DI), Y5
+	MOVQ    AX, SI
+	XORQ    AX, AX
+
+tokens37:
+	VPBROADCASTD (DX)(AX*4), Y6
+	VPBROADCASTD (BX)(AX*4), Y7
+	VPSRLVD      Y3, Y6, Y6
+	VPSRLVD      Y3, Y7, Y7
+	VPAND        Y0, Y6, Y6
+	VPAND        Y0, Y7, Y7
+	VPSLLD       $0x02, Y7, Y7
+	VPOR         Y7, Y6, Y6
+	VPSLLD       $0x1c, Y6, Y7
+	VPERMPS      Y2, Y6, Y8
+	VPERMPS      Y1, Y6, Y6
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VMOVUPS      Y6, (SI)
+	ADDQ         CX, SI
+	INCQ         AX
+	CMPQ         AX, R9
+	JL           tokens37
+
+done35:
+	VZEROUPPER
+	RET
+
+// func levelValues4AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, F16C
+TEXT ·levelValues4AVX2(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         high+16(FP), DX
+	MOVQ         b+32(FP), SI
+	SHLQ         $0x07, SI
+	LEAQ         valueShifts<>+0(SB), BX
+	ADDQ         SI, BX
+	VMOVUPS      words3<>+0(SB), Y0
+	MOVQ         levels+56(FP), SI
+	VMOVUPS      (SI), Y1
+	VMOVUPS      32(SI), Y2
+	MOVQ         scale+40(FP), SI
+	VPBROADCASTW (SI), X3
+	VCVTPH2PS    X3, Y3
+	MOVQ         zero+48(FP), SI
+	VPBROADCASTW (SI), X4
+	VCVTPH2PS    X4, Y4
+	VMULPS       Y3, Y1, Y1
+	VADDPS       Y4, Y1, Y1
+	VMULPS       Y3, Y2, Y2
+	VADDPS       Y4, Y2, Y2
+	MOVQ         channels+64(FP), SI
+
+groups38:
+	CMPQ      SI, $0x20
+	JL        rest39
+	VMOVDQU   (CX), Y3
+	VMOVDQU   (DX), Y4
+	VPSRLVD   (BX), Y3, Y5
+	VPSRLVD   (BX), Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPAND     Y0, Y6, Y6
+	VPSLLD    $0x02, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPSLLD    $0x1c, Y5, Y6
+	VPERMPS   Y2, Y5, Y7
+	VPERMPS   Y1, Y5, Y5
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   Y5, (AX)
+	VPSRLVD   32(BX), Y3, Y5
+	VPSRLVD   32(BX), Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPAND     Y0, Y6, Y6
+	VPSLLD    $0x02, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPSLLD    $0x1c, Y5, Y6
+	VPERMPS   Y2, Y5, Y7
+	VPERMPS   Y1, Y5, Y5
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   Y5, 32(AX)
+	VPSRLVD   64(BX), Y3, Y5
+	VPSRLVD   64(BX), Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPAND     Y0, Y6, Y6
+	VPSLLD    $0x02, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPSLLD    $0x1c, Y5, Y6
+	VPERMPS   Y2, Y5, Y7
+	VPERMPS   Y1, Y5, Y5
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   Y5, 64(AX)
+	VPSRLVD   96(BX), Y3, Y3
+	VPSRLVD   96(BX), Y4, Y4
+	VPAND     Y0, Y3, Y3
+	VPAND     Y0, Y4, Y4
+	VPSLLD    $0x02, Y4, Y4
+	VPOR      Y4, Y3, Y3
+	VPSLLD    $0x1c, Y3, Y4
+	VPERMPS   Y2, Y3, Y5
+	VPERMPS   Y1, Y3, Y3
+	VBLENDVPS Y4, Y5, Y3, Y3
+	VMOVUPS   Y3, 96(AX)
+	ADDQ      $0x00000080, AX
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x20, SI
+	JMP       groups38
+
+rest39:
+	TESTQ     SI, SI
+	JZ        done40
+	VMOVDQU   (CX), Y3
+	VMOVDQU   (DX), Y4
+	VPSRLVD   (BX), Y3, Y5
+	VPSRLVD   (BX), Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPAND     Y0, Y6, Y6
+	VPSLLD    $0x02, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPSLLD    $0x1c, Y5, Y6
+	VPERMPS   Y2, Y5, Y7
+	VPERMPS   Y1, Y5, Y5
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   Y5, (AX)
+	CMPQ      SI, $0x08
+	JLE       done40
+	VPSRLVD   32(BX), Y3, Y5
+	VPSRLVD   32(BX), Y4, Y6
+	VPAND     Y0, Y5, Y5
+	VPAND     Y0, Y6, Y6
+	VPSLLD    $0x02, Y6, Y6
+	VPOR      Y6, Y5, Y5
+	VPSLLD    $0x1c, Y5, Y6
+	VPERMPS   Y2, Y5, Y7
+	VPERMPS   Y1, Y5, Y5
+	VBLENDVPS Y6, Y7, Y5, Y5
+	VMOVUPS   Y5, 32(AX)
+	CMPQ      SI, $0x10
+	JLE       done40
+	VPSRLVD   64(BX), Y3, Y3
+	VPSRLVD   64(BX), Y4, Y4
+	VPAND     Y0, Y3, Y3
+	VPAND     Y0, Y4, Y4
+	VPSLLD    $0x02, Y4, Y4
+	VPOR      Y4, Y3, Y3
+	VPSLLD    $0x1c, Y3, Y4
+	VPERMPS   Y2, Y3, Y0
+	VPERMPS   Y1, Y3, Y3
+	VBLENDVPS Y4, Y0, Y3, Y3
+	VMOVUPS   Y3, 64(AX)
+
+done40:
+	VZEROUPPER
+	RET
+
 // func keys2AVX512(dst *float32, stride int, top *byte, low *byte, scale *byte, min *byte, channels int, n int)
 // Requires: AVX, AVX2, AVX512F, F16C
 TEXT ·keys2AVX512(SB), NOSPLIT, $0-64
@@ -588,16 +1186,16 @@ TEXT ·keys2AVX512(SB), NOSPLIT, $0-64
 	VMOVUPS words3<>+0(SB), Z0
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
 
-words17:
+words41:
 	CMPQ      DI, $0x10
-	JL        rest18
+	JL        rest42
 	VCVTPH2PS (BX), Z2
 	VCVTPH2PS (SI), Z3
 	MOVQ      AX, R10
 	MOVQ      R8, R11
 	XORQ      R9, R9
 
-tokens20:
+tokens44:
 	VPBROADCASTD (DX)(R9*4), Z4
 	VPSRLVD      Z1, Z4, Z4
 	VPANDD       Z0, Z4, Z4
@@ -608,23 +1206,23 @@ tokens20:
 	ADDQ         CX, R10
 	INCQ         R9
 	CMPQ         R9, R11
-	JL           tokens20
+	JL           tokens44
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, SI
 	SUBQ         $0x10, DI
-	JMP          words17
+	JMP          words41
 
-rest18:
+rest42:
 	TESTQ     DI, DI
-	JZ        done19
+	JZ        done43
 	VCVTPH2PS (BX), Y2
 	VCVTPH2PS (SI), Y3
 	MOVQ      R8, SI
 	XORQ      BX, BX
 
-tokens21:
+tokens45:
 	VPBROADCASTD (DX)(BX*4), Y4
 	VPSRLVD      Y1, Y4, Y4
 	VPAND        Y0, Y4, Y4
@@ -635,9 +1233,9 @@ tokens21:
 	ADDQ         CX, AX
 	INCQ         BX
 	CMPQ         BX, SI
-	JL           tokens21
+	JL           tokens45
 
-done19:
+done43:
 	VZEROUPPER
 	RET
 
@@ -675,9 +1273,9 @@ TEXT ·values2AVX512(SB), NOSPLIT, $0-64
 	XORQ    R9, R9
 	VMOVUPS words3<>+0(SB), Z0
 
-groups22:
+groups46:
 	CMPQ            R8, $0x20
-	JL              rest23
+	JL              rest47
 	MOVQ            R9, R10
 	SHRQ            CL, R10
 	VBROADCASTI64X4 (DX), Z0
@@ -698,11 +1296,11 @@ groups22:
 	ADDQ            $0x20, DX
 	INCQ            R9
 	SUBQ            $0x20, R8
-	JMP             groups22
+	JMP             groups46
 
-rest23:
+rest47:
 	TESTQ           R8, R8
-	JZ              done24
+	JZ              done48
 	MOVQ            R9, R10
 	SHRQ            CL, R10
 	VBROADCASTI64X4 (DX), Z0
@@ -717,17 +1315,17 @@ rest23:
 	VPERMILPS       Y1, Y3, Y1
 	VMOVUPS         Y1, (AX)
 	CMPQ            R8, $0x08
-	JLE             done24
+	JLE             done48
 	VPSRLVD         32(BX), Y0, Y1
 	VPERMILPS       Y1, Y3, Y1
 	VMOVUPS         Y1, 32(AX)
 	CMPQ            R8, $0x10
-	JLE             done24
+	JLE             done48
 	VPSRLVD         64(BX), Y0, Y0
 	VPERMILPS       Y0, Y3, Y0
 	VMOVUPS         Y0, 64(AX)
 
-done24:
+done48:
 	VZEROUPPER
 	RET
 
@@ -745,16 +1343,16 @@ TEXT ·keys4AVX512(SB), NOSPLIT, $0-64
 	VMOVUPS words3<>+0(SB), Z0
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
 
-words25:
+words49:
 	CMPQ      R8, $0x10
-	JL        rest26
+	JL        rest50
 	VCVTPH2PS (SI), Z2
 	VCVTPH2PS (DI), Z3
 	MOVQ      AX, R11
 	MOVQ      R9, R12
 	XORQ      R10, R10
 
-tokens28:
+tokens52:
 	VPBROADCASTD (DX)(R10*4), Z4
 	VPBROADCASTD (BX)(R10*4), Z5
 	VPSRLVD      Z1, Z4, Z4
@@ -770,24 +1368,24 @@ tokens28:
 	ADDQ         CX, R11
 	INCQ         R10
 	CMPQ         R10, R12
-	JL           tokens28
+	JL           tokens52
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	SUBQ         $0x10, R8
-	JMP          words25
+	JMP          words49
 
-rest26:
+rest50:
 	TESTQ     R8, R8
-	JZ        done27
+	JZ        done51
 	VCVTPH2PS (SI), Y2
 	VCVTPH2PS (DI), Y3
 	MOVQ      R9, DI
 	XORQ      SI, SI
 
-tokens29:
+tokens53:
 	VPBROADCASTD (DX)(SI*4), Y4
 	VPBROADCASTD (BX)(SI*4), Y5
 	VPSRLVD      Y1, Y4, Y4
@@ -803,9 +1401,9 @@ tokens29:
 	ADDQ         CX, AX
 	INCQ         SI
 	CMPQ         SI, DI
-	JL           tokens29
+	JL           tokens53
 
-done27:
+done51:
 	VZEROUPPER
 	RET
 
@@ -826,9 +1424,9 @@ TEXT ·values4AVX512(SB), NOSPLIT, $0-64
 	XORQ    R10, R10
 	VMOVUPS words3<>+0(SB), Z0
 
-groups30:
+groups54:
 	CMPQ            R9, $0x20
-	JL              rest31
+	JL              rest55
 	MOVQ            R10, R11
 	SHRQ            CL, R11
 	VBROADCASTI64X4 (DX), Z1
@@ -862,11 +1460,11 @@ groups30:
 	ADDQ            $0x20, BX
 	INCQ            R10
 	SUBQ            $0x20, R9
-	JMP             groups30
+	JMP             groups54
 
-rest31:
+rest55:
 	TESTQ           R9, R9
-	JZ              done32
+	JZ              done56
 	MOVQ            R10, R11
 	SHRQ            CL, R11
 	VBROADCASTI64X4 (DX), Z1
@@ -886,7 +1484,7 @@ rest31:
 	VADDPS          Y4, Y5, Y5
 	VMOVUPS         Y5, (AX)
 	CMPQ            R9, $0x08
-	JLE             done32
+	JLE             done56
 	VPSRLVD         32(SI), Y1, Y5
 	VPSRLVD         32(SI), Y2, Y6
 	VPAND           Y0, Y5, Y5
@@ -898,7 +1496,7 @@ rest31:
 	VADDPS          Y4, Y5, Y5
 	VMOVUPS         Y5, 32(AX)
 	CMPQ            R9, $0x10
-	JLE             done32
+	JLE             done56
 	VPSRLVD         64(SI), Y1, Y1
 	VPSRLVD         64(SI), Y2, Y2
 	VPAND           Y0, Y1, Y1
@@ -910,7 +1508,492 @@ rest31:
 	VADDPS          Y4, Y1, Y1
 	VMOVUPS         Y1, 64(AX)
 
-done32:
+done56:
+	VZEROUPPER
+	RET
+
+// func levelKeys2AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·levelKeys2AVX512(SB), NOSPLIT, $0-80
+	MOVQ    dst+0(FP), AX
+	MOVQ    stride+8(FP), CX
+	MOVQ    low+16(FP), DX
+	MOVQ    levels+56(FP), BX
+	VMOVUPS (BX), Z0
+	MOVQ    scale+40(FP), BX
+	MOVQ    zero+48(FP), SI
+	MOVQ    channels+64(FP), DI
+	MOVQ    n+72(FP), R8
+	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
+
+words57:
+	CMPQ    DI, $0x10
+	JL      rest58
+	VMOVUPS (BX), Z2
+	VMOVUPS (SI), Z3
+	MOVQ    AX, R10
+	XORQ    R9, R9
+
+tokens60:
+	VPBROADCASTD (DX)(R9*4), Z4
+	VPSRLVD      Z1, Z4, Z4
+	VPERMILPS    Z4, Z0, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS       Z3, Z4, Z4
+	VMOVUPS      Z4, (R10)
+	ADDQ         CX, R10
+	INCQ         R9
+	CMPQ         R9, R8
+	JL           tokens60
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x40, BX
+	ADDQ         $0x40, SI
+	SUBQ         $0x10, DI
+	JMP          words57
+
+rest58:
+	TESTQ   DI, DI
+	JZ      done59
+	VMOVUPS (BX), Y2
+	VMOVUPS (SI), Y3
+	MOVQ    AX, BX
+	XORQ    AX, AX
+
+tokens61:
+	VPBROADCASTD (DX)(AX*4), Y4
+	VPSRLVD      Y1, Y4, Y4
+	VPERMILPS    Y4, Y0, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       Y3, Y4, Y4
+	VMOVUPS      Y4, (BX)
+	ADDQ         CX, BX
+	INCQ         AX
+	CMPQ         AX, R8
+	JL           tokens61
+
+done59:
+	VZEROUPPER
+	RET
+
+// func levelValues2AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·levelValues2AVX512(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         b+32(FP), BX
+	SHLQ         $0x07, BX
+	LEAQ         valueShifts<>+0(SB), DX
+	ADDQ         BX, DX
+	MOVQ         levels+56(FP), BX
+	VMOVUPS      (BX), Z0
+	MOVQ         scale+40(FP), BX
+	VPBROADCASTW (BX), Y1
+	VCVTPH2PS    Y1, Z1
+	MOVQ         zero+48(FP), BX
+	VPBROADCASTW (BX), Y2
+	VCVTPH2PS    Y2, Z2
+	VMULPS       Z1, Z0, Z0
+	VADDPS       Z2, Z0, Z0
+	MOVQ         channels+64(FP), BX
+
+groups62:
+	CMPQ            BX, $0x20
+	JL              rest63
+	VBROADCASTI64X4 (CX), Z1
+	VPSRLVD         (DX), Z1, Z2
+	VPERMILPS       Z2, Z0, Z2
+	VMOVUPS         Z2, (AX)
+	VPSRLVD         64(DX), Z1, Z1
+	VPERMILPS       Z1, Z0, Z1
+	VMOVUPS         Z1, 64(AX)
+	ADDQ            $0x00000080, AX
+	ADDQ            $0x20, CX
+	SUBQ            $0x20, BX
+	JMP             groups62
+
+rest63:
+	TESTQ           BX, BX
+	JZ              done64
+	VBROADCASTI64X4 (CX), Z1
+	VPSRLVD         (DX), Y1, Y2
+	VPERMILPS       Y2, Y0, Y2
+	VMOVUPS         Y2, (AX)
+	CMPQ            BX, $0x08
+	JLE             done64
+	VPSRLVD         32(DX), Y1, Y2
+	VPERMILPS       Y2, Y0, Y2
+	VMOVUPS         Y2, 32(AX)
+	CMPQ            BX, $0x10
+	JLE             done64
+	VPSRLVD         64(DX), Y1, Y1
+	VPERMILPS       Y1, Y0, Y1
+	VMOVUPS         Y1, 64(AX)
+
+done64:
+	VZEROUPPER
+	RET
+
+// func levelKeys3AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2, AVX512F, SSE2
+TEXT ·levelKeys3AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         stride+8(FP), CX
+	MOVQ         low+16(FP), DX
+	MOVQ         high+24(FP), BX
+	MOVQ         third+32(FP), SI
+	VMOVUPS      words3<>+0(SB), Z0
+	VMOVUPS      words1<>+0(SB), Z1
+	MOVQ         SI, X2
+	VPBROADCASTD X2, Z2
+	MOVQ         levels+56(FP), SI
+	VMOVUPS      (SI), Z3
+	MOVQ         scale+40(FP), SI
+	MOVQ         zero+48(FP), DI
+	MOVQ         channels+64(FP), R8
+	MOVQ         n+72(FP), R9
+	VMOVUPS      words0810182a121a4c141c6e161e<>+0(SB), Z4
+
+words65:
+	CMPQ    R8, $0x10
+	JL      rest66
+	VMOVUPS (SI), Z5
+	VMOVUPS (DI), Z6
+	MOVQ    AX, R11
+	XORQ    R10, R10
+
+tokens68:
+	VPBROADCASTD (DX)(R10*4), Z7
+	VPBROADCASTD (BX)(R10*4), Z8
+	VPSRLVD      Z4, Z7, Z7
+	VPSRLVD      Z4, Z8, Z8
+	VPSRLVD      Z2, Z8, Z8
+	VPANDD       Z0, Z7, Z7
+	VPANDD       Z1, Z8, Z8
+	VPSLLD       $0x02, Z8, Z8
+	VPORD        Z8, Z7, Z7
+	VPERMPS      Z3, Z7, Z7
+	VMULPS       Z5, Z7, Z7
+	VADDPS       Z6, Z7, Z7
+	VMOVUPS      Z7, (R11)
+	ADDQ         CX, R11
+	INCQ         R10
+	CMPQ         R10, R9
+	JL           tokens68
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JMP          words65
+
+rest66:
+	TESTQ   R8, R8
+	JZ      done67
+	VMOVUPS (SI), Y5
+	VMOVUPS (DI), Y6
+	MOVQ    AX, SI
+	XORQ    AX, AX
+
+tokens69:
+	VPBROADCASTD (DX)(AX*4), Y7
+	VPBROADCASTD (BX)(AX*4), Y8
+	VPSRLVD      Y4, Y7, Y7
+	VPSRLVD      Y4, Y8, Y8
+	VPSRLVD      Y2, Y8, Y8
+	VPAND        Y0, Y7, Y7
+	VPAND        Y1, Y8, Y8
+	VPSLLD       $0x02, Y8, Y8
+	VPOR         Y8, Y7, Y7
+	VPERMPS      Y3, Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VMOVUPS      Y7, (SI)
+	ADDQ         CX, SI
+	INCQ         AX
+	CMPQ         AX, R9
+	JL           tokens69
+
+done67:
+	VZEROUPPER
+	RET
+
+// func levelValues3AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, AVX512F, SSE2
+TEXT ·levelValues3AVX512(SB), NOSPLIT, $0-72
+	MOVQ         dst+0(FP), AX
+	MOVQ         low+8(FP), CX
+	MOVQ         high+16(FP), DX
+	MOVQ         third+24(FP), BX
+	MOVQ         b+32(FP), DI
+	SHLQ         $0x07, DI
+	LEAQ         valueShifts<>+0(SB), SI
+	ADDQ         DI, SI
+	VMOVUPS      words3<>+0(SB), Z0
+	VMOVUPS      words1<>+0(SB), Z1
+	MOVQ         BX, X2
+	VPBROADCASTD X2, Z2
+	MOVQ         levels+56(FP), BX
+	VMOVUPS      (BX), Z3
+	MOVQ         scale+40(FP), BX
+	VPBROADCASTW (BX), Y4
+	VCVTPH2PS    Y4, Z4
+	MOVQ         zero+48(FP), BX
+	VPBROADCASTW (BX), Y5
+	VCVTPH2PS    Y5, Z5
+	VMULPS       Z4, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	MOVQ         channels+64(FP), BX
+
+groups70:
+	CMPQ            BX, $0x20
+	JL              rest71
+	VBROADCASTI64X4 (CX), Z4
+	VBROADCASTI64X4 (DX), Z5
+	VPSRLVD         (SI), Z4, Z6
+	VPSRLVD         (SI), Z5, Z7
+	VPSRLVD         Z2, Z7, Z7
+	VPANDD          Z0, Z6, Z6
+	VPANDD          Z1, Z7, Z7
+	VPSLLD          $0x02, Z7, Z7
+	VPORD           Z7, Z6, Z6
+	VPERMPS         Z3, Z6, Z6
+	VMOVUPS         Z6, (AX)
+	VPSRLVD         64(SI), Z4, Z4
+	VPSRLVD         64(SI), Z5, Z5
+	VPSRLVD         Z2, Z5, Z5
+	VPANDD          Z0, Z4, Z4
+	VPANDD          Z1, Z5, Z5
+	VPSLLD          $0x02, Z5, Z5
+	VPORD           Z5, Z4, Z4
+	VPERMPS         Z3, Z4, Z4
+	VMOVUPS         Z4, 64(AX)
+	ADDQ            $0x00000080, AX
+	ADDQ            $0x20, CX
+	ADDQ            $0x20, DX
+	SUBQ            $0x20, BX
+	JMP             groups70
+
+rest71:
+	TESTQ           BX, BX
+	JZ              done72
+	VBROADCASTI64X4 (CX), Z4
+	VBROADCASTI64X4 (DX), Z5
+	VPSRLVD         (SI), Y4, Y6
+	VPSRLVD         (SI), Y5, Y7
+	VPSRLVD         Y2, Y7, Y7
+	VPAND           Y0, Y6, Y6
+	VPAND           Y1, Y7, Y7
+	VPSLLD          $0x02, Y7, Y7
+	VPOR            Y7, Y6, Y6
+	VPERMPS         Y3, Y6, Y6
+	VMOVUPS         Y6, (AX)
+	CMPQ            BX, $0x08
+	JLE             done72
+	VPSRLVD         32(SI), Y4, Y6
+	VPSRLVD         32(SI), Y5, Y7
+	VPSRLVD         Y2, Y7, Y7
+	VPAND           Y0, Y6, Y6
+	VPAND           Y1, Y7, Y7
+	VPSLLD          $0x02, Y7, Y7
+	VPOR            Y7, Y6, Y6
+	VPERMPS         Y3, Y6, Y6
+	VMOVUPS         Y6, 32(AX)
+	CMPQ            BX, $0x10
+	JLE             done72
+	VPSRLVD         64(SI), Y4, Y4
+	VPSRLVD         64(SI), Y5, Y5
+	VPSRLVD         Y2, Y5, Y5
+	VPAND           Y0, Y4, Y4
+	VPAND           Y1, Y5, Y5
+	VPSLLD          $0x02, Y5, Y5
+	VPOR            Y5, Y4, Y4
+	VPERMPS         Y3, Y4, Y4
+	VMOVUPS         Y4, 64(AX)
+
+done72:
+	VZEROUPPER
+	RET
+
+// func levelKeys4AVX512(dst *float32, stride int, low *byte, high *byte, third int, scale *float32, zero *float32, levels *float32, channels int, n int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·levelKeys4AVX512(SB), NOSPLIT, $0-80
+	MOVQ    dst+0(FP), AX
+	MOVQ    stride+8(FP), CX
+	MOVQ    low+16(FP), DX
+	MOVQ    high+24(FP), BX
+	VMOVUPS words3<>+0(SB), Z0
+	MOVQ    levels+56(FP), SI
+	VMOVUPS (SI), Z1
+	MOVQ    scale+40(FP), SI
+	MOVQ    zero+48(FP), DI
+	MOVQ    channels+64(FP), R8
+	MOVQ    n+72(FP), R9
+	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z2
+
+words73:
+	CMPQ    R8, $0x10
+	JL      rest74
+	VMOVUPS (SI), Z3
+	VMOVUPS (DI), Z4
+	MOVQ    AX, R11
+	XORQ    R10, R10
+
+tokens76:
+	VPBROADCASTD (DX)(R10*4), Z5
+	VPBROADCASTD (BX)(R10*4), Z6
+	VPSRLVD      Z2, Z5, Z5
+	VPSRLVD      Z2, Z6, Z6
+	VPANDD       Z0, Z5, Z5
+	VPANDD       Z0, Z6, Z6
+	VPSLLD       $0x02, Z6, Z6
+	VPORD        Z6, Z5, Z5
+	VPERMPS      Z1, Z5, Z5
+	VMULPS       Z3, Z5, Z5
+	VADDPS       Z4, Z5, Z5
+	VMOVUPS      Z5, (R11)
+	ADDQ         CX, R11
+	INCQ         R10
+	CMPQ         R10, R9
+	JL           tokens76
+	ADDQ         $0x40, AX
+	ADDQ         $0x20, DX
+	ADDQ         $0x20, BX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, R8
+	JMP          words73
+
+rest74:
+	TESTQ         R8, R8
+	JZ            done75
+	VEXTRACTF64X4 $0x01, Z1, Y3
+	VMOVUPS       (SI), Y4
+	VMOVUPS       (DI), Y5
+	MOVQ          AX, SI
+	XORQ          AX, AX
+
+tokens77:
+	VPBROADCASTD (DX)(AX*4), Y6
+	VPBROADCASTD (BX)(AX*4), Y7
+	VPSRLVD      Y2, Y6, Y6
+	VPSRLVD      Y2, Y7, Y7
+	VPAND        Y0, Y6, Y6
+	VPAND        Y0, Y7, Y7
+	VPSLLD       $0x02, Y7, Y7
+	VPOR         Y7, Y6, Y6
+	VPSLLD       $0x1c, Y6, Y7
+	VPERMPS      Y3, Y6, Y8
+	VPERMPS      Y1, Y6, Y6
+	VBLENDVPS    Y7, Y8, Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VADDPS       Y5, Y6, Y6
+	VMOVUPS      Y6, (SI)
+	ADDQ         CX, SI
+	INCQ         AX
+	CMPQ         AX, R9
+	JL           tokens77
+
+done75:
+	VZEROUPPER
+	RET
+
+// func levelValues4AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+// Requires: AVX, AVX2, AVX512F
+TEXT ·levelValues4AVX512(SB), NOSPLIT, $0-72
+	MOVQ          dst+0(FP), AX
+	MOVQ          low+8(FP), CX
+	MOVQ          high+16(FP), DX
+	MOVQ          b+32(FP), SI
+	SHLQ          $0x07, SI
+	LEAQ          valueShifts<>+0(SB), BX
+	ADDQ          SI, BX
+	VMOVUPS       words3<>+0(SB), Z0
+	MOVQ          levels+56(FP), SI
+	VMOVUPS       (SI), Z1
+	MOVQ          scale+40(FP), SI
+	VPBROADCASTW  (SI), Y2
+	VCVTPH2PS     Y2, Z2
+	MOVQ          zero+48(FP), SI
+	VPBROADCASTW  (SI), Y3
+	VCVTPH2PS     Y3, Z3
+	VMULPS        Z2, Z1, Z1
+	VADDPS        Z3, Z1, Z1
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	MOVQ          channels+64(FP), SI
+
+groups78:
+	CMPQ            SI, $0x20
+	JL              rest79
+	VBROADCASTI64X4 (CX), Z3
+	VBROADCASTI64X4 (DX), Z4
+	VPSRLVD         (BX), Z3, Z5
+	VPSRLVD         (BX), Z4, Z6
+	VPANDD          Z0, Z5, Z5
+	VPANDD          Z0, Z6, Z6
+	VPSLLD          $0x02, Z6, Z6
+	VPORD           Z6, Z5, Z5
+	VPERMPS         Z1, Z5, Z5
+	VMOVUPS         Z5, (AX)
+	VPSRLVD         64(BX), Z3, Z3
+	VPSRLVD         64(BX), Z4, Z4
+	VPANDD          Z0, Z3, Z3
+	VPANDD          Z0, Z4, Z4
+	VPSLLD          $0x02, Z4, Z4
+	VPORD           Z4, Z3, Z3
+	VPERMPS         Z1, Z3, Z3
+	VMOVUPS         Z3, 64(AX)
+	ADDQ            $0x00000080, AX
+	ADDQ            $0x20, CX
+	ADDQ            $0x20, DX
+	SUBQ            $0x20, SI
+	JMP             groups78
+
+rest79:
+	TESTQ           SI, SI
+	JZ              done80
+	VBROADCASTI64X4 (CX), Z3
+	VBROADCASTI64X4 (DX), Z4
+	VPSRLVD         (BX), Y3, Y5
+	VPSRLVD         (BX), Y4, Y6
+	VPAND           Y0, Y5, Y5
+	VPAND           Y0, Y6, Y6
+	VPSLLD          $0x02, Y6, Y6
+	VPOR            Y6, Y5, Y5
+	VPSLLD          $0x1c, Y5, Y6
+	VPERMPS         Y2, Y5, Y7
+	VPERMPS         Y1, Y5, Y5
+	VBLENDVPS       Y6, Y7, Y5, Y5
+	VMOVUPS         Y5, (AX)
+	CMPQ            SI, $0x08
+	JLE             done80
+	VPSRLVD         32(BX), Y3, Y5
+	VPSRLVD         32(BX), Y4, Y6
+	VPAND           Y0, Y5, Y5
+	VPAND           Y0, Y6, Y6
+	VPSLLD          $0x02, Y6, Y6
+	VPOR            Y6, Y5, Y5
+	VPSLLD          $0x1c, Y5, Y6
+	VPERMPS         Y2, Y5, Y7
+	VPERMPS         Y1, Y5, Y5
+	VBLENDVPS       Y6, Y7, Y5, Y5
+	VMOVUPS         Y5, 32(AX)
+	CMPQ            SI, $0x10
+	JLE             done80
+	VPSRLVD         64(BX), Y3, Y3
+	VPSRLVD         64(BX), Y4, Y4
+	VPAND           Y0, Y3, Y3
+	VPAND           Y0, Y4, Y4
+	VPSLLD          $0x02, Y4, Y4
+	VPOR            Y4, Y3, Y3
+	VPSLLD          $0x1c, Y3, Y4
+	VPERMPS         Y2, Y3, Y0
+	VPERMPS         Y1, Y3, Y3
+	VBLENDVPS       Y4, Y0, Y3, Y3
+	VMOVUPS         Y3, 64(AX)
+
+done80:
 	VZEROUPPER
 	RET
 
@@ -920,9 +2003,9 @@ TEXT ·fetch(SB), NOSPLIT, $0-16
 	MOVQ p+0(FP), AX
 	MOVQ n+8(FP), CX
 
-lines33:
+lines81:
 	PREFETCHT0 (AX)
 	ADDQ       $0x40, AX
 	SUBQ       $0x40, CX
-	JG         lines33
+	JG         lines81
 	RET

@@ -9,17 +9,14 @@ import (
 
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/internal/guard"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/quant/baseline"
 )
 
 func geometry(t testing.TB, name string, d int) *quant.Geometry {
 	t.Helper()
-	f, err := quant.ParseFormat(name, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := quant.NewGeometry(f, 1, 2, d)
+	g, err := cases.Format{Name: name, Calibrated: true}.Geometry(2, 2, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +45,8 @@ func page(t testing.TB, g *quant.Geometry, seed uint64) baseline.Page {
 		}
 		g.PutExact(exact, tok, k, v)
 	}
-	g.Encode(quant.EncodeArgs{Exact: exact, Coded: coded, Hi: g.Format.PageTokens})
-	return baseline.Page{Coded: g.CodedHead(coded, g.KVHeads-1), Head: g.KVHeads - 1}
+	g.Encode(quant.EncodeArgs{Exact: exact, Coded: coded, Layer: 1, Hi: g.Format.PageTokens})
+	return baseline.Page{Coded: g.CodedHead(coded, g.KVHeads-1), Layer: 1, Head: g.KVHeads - 1}
 }
 
 // check compares a level's rows [lo, hi) with those of package baseline, bit for bit.
@@ -72,7 +69,7 @@ func check(t *testing.T, g *quant.Geometry, p baseline.Page, level cpu.Level, ha
 	}
 }
 
-var formats = []string{"kivi", "kivi,bits=4", "kivi,group=64", "kivi,bits=4,group=64"}
+var formats = []string{"kivi", "kivi,bits=4", "kivi,group=64", "kivi,bits=4,group=64", "kvquant", "kvquant,bits=3", "kvquant,bits=4"}
 
 func TestRows(t *testing.T) {
 	for _, name := range formats {
@@ -147,7 +144,7 @@ func FuzzRows(f *testing.F) {
 func BenchmarkRows(b *testing.B) {
 	const d = 128
 	dst := make([]float32, 64*d)
-	for _, name := range formats[:2] {
+	for _, name := range []string{"kivi", "kivi,bits=4", "kvquant", "kvquant,bits=3", "kvquant,bits=4"} {
 		g := geometry(b, name, d)
 		p := page(b, g, 1)
 		for _, level := range cpu.Levels() {

@@ -71,7 +71,7 @@ func Attentions() []Attention {
 			formats := []Format{{"f16", true}, {"hq2", true}, {"hq3", true}}
 			if d == 128 && n == 16384 {
 				formats = append(formats, Format{"hq2", false}, Format{"hq4", true}, Format{"hack", false}, Format{"hack:v2", false},
-					Format{"int4", false}, Format{"kivi", false})
+					Format{"int4", false}, Format{"kivi", false}, Format{"kvquant", true})
 			}
 			for _, f := range formats {
 				all = append(all, Attention{f, d, 4, 8, 1, n})

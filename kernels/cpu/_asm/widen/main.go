@@ -18,6 +18,10 @@ func main() {
 			keys(s, planes)
 			values(s, planes, shifts)
 		}
+		for bits := 2; bits <= 4; bits++ {
+			levelKeys(s, bits)
+			levelValues(s, bits, shifts)
+		}
 	}
 	fetch()
 	Generate()
@@ -245,29 +249,16 @@ type valueRun struct {
 
 // load loads the words and the parameters.
 func (v *valueRun) load(top, low reg.Register, scale, least Mem) {
-	eight := func(m Mem) reg.VecVirtual {
-		x := v.Vec()
-		if v.Wide() {
-			VBROADCASTI64X4(m, x)
-		} else {
-			VMOVDQU(m, x)
-		}
-		return x
-	}
 	half := func(m Mem) reg.VecVirtual {
 		x := v.Vec()
-		if v.Wide() {
-			VPBROADCASTW(m, x.AsY())
-			VCVTPH2PS(x.AsY(), x)
-			return x
-		}
-		VPBROADCASTW(m, x.AsX())
-		VCVTPH2PS(x.AsX(), x)
+		VPBROADCASTW(m, v.Half(x))
+		VCVTPH2PS(v.Half(x), x)
 		return x
 	}
-	v.top = eight(Mem{Base: top})
+	v.top, v.low = v.Vec(), v.Vec()
+	eight(v.ISA, Mem{Base: top}, v.top)
 	if v.planes == 2 {
-		v.low = eight(Mem{Base: low})
+		eight(v.ISA, Mem{Base: low}, v.low)
 	}
 	v.scale, v.least = half(scale), half(least)
 	if v.planes == 1 {
