@@ -11,7 +11,7 @@ import (
 // Every case belongs to one part, and parts that are joined are the whole.
 func TestParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	whole := TaskResult{Task: "recall", Format: "hq2", Length: 9, Cases: 21}
+	whole := TaskResult{Task: "quote", Format: "hq2", Length: 9, Cases: 21}
 	for range whole.Cases {
 		whole.add(float64(rng.IntN(2)))
 		whole.Depths = append(whole.Depths, rng.Float64())
@@ -27,7 +27,7 @@ func TestParts(t *testing.T) {
 			if err != nil {
 				break
 			}
-			part, numbers := p.begin(TaskResult{Task: "recall", Format: "hq2", Length: 9}, whole.Cases)
+			part, numbers := p.begin(TaskResult{Task: "quote", Format: "hq2", Length: 9}, whole.Cases)
 			for _, n := range numbers {
 				part.add(whole.Scores[n])
 				part.Depths = append(part.Depths, whole.Depths[n])
@@ -43,7 +43,7 @@ func TestParts(t *testing.T) {
 			}
 		}
 		got := r.Tasks[0]
-		if !slices.Equal(got.Numbers, Part{}.of(whole.Cases)) {
+		if !slices.Equal(got.Numbers, Part{}.of(whole.Cases, 1)) {
 			t.Errorf("joined of %s parts: cases %v", n, got.Numbers)
 		}
 		got.Numbers = nil
@@ -84,12 +84,22 @@ func TestQuestionDepth(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, task := range TaskNames() {
-		for n := range 6 {
-			q, err := a.question(task, 1024, n)
+		var questions []question
+		for n := range 3 {
+			some, err := a.questions(task, 1024, n)
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := tok.Decode(q.prompt, false)
+			if len(some) != scene(task) {
+				t.Errorf("%s: %d questions about a text, want %d", task, len(some), scene(task))
+			}
+			questions = append(questions, some...)
+		}
+		for n, q := range questions {
+			if l := len(q.prompt) + len(q.later); l < 1000 || l > 1040 {
+				t.Errorf("%s %d: %d tokens, want about 1024", task, n, l)
+			}
+			text := tok.Decode(slices.Concat(q.prompt, q.later), false)
 			at := float64(strings.Index(text, strings.TrimSuffix(q.answer, "."))) / float64(len(text))
 			if task == "retrieval" && strings.HasPrefix(q.answer, "Under") {
 				continue // the text says "under"

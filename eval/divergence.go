@@ -41,10 +41,15 @@ func (s Subject) session(format string, prompt, maxTokens int) (*session.Session
 	if err != nil {
 		return nil, err
 	}
+	mark(run, prompt, top)
+	return run, nil
+}
+
+// mark says how long a session's prompt is.
+func mark(run *session.Session, prompt int, top bool) {
 	if run.Select(prompt); top {
 		run.TopPlanes(prompt)
 	}
-	return run, nil
 }
 
 // Divergence is what a format does to next-token distributions over a text.
@@ -68,33 +73,56 @@ const chunk = 512
 // scoredChunk is a chunk whose logits, 4 bytes each, fit in 16 MB a format.
 func scoredChunk(vocab int) int { return min(chunk, max(16, 1<<22/vocab)) }
 
+// Style is how a text gets into the cache.
+type Style string
+
+const (
+	// Prefill appends it in chunks, whose queries each read what they would in
+	// decoding: see docs/formats.md.
+	Prefill Style = "prefill"
+	// Decode appends token by token what follows the first ones, so that a format's
+	// pages are coded when they are full, as in generating.
+	Decode Style = "decode"
+)
+
 // Compare runs windows through the exact model and every format side by side and
-// scores positions from (0-based, of a window's input tokens) on. progress is
-// told the share done, 0 to 1.
-func Compare(ctx context.Context, s Subject, windows [][]terse.Token, formats []string, from int, progress func(done float64)) ([]*Divergence, error) {
+// scores positions from (0-based, of a window's input tokens) on. In style Decode
+// the tokens before from are a prompt. progress is told the share done, 0 to 1.
+func Compare(ctx context.Context, s Subject, windows [][]terse.Token, formats []string, from int, style Style, progress func(done float64)) ([]*Divergence, error) {
 	out := make([]*Divergence, len(formats))
 	for i, f := range formats {
 		out[i] = &Divergence{Format: f}
 	}
-	for n, ids := range windows {
-		w, err := newWindow(s, ids, from, out)
-		if err != nil {
-			return nil, err
-		}
-		for w.at < len(ids) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			if err := w.step(); err != nil {
-				return nil, err
-			}
-			progress((float64(n) + float64(w.at)/float64(len(ids))) / float64(len(windows)))
-		}
+	run := comparePrefill
+	if style == Decode {
+		run = compareDecode
+	}
+	if err := run(ctx, s, windows, out, from, progress); err != nil {
+		return nil, err
 	}
 	for _, d := range out {
 		d.finish()
 	}
 	return out, nil
+}
+
+func comparePrefill(ctx context.Context, s Subject, windows [][]terse.Token, out []*Divergence, from int, progress func(done float64)) error {
+	for n, ids := range windows {
+		w, err := newWindow(s, ids, from, out)
+		if err != nil {
+			return err
+		}
+		for w.at < len(ids) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := w.step(); err != nil {
+				return err
+			}
+			progress((float64(n) + float64(w.at)/float64(len(ids))) / float64(len(windows)))
+		}
+	}
+	return nil
 }
 
 // window is one text in progress: in the exact model, and in every format.

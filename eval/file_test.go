@@ -90,15 +90,7 @@ func TestAgreeAndFile(t *testing.T) {
 		t.Skip("decodes the built-in model")
 	}
 	s, tok := defaultSubject(t), defaultTokenizer(t)
-	docs, err := Text("children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	end, _ := tok.ID("<|endoftext|>")
-	windows, err := Windows(docs, encoder(tok), end, 320, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	windows := sampleWindows(t, tok, "children", 320, 3)
 	got, err := Agree(t.Context(), s, windows, []string{"f16", "hq4"}, 320, 8, func(float64) {})
 	if err != nil {
 		t.Fatal(err)

@@ -70,3 +70,18 @@ func stressedSubject(t *testing.T, stress string) Subject {
 func encoder(tok *tokenizer.Tokenizer) func(string) ([]terse.Token, error) {
 	return func(text string) ([]terse.Token, error) { return tok.Encode(text, tokenizer.EncodeOptions{}) }
 }
+
+// sampleWindows are n windows of a built-in text.
+func sampleWindows(t *testing.T, tok *tokenizer.Tokenizer, text string, size, n int) [][]terse.Token {
+	t.Helper()
+	docs, err := Text(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, _ := tok.ID("<|endoftext|>")
+	windows, err := Windows(docs, encoder(tok), end, size, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return windows
+}

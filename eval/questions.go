@@ -13,6 +13,7 @@ import (
 // question is one case of a task.
 type question struct {
 	prompt []terse.Token // a user's turn and the beginning of the assistant's
+	later  []terse.Token // what is appended to it token by token before the answer
 	answer string
 	depth  float64 // where in the text the answer stands, 0 to 1
 }
@@ -47,9 +48,9 @@ func newAuthor(tok *tokenizer.Tokenizer) (*author, error) {
 	return a, nil
 }
 
-// question is case n of a task. It depends on nothing else: every format and
-// every machine asks the same.
-func (a *author) question(task string, length, n int) (question, error) {
+// questions are scene n of a task, the cases from scene(task)·n on. They depend on
+// nothing else: every format and every machine asks the same.
+func (a *author) questions(task string, length, n int) ([]question, error) {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%s %d", task, length)
 	rng := rand.New(rand.NewPCG(h.Sum64(), uint64(n)))
@@ -59,9 +60,12 @@ func (a *author) question(task string, length, n int) (question, error) {
 	case "recall":
 		return a.recall(rng, length)
 	case "quote":
-		return a.quote(rng, length)
+		q, err := a.quote(rng, length)
+		return []question{q}, err
+	case "late":
+		return a.late(rng, length)
 	}
-	return question{}, fmt.Errorf("there is no task %q: choose of %s", task, strings.Join(TaskNames(), ", "))
+	return nil, fmt.Errorf("there is no task %q: choose of %s", task, strings.Join(TaskNames(), ", "))
 }
 
 // turn wraps a user's words in the control tokens of a chat. Each piece is encoded

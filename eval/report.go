@@ -16,6 +16,7 @@ type Report struct {
 	Windows     int    // of each text
 	Window      int    // tokens
 	From        int    // first position scored
+	Style       Style  `json:",omitempty"` // how texts got into the cache; "" is Prefill
 	Costs       []Cost
 	Texts       []TextResult
 	Tasks       []TaskResult
@@ -76,6 +77,12 @@ func (r *Report) Merge(o *Report) error {
 		return fmt.Errorf("cannot merge reports over different windows: %d of %d tokens from %d on and %d of %d from %d on",
 			r.Windows, r.Window, r.From, o.Windows, o.Window, o.From)
 	}
+	if r.Style != o.Style && len(r.Texts) > 0 && len(o.Texts) > 0 {
+		return fmt.Errorf("cannot merge reports of texts in different styles: %q and %q", r.Style, o.Style)
+	}
+	if len(r.Texts) == 0 {
+		r.Style = o.Style
+	}
 	for _, c := range o.Costs {
 		r.addCost(c)
 	}
@@ -133,14 +140,15 @@ func (r *Report) addTask(t TaskResult) error {
 		r.Tasks = append(r.Tasks, t)
 		return nil
 	}
-	if have.join(&t) || t.Format == exactFormat && slices.Equal(have.Numbers, t.Numbers) && len(have.Scores) == len(t.Scores) {
+	if have.join(&t) || t.Format == exactFormat && len(t.Numbers) == 0 && have.pairs(&t) {
 		return nil
 	}
 	return fmt.Errorf("cannot merge reports: both have format %s in task %s", t.Format, t.name())
 }
 
 // join takes in the scores of another part of the cases; false where the two are
-// not parts, or have a case in common.
+// not parts, or have a case in common. f16 is measured with every part of every
+// format, and the same each time.
 func (t *TaskResult) join(o *TaskResult) bool {
 	type scored struct {
 		number       int
@@ -153,6 +161,9 @@ func (t *TaskResult) join(o *TaskResult) bool {
 	for _, part := range []*TaskResult{t, o} {
 		for i, n := range part.Numbers {
 			if slices.ContainsFunc(all, func(s scored) bool { return s.number == n }) {
+				if t.Format == exactFormat {
+					continue
+				}
 				return false
 			}
 			s := scored{number: n, score: part.Scores[i]}
@@ -198,7 +209,11 @@ func (r *Report) header() []string {
 		for _, t := range r.Texts {
 			names = append(names, t.Text)
 		}
-		h = append(h, "perplexity "+strings.Join(names, " / "), "loss", "KL", "KL p99", "top-1")
+		what := "perplexity "
+		if r.Style == Decode {
+			what = "decoded perplexity "
+		}
+		h = append(h, what+strings.Join(names, " / "), "loss", "KL", "KL p99", "top-1")
 	}
 	if len(r.Agreements) > 0 {
 		h = append(h, "greedy tokens until apart", "greedy tokens equal")

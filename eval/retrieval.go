@@ -7,36 +7,49 @@ import (
 	"strings"
 )
 
-// maxFacts is how many facts may stand in one text.
-const maxFacts = 6
+// leastFacts is how many facts stand in one text at least, and are asked for, and
+// mostFacts at most.
+const leastFacts, mostFacts = 4, 6
 
 // fact is a sentence that stands in running text, and what it is asked by.
 type fact struct{ sentence, question, answer string }
 
-// retrieval hides one to six facts between the sentences of running text and
-// asks for one of them.
-func (a *author) retrieval(rng *rand.Rand, length int) (question, error) {
+// retrieval hides facts between the sentences of running text and asks for some of
+// them.
+func (a *author) retrieval(rng *rand.Rand, length int) ([]question, error) {
 	p, err := a.somewhere(rng, length)
 	if err != nil {
-		return question{}, err
+		return nil, err
 	}
-	facts := newFacts(rng, 1+rng.IntN(maxFacts))
-	nth := rng.IntN(len(facts))
-	asked := facts[nth]
+	facts := newFacts(rng, leastFacts+rng.IntN(mostFacts-leastFacts+1))
+	asked := rng.Perm(len(facts))[:leastFacts]
 	places := make([]float64, len(facts))
 	for i := range places {
 		places[i] = rng.Float64()
 	}
 	slices.Sort(places)
-	q, err := fit(length, func(fill int) (question, error) {
-		text, err := insert(a.words(p, fill), facts, places)
-		if err != nil {
-			return question{}, err
+	var text string
+	ask := func(f fact) (question, error) { return a.turn(f.answer, text+"\nQuestion: "+f.question) }
+	first, err := fit(length, func(fill int) (q question, err error) {
+		if text, err = insert(a.words(p, fill), facts, places); err != nil {
+			return q, err
 		}
-		return a.turn(asked.answer, text+"\nQuestion: "+asked.question)
+		return ask(facts[asked[0]])
 	})
-	q.depth = places[nth]
-	return q, err
+	if err != nil {
+		return nil, err
+	}
+	first.depth = places[asked[0]]
+	questions := []question{first}
+	for _, i := range asked[1:] { // of the same text: a few tokens longer or shorter
+		q, err := ask(facts[i])
+		if err != nil {
+			return nil, err
+		}
+		q.depth = places[i]
+		questions = append(questions, q)
+	}
+	return questions, nil
 }
 
 // insert puts facts before sentences of text, each at its share of the way.

@@ -15,16 +15,7 @@ func TestStress(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the built-in model")
 	}
-	docs, err := Text("children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok := defaultTokenizer(t)
-	end, _ := tok.ID("<|endoftext|>")
-	windows, err := Windows(docs, encoder(tok), end, 512, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	windows := sampleWindows(t, defaultTokenizer(t), "children", 512, 1)
 	run := func(stress, format string) []float32 {
 		s := stressedSubject(t, stress)
 		s.Calibration = nil

@@ -3,11 +3,10 @@ package eval
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/model/session"
 	"github.com/terse-llm/terse/tokenizer"
 )
 
@@ -22,8 +21,19 @@ type TaskResult struct {
 	Numbers      []int     `json:",omitempty"` // of the cases, where they are a Part
 }
 
+// scene is how many cases of a task ask about one text, which is computed once.
+func scene(task string) int {
+	switch task {
+	case "recall", "late":
+		return listAsks
+	case "retrieval":
+		return leastFacts
+	}
+	return 1
+}
+
 // Part is which cases of a task to run, so that several processes or machines
-// can share it: those whose number is Index modulo Of. The zero value is all.
+// can share it: those of every Of-th scene from Index on. The zero value is all.
 type Part struct{ Index, Of int }
 
 // ParsePart reads the first of sixteen parts as 1/16. "" is all.
@@ -40,11 +50,11 @@ func ParsePart(s string) (Part, error) {
 	return Part{Index: i - 1, Of: n}, nil
 }
 
-// of are the part's case numbers, of cases.
-func (p Part) of(cases int) []int {
+// of are the part's case numbers, of cases in scenes of so many.
+func (p Part) of(cases, scene int) []int {
 	var numbers []int
 	for n := range cases {
-		if p.Of == 0 || n%p.Of == p.Index {
+		if p.Of == 0 || n/scene%p.Of == p.Index {
 			numbers = append(numbers, n)
 		}
 	}
@@ -53,7 +63,11 @@ func (p Part) of(cases int) []int {
 
 // begin is the result of a part before its first case.
 func (p Part) begin(t TaskResult, cases int) (TaskResult, []int) {
-	numbers := p.of(cases)
+	each := 1
+	if t.Metric == "" { // a task of ours
+		each = scene(t.Task)
+	}
+	numbers := p.of(cases, each)
 	if t.Cases = len(numbers); p.Of != 0 {
 		t.Numbers = numbers
 	}
@@ -68,7 +82,7 @@ func (t *TaskResult) add(score float64) {
 }
 
 // TaskNames are the tasks that RunTask knows.
-func TaskNames() []string { return []string{"retrieval", "recall", "quote"} }
+func TaskNames() []string { return []string{"retrieval", "recall", "quote", "late"} }
 
 // RunTask asks cases questions about prompts of length tokens, in the forms that
 // the built-in model was trained on, and counts the greedy answers that are
@@ -83,76 +97,28 @@ func RunTask(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, task, for
 	if err != nil {
 		return result, err
 	}
-	for i, n := range numbers {
-		if err := ctx.Err(); err != nil {
-			return result, err
+	together := 1
+	if task == "late" { // its text is decoded
+		together = decodeTogether
+	}
+	for some := range slices.Chunk(numbers, together*scene(task)) {
+		var scenes [][]question
+		for part := range slices.Chunk(some, scene(task)) {
+			questions, err := a.questions(task, length, part[0]/scene(task))
+			if err != nil {
+				return result, err
+			}
+			scenes = append(scenes, questions[:len(part)])
 		}
-		q, err := a.question(task, length, n)
+		scores, err := answers(ctx, s, tok, format, a.chat, scenes)
 		if err != nil {
 			return result, err
 		}
-		right, err := answers(s, tok, format, a.chat, q)
-		if err != nil {
-			return result, err
+		for i, q := range slices.Concat(scenes...) {
+			result.add(scores[i])
+			result.Depths = append(result.Depths, q.depth)
 		}
-		score := 0.0
-		if right {
-			score = 1
-		}
-		result.add(score)
-		result.Depths = append(result.Depths, q.depth)
-		progress(float64(i+1) / float64(len(numbers)))
+		progress(float64(len(result.Scores)) / float64(len(numbers)))
 	}
 	return result, nil
-}
-
-// maxAnswer is room in the context for the longest answer, a sentence.
-const maxAnswer = 128
-
-// answers decodes greedily until the model ends its turn, or has said what the
-// answer does not begin with: from there on it can only be wrong.
-func answers(s Subject, tok *tokenizer.Tokenizer, format string, chat turnTokens, q question) (bool, error) {
-	run, err := s.session(format, len(q.prompt), len(q.prompt)+maxAnswer)
-	if err != nil {
-		return false, err
-	}
-	logits, err := prefill(run, q.prompt)
-	if err != nil {
-		return false, err
-	}
-	said, text := tok.NewContinuation(false), ""
-	for range maxAnswer {
-		next := argmax(logits)
-		if next == chat.end {
-			return text+said.Flush() == q.answer, nil
-		}
-		if text += said.Push(next); !strings.HasPrefix(q.answer, text) {
-			return false, nil
-		}
-		if logits, err = run.Forward([]terse.Token{next}, session.LastLogits); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-// prefill appends a prompt and returns the logits of its last token.
-func prefill(run *session.Session, prompt []terse.Token) ([]float32, error) {
-	for len(prompt) > chunk {
-		if _, err := run.Forward(prompt[:chunk], session.NoLogits); err != nil {
-			return nil, err
-		}
-		prompt = prompt[chunk:]
-	}
-	return run.Forward(prompt, session.LastLogits)
-}
-
-func argmax(logits []float32) terse.Token {
-	best := 0
-	for i, v := range logits {
-		if v > logits[best] {
-			best = i
-		}
-	}
-	return terse.Token(best)
 }

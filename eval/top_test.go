@@ -8,16 +8,8 @@ import (
 // Top planes are read behind the prompt only, and lose more there than all planes.
 func TestTopPlanes(t *testing.T) {
 	s, tok := defaultSubject(t), defaultTokenizer(t)
-	docs, err := Text("children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	end, _ := tok.ID("<|endoftext|>")
-	windows, err := Windows(docs, encoder(tok), end, 448, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Compare(t.Context(), s, windows, []string{"hq4", "hq4@top"}, 384, func(float64) {})
+	windows := sampleWindows(t, tok, "children", 448, 1)
+	got, err := Compare(t.Context(), s, windows, []string{"hq4", "hq4@top"}, 384, Prefill, func(float64) {})
 	if err != nil {
 		t.Fatal(err)
 	}

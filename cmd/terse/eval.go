@@ -30,6 +30,7 @@ type evalFlags struct {
 	tasks                                   string
 	agree                                   int
 	depths                                  int
+	style                                   string
 	part                                    string
 	taskFiles, merge                        []string
 }
@@ -66,6 +67,7 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 	flags.IntVar(&f.windows, "windows", 1, "windows of each text")
 	flags.IntVar(&f.window, "window", 4096, "tokens of a window")
 	flags.IntVar(&f.from, "from", 512, "first position scored")
+	flags.StringVar(&f.style, "style", string(eval.Prefill), "how texts get into the cache: prefill, in chunks, or decode, token by token after the first --from")
 	flags.StringVar(&f.tasks, "tasks", "retrieval,recall,quote@512", "tasks, split by commas, '@' before a length of their own: "+strings.Join(eval.TaskNames(), ", ")+"; none for no task")
 	flags.StringVar(&f.stress, "stress", "", "plant outliers in the model's keys, which leave what it computes alone, and calibrate it anew: "+strings.Join(eval.Stresses(), ", "))
 	flags.IntVar(&f.agree, "agree", 0, "tokens to continue each window by, to see when formats part from f16 (default: none)")
@@ -105,6 +107,9 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 	ops := cpu.Best(threadsOr(f.threads))
 	defer ops.Close()
 	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Windows: f.windows, Window: f.window, From: f.from}}
+	if f.style == string(eval.Decode) {
+		e.report.Style = eval.Decode
+	}
 	if err := e.open(files, ops); err != nil {
 		return err
 	}
@@ -136,6 +141,9 @@ const maxDepths = 20
 func (f *evalFlags) check() error {
 	if f.stress != "" && f.calibration != "" && f.calibration != "none" {
 		return fmt.Errorf("--stress makes a calibration of its own: leave --calibration out, or say none")
+	}
+	if f.style != string(eval.Prefill) && f.style != string(eval.Decode) {
+		return fmt.Errorf("--style is %s or %s", eval.Prefill, eval.Decode)
 	}
 	if f.agree < 0 {
 		return fmt.Errorf("--agree is at least 0")
@@ -259,7 +267,7 @@ func (e *evaluation) runTexts() error {
 		if err != nil {
 			return err
 		}
-		rows, err := eval.Compare(e.c.Context(), e.subject, windows, e.kvFormats(), e.from, bar(e.c.ErrOrStderr(), name))
+		rows, err := eval.Compare(e.c.Context(), e.subject, windows, e.kvFormats(), e.from, eval.Style(e.style), bar(e.c.ErrOrStderr(), name))
 		if err != nil {
 			return err
 		}

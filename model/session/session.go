@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/terse-llm/terse"
@@ -43,21 +44,43 @@ func New(m *model.Model, g *quant.Geometry, cal *quant.Calibration, maxTokens in
 	if err != nil {
 		return nil, err
 	}
-	g = tf.Geometry()
+	return newSession(m, tf, maxTokens), nil
+}
+
+// Another makes a session of its own for another text, that Decode can step
+// together with s.
+func (s *Session) Another(maxTokens int) *Session {
+	return newSession(s.model, s.tf, maxTokens)
+}
+
+// Fork makes a session of its own that has s's text so far and goes on to at most
+// maxTokens tokens. What s had marked as prompt has to be marked again.
+func (s *Session) Fork(maxTokens int) *Session {
+	f := s.Another(maxTokens)
+	f.pos, f.view.PromptLen = s.pos, s.view.PromptLen
+	for page := range (s.pos + s.view.Geometry.Format.PageTokens - 1) / s.view.Geometry.Format.PageTokens {
+		copy(f.view.Exact[page], s.view.Exact[page])
+		copy(f.view.Coded[page], s.view.Coded[page])
+	}
+	return f
+}
+
+func newSession(m *model.Model, tf *quant.Transform, maxTokens int) *Session {
+	g := tf.Geometry()
 	s := &Session{model: m, tf: tf, limit: maxTokens, view: &quant.View{Geometry: g},
 		runner: attention.New(m.Ops(), g, tf, m.Config.AttentionScale())}
 	pages := (maxTokens + g.Format.PageTokens - 1) / g.Format.PageTokens
 	s.view.Coded = make([][]byte, pages)
 	if !g.Format.Coded() {
 		s.view.Exact = huge.Split(pages, g.ExactPage())
-		return s, nil
+		return s
 	}
 	for range pages { // most of them stay untouched if the text is repeated to its length
 		s.view.Exact = append(s.view.Exact, make([]byte, g.ExactPage()))
 	}
 	lo, _ := g.Format.CodedPages(maxTokens)
 	copy(s.view.Coded[min(lo, pages):], huge.Split(max(pages-lo, 0), g.CodedPage()))
-	return s, nil
+	return s
 }
 
 // Forward appends tokens and returns the logits wanted, [rows][VocabSize], valid
@@ -66,9 +89,7 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 	if s.pos+len(tokens) > s.limit {
 		return nil, fmt.Errorf("cannot append %d tokens to %d: the session was made for %d", len(tokens), s.pos, s.limit)
 	}
-	if s.pos >= s.prompt {
-		s.view.TopOnly = s.top
-	}
+	s.read()
 	s.batch.Reset()
 	s.batch.Append(tokens, s.view, s.pos)
 	switch want {
@@ -84,6 +105,42 @@ func (s *Session) Forward(tokens []terse.Token, want Want) ([]float32, error) {
 	s.stats.Quantise += stats.Quantise
 	s.stats.Attend += stats.Attend
 	return logits, err
+}
+
+// Decode appends one token to each of several sessions, made by Another of one of
+// them, in one step, as a server does, and returns the logits wanted, NoLogits or
+// [len(sessions)][VocabSize], valid until the next call with the same first
+// session. A session's logits do not depend on the others.
+func Decode(sessions []*Session, tokens []terse.Token, want Want) ([]float32, error) {
+	first := sessions[0]
+	first.batch.Reset()
+	for i, s := range sessions {
+		if s.model != first.model || s.tf != first.tf {
+			return nil, errors.New("cannot decode sessions in one step that are not of one model and format")
+		}
+		if s.pos+1 > s.limit {
+			return nil, fmt.Errorf("cannot append a token to %d: the session was made for %d", s.pos, s.limit)
+		}
+		s.read()
+		first.batch.Append(tokens[i:i+1], s.view, s.pos)
+		if want != NoLogits {
+			first.batch.WantLast()
+		}
+	}
+	for _, s := range sessions {
+		s.pos++
+	}
+	logits, stats, err := first.model.Forward(first.runner, &first.batch, &first.scratch)
+	first.stats.Quantise += stats.Quantise
+	first.stats.Attend += stats.Attend
+	return logits, err
+}
+
+// read makes the next queries read the prompt's top planes if it is over.
+func (s *Session) read() {
+	if s.pos >= s.prompt {
+		s.view.TopOnly = s.top
+	}
 }
 
 // Prompt marks the first n positions as prompt, for formats whose prompt
