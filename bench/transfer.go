@@ -24,8 +24,9 @@ import (
 type TransferOptions struct {
 	Formats                []string
 	Layers, KVHeads, Dim   int
-	Tokens                 int // of a prompt
-	Conns                  int // of a transfer
+	Tokens                 int  // of a prompt
+	Conns                  int  // of a transfer
+	Progressive            bool // also with second planes apart from the rest, where formats have some
 	Key                    []byte
 	TLS                    *tls.Config
 	Time                   time.Duration // for all rounds together
@@ -39,7 +40,9 @@ type TransferOptions struct {
 type TransferRow struct {
 	Format    string  `json:"format"`
 	Bytes     int64   `json:"bytes"`
+	Second    int64   `json:"bytes_second,omitempty"` // of them, second planes that came apart from the rest
 	Time      Sample  `json:"time"`
+	Begin     Sample  `json:"begin,omitzero"`      // until decoding could begin, without them
 	Gbps      float64 `json:"gbit_per_s"`          // KV payload, at the median
 	F16Gbps   float64 `json:"f16_gbit_per_s"`      // what f16's bytes would have had to move at
 	OfIperf   float64 `json:"of_iperf3,omitempty"` // Gbps over iperf3's with as many connections
@@ -219,8 +222,11 @@ type receiver struct {
 	addr   string
 	view   *quant.View
 	n      int
+	apart  bool // second planes come later
 	row    TransferRow
 	times  []float64
+	begins []float64        // of apart
+	began  time.Duration    // the last one of them
 	spent  [2]time.Duration // by both processes while times were taken
 }
 
@@ -243,7 +249,13 @@ func Transfer(ctx context.Context, addr string, o TransferOptions) (*TransferRep
 	for i, g := range o.geometries {
 		c := &transfer.Client{Hello: o.hello(g, "receiver"), Geometry: g, Dial: tcp.Dialer(o.TLS), Key: o.Key, Conns: o.Conns}
 		defer c.Close()
-		all = append(all, &receiver{client: c, addr: net.JoinHostPort(host, strconv.Itoa(first+i)), n: o.Tokens, row: TransferRow{Format: o.Formats[i]}})
+		x := receiver{client: c, addr: net.JoinHostPort(host, strconv.Itoa(first+i)), n: o.Tokens, row: TransferRow{Format: o.Formats[i]}}
+		all = append(all, &x)
+		if o.Progressive && transfer.SecondBytes(g, o.Tokens) > 0 {
+			apart := x
+			apart.apart, apart.row.Format = true, x.row.Format+", apart"
+			all = append(all, &apart)
+		}
 	}
 	if err := r.latency(ctx, all[0], &o); err != nil {
 		return nil, err
@@ -339,7 +351,8 @@ func (x *receiver) round(ctx context.Context, d time.Duration) error {
 			return err
 		}
 		x.times = append(x.times, float64(time.Since(before).Nanoseconds()))
-		x.row.Bytes = res.Bytes
+		x.begins = append(x.begins, float64(x.began.Nanoseconds()))
+		x.row.Bytes, x.row.Second = res.Bytes, res.Second
 	}
 	x.spent[1] += processTime() - mine
 	after, err := x.bill(ctx)
@@ -357,7 +370,15 @@ func (x *receiver) bill(ctx context.Context) (time.Duration, error) {
 func (x *receiver) fetch(ctx context.Context) (bill, transfer.Result, error) {
 	f := x.client.Begin(x.view, x.n)
 	defer f.End()
+	start := time.Now()
+	if x.apart {
+		f.Apart()
+	}
 	res, err := f.From(ctx, x.addr, nil)
+	if err == nil && x.apart {
+		x.began = time.Since(start)
+		res, err = f.Rest(ctx)
+	}
 	if err != nil {
 		return bill{}, res, err
 	}
@@ -371,6 +392,9 @@ func (x *receiver) fetch(ctx context.Context) (bill, transfer.Result, error) {
 func (x *receiver) result(iperf []IperfRow) TransferRow {
 	row := x.row
 	row.Time = sampleOf(x.times)
+	if x.apart {
+		row.Begin = sampleOf(x.begins)
+	}
 	seconds := row.Time.Median.Seconds()
 	row.Gbps = 8e-9 * float64(row.Bytes) / seconds
 	row.F16Gbps = 8e-9 * float64(transfer.F16Bytes(x.client.Geometry, x.n)) / seconds

@@ -15,17 +15,21 @@ func (r *TransferReport) Table(w io.Writer) error {
 	fmt.Fprintf(w, "%v\n%s, from %s over %d connections; first transfer %v cold, %v warm\n\n", r.Machine, r.Shape, r.Link, r.Conns,
 		r.Cold.Round(10*time.Microsecond), r.Warm.Round(time.Microsecond))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "format\tMB\tmedian\tquartiles\tGb/s\tas f16 Gb/s\tof iperf3\tcores send\tcores receive\n")
+	fmt.Fprintf(t, "format\tMB\tsecond planes MB\tdecoding begins\tmedian\tquartiles\tGb/s\tas f16 Gb/s\tof iperf3\tcores send\tcores receive\n")
 	for _, x := range r.Rows {
 		of := "-"
 		if x.OfIperf > 0 {
 			of = fmt.Sprintf("%.0f %%", 100*x.OfIperf)
 		}
-		fmt.Fprintf(t, "%s\t%.1f\t%v\t%v-%v\t%.2f\t%.2f\t%s\t%.2f\t%.2f\n", x.Format, float64(x.Bytes)/1e6, short(x.Time.Median), short(x.Time.Low), short(x.Time.High),
+		second, begin := "-", short(x.Time.Median)
+		if x.Second > 0 {
+			second, begin = fmt.Sprintf("%.1f", float64(x.Second)/1e6), short(x.Begin.Median)
+		}
+		fmt.Fprintf(t, "%s\t%.1f\t%s\t%v\t%v\t%v-%v\t%.2f\t%.2f\t%s\t%.2f\t%.2f\n", x.Format, float64(x.Bytes)/1e6, second, begin, short(x.Time.Median), short(x.Time.Low), short(x.Time.High),
 			x.Gbps, x.F16Gbps, of, x.SendCores, x.RecvCores)
 	}
 	for _, x := range r.Iperf {
-		fmt.Fprintf(t, "iperf3\t\t\t\t%.2f\t\t\t%.2f\t%.2f\n", x.Gbps, x.SendCores, x.RecvCores)
+		fmt.Fprintf(t, "iperf3\t\t\t\t\t\t%.2f\t\t\t%.2f\t%.2f\n", x.Gbps, x.SendCores, x.RecvCores)
 	}
 	return t.Flush()
 }

@@ -11,7 +11,7 @@ import (
 // Both sides in one process: every format moves what it should, and the report
 // says all of it.
 func TestTransfer(t *testing.T) {
-	o := TransferOptions{Formats: []string{"f16", "hq2"}, Layers: 2, KVHeads: 1, Dim: 64, Tokens: 320, Conns: 2, Time: time.Millisecond, Key: []byte("0123456789abcdef")}
+	o := TransferOptions{Formats: []string{"f16", "hq2", "hq4"}, Progressive: true, Layers: 2, KVHeads: 1, Dim: 64, Tokens: 320, Conns: 2, Time: time.Millisecond, Key: []byte("0123456789abcdef")}
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	go func() { done <- ServeTransfers(ctx, "127.0.0.1:0", o, func(addr string) { ready <- addr }) }()
@@ -29,7 +29,7 @@ func TestTransfer(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if len(r.Rows) != 2 || r.Rows[0].Bytes != 320*2*64*2*2 || r.Rows[1].Bytes >= r.Rows[0].Bytes {
+	if len(r.Rows) != 4 || r.Rows[3].Format != "hq4, apart" || r.Rows[3].Bytes != r.Rows[2].Bytes || r.Rows[3].Second <= 0 || r.Rows[3].Begin.Rounds != r.Rows[3].Time.Rounds || r.Rows[0].Bytes != 320*2*64*2*2 || r.Rows[1].Bytes >= r.Rows[0].Bytes {
 		t.Errorf("%+v", r.Rows)
 	}
 	for _, row := range r.Rows {
@@ -38,7 +38,7 @@ func TestTransfer(t *testing.T) {
 		}
 	}
 	var table, json bytes.Buffer
-	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "hq2") {
+	if err := r.Table(&table); err != nil || !strings.Contains(table.String(), "hq4, apart") || !strings.Contains(table.String(), "hq2") {
 		t.Errorf("%v: %s", err, table.String())
 	}
 	if err := r.JSON(&json); err != nil || !strings.Contains(json.String(), `"f16_gbit_per_s"`) {

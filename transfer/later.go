@@ -88,6 +88,17 @@ func (f *Fetch) complete() bool {
 	return f.enough && f.left == 0
 }
 
+// Rest waits, when From has returned, for what comes later, and says what came in
+// all.
+func (f *Fetch) Rest(ctx context.Context) (Result, error) {
+	select {
+	case <-f.over:
+		return f.result(), f.why
+	case <-ctx.Done():
+		return f.result(), cancelled(ctx)
+	}
+}
+
 func (f *Fetch) hasBegun() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -51,6 +51,7 @@ the same --kv and shape.`,
 	flags.IntVar(&f.o.Dim, "head-dim", 128, "their size")
 	flags.IntVar(&f.o.Tokens, "tokens", 1024, "length of the prompts")
 	flags.IntVar(&f.o.Conns, "conns", 4, "connections of a transfer")
+	flags.BoolVar(&f.o.Progressive, "progressive", false, "also with second planes apart from the rest, in formats that have some: when decoding could begin")
 	flags.DurationVar(&f.o.Time, "time", 20*time.Second, "time for all rounds together")
 	flags.BoolVar(&f.o.Iperf, "iperf", true, "compare with iperf3 where it is installed")
 	flags.StringVar(&f.listen, "listen", "", "send from this address, on as many ports as formats, until interrupted")
