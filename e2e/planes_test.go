@@ -27,55 +27,145 @@ func (a *told) take(o terse.Output) error {
 	return nil
 }
 
+// progressive is a cluster whose second planes come apart, over a relay, and this
+// process as its gateway, so that what comes is seen in tokens.
+type progressive struct {
+	t          *testing.T
+	nats       string
+	relay      *mem.Relay
+	conn       *cluster.Conn
+	view       *cluster.View
+	dispatcher *gateway.Cluster
+	before     int64 // KV bytes until half of the second planes of a question have come
+}
+
+// Of a question.
+const planesPrompt, planesTokens = 1000, 200
+
+func newProgressive(t *testing.T) *progressive {
+	t.Helper()
+	h := loopback()
+	p := &progressive{t: t, nats: h.nats(t)}
+	data := freeAddress(t)
+	var err error
+	if p.relay, err = mem.NewRelay(data, mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.relay.Close() })
+	p.worker("prefill", "prefill-a", "--data-listen", data, "--data-advertise", p.relay.Addr())
+	if p.conn, err = cluster.Connect(t.Context(), cluster.Options{URL: p.nats, Name: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.conn.Close)
+	p.view = observer(t, p.nats)
+	p.dispatcher = gateway.NewCluster(p.conn, p.view, gateway.ClusterOptions{LocalBelow: -1})
+	p.await("prefill-a")
+	return p
+}
+
+func (p *progressive) worker(role, id string, args ...string) *process {
+	p.t.Helper()
+	w := loopback().worker(p.t, p.nats, role, id, append([]string{"--kv", "hq4", "--progressive", "on", "--threads", "1"}, args...)...)
+	if p.view != nil {
+		p.await(id)
+	}
+	return w
+}
+
+func (p *progressive) await(ids ...string) {
+	p.t.Helper()
+	for _, id := range ids {
+		awaitMember(p.t, p.view, id, "idle", idle)
+	}
+}
+
+func (p *progressive) request(id string, at int, s terse.Sampling) *terse.Request {
+	s.Logprobs, s.PromptLogprobs = -1, -1
+	return &terse.Request{ID: id, Prompt: passage(p.t, at, planesPrompt), MaxTokens: planesTokens, Sampling: s}
+}
+
+// learn asks undisturbed, to know how many bytes cross before the second planes.
+func (p *progressive) learn() {
+	p.t.Helper()
+	var whole told
+	if err := p.dispatcher.Generate(p.t.Context(), p.request("whole", 0, terse.Sampling{}), whole.take); err != nil {
+		p.t.Fatal(err)
+	}
+	if len(whole.timing.Rest()) > 0 || whole.timing.KVSecond == 0 {
+		p.t.Fatalf("undisturbed: %+v", whole.timing)
+	}
+	p.before = whole.timing.KVBytes - whole.timing.KVSecond/2
+}
+
+// by has a worker compute a request by a record. It must not hold a prefix of it:
+// what is reused is read otherwise.
+func (p *progressive) by(worker string, req *terse.Request, r *terse.PlaneRecord) []terse.Token {
+	p.t.Helper()
+	same := *req
+	same.Planes = r
+	var want told
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	if err := p.conn.Submit(ctx, worker, cluster.Job{Request: same}, want.take); err != nil {
+		p.t.Fatal(err)
+	}
+	return want.tokens
+}
+
+// Whatever a link does while second planes are under way, the tokens are those of
+// the record.
+func TestFaultyLinksApart(t *testing.T) {
+	p := newProgressive(t)
+	p.worker("decode", "decode-a")
+	p.learn()
+	p.worker("decode", "decode-by-record")
+	actions := []string{"corrupt", "stall"}
+	if *full {
+		actions = append(actions, "drop", "half-close", "kill", "delay")
+	}
+	onTop := 0
+	for i, what := range actions {
+		script := fmt.Sprintf("down %s byte %d", what, p.before)
+		if what == "delay" {
+			script += " 1s"
+		}
+		setScript(t, p.relay, script)
+		req := p.request("faulty-"+what, 1000+1000*i, terse.Sampling{})
+		var got told
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		job := cluster.Job{Request: *req, Prefill: &cluster.Target{WorkerID: "prefill-a", DataAddr: p.relay.Addr()}}
+		err := p.conn.Submit(ctx, "decode-a", job, got.take)
+		cancel()
+		if err != nil {
+			t.Fatalf("%s: %v", script, err)
+		}
+		onTop += got.timing.TopTokens
+		t.Logf("%s: struck %q, %d tokens on top planes, %d pages whose second planes never came", script, p.relay.Fired(), got.timing.TopTokens, len(got.timing.Rest()))
+		if want := p.by("decode-by-record", req, &got.timing.PlaneRecord); len(want) != planesTokens || !slices.Equal(got.tokens, want) {
+			t.Errorf("%s: %v, by the record %v", script, got.tokens, want)
+		}
+	}
+	if onTop == 0 {
+		t.Error("no token was computed on top planes")
+	}
+	p.await("prefill-a", "decode-a")
+}
+
 // A decode worker dies whose second planes are still under way. Another one goes on
 // by the record that came with the tokens, greedy or drawn, and says the same as a
 // third that follows the whole record from the beginning.
 func TestDecodeWorkerDiesOnTopPlanes(t *testing.T) {
-	h := loopback()
-	nats, data := h.nats(t), freeAddress(t)
-	relay, err := mem.NewRelay(data, mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { relay.Close() })
-	args := []string{"--kv", "hq4", "--progressive", "on", "--threads", "1"}
-	h.worker(t, nats, "prefill", "prefill-a", append([]string{"--data-listen", data, "--data-advertise", relay.Addr()}, args...)...)
-	dying := h.worker(t, nats, "decode", "decode-a", args...)
-	h.worker(t, nats, "decode", "decode-b", args...)
-	conn, err := cluster.Connect(t.Context(), cluster.Options{URL: nats, Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	view := observer(t, nats)
-	await := func(ids ...string) {
-		for _, id := range ids {
-			awaitMember(t, view, id, "idle", idle)
-		}
-	}
-	await("prefill-a", "decode-a", "decode-b")
-	dispatcher := gateway.NewCluster(conn, view, gateway.ClusterOptions{LocalBelow: -1})
-	const n = 200
-	request := func(id string, at int, s terse.Sampling) *terse.Request {
-		s.Logprobs, s.PromptLogprobs = -1, -1
-		return &terse.Request{ID: id, Prompt: passage(t, at, 1000), MaxTokens: n, Sampling: s}
-	}
-	// Undisturbed, to learn how many bytes cross before the second planes.
-	var whole told
-	if err := dispatcher.Generate(t.Context(), request("whole", 0, terse.Sampling{}), whole.take); err != nil {
-		t.Fatal(err)
-	}
-	if len(whole.timing.Rest()) > 0 || whole.timing.KVSecond == 0 {
-		t.Fatalf("undisturbed: %+v", whole.timing)
-	}
-	before := whole.timing.KVBytes - whole.timing.KVSecond/2
+	c := newProgressive(t)
+	dying := c.worker("decode", "decode-a")
+	c.worker("decode", "decode-b")
+	c.learn()
 	dies := func(id string, at int, s terse.Sampling) (onTop bool) {
-		setScript(t, relay, fmt.Sprintf("down stall byte %d", before))
-		await("decode-a", "decode-b")
-		req := request(id, at, s)
+		setScript(t, c.relay, fmt.Sprintf("down stall byte %d", c.before))
+		c.await("decode-a", "decode-b")
+		req := c.request(id, at, s)
 		var got told
 		var then terse.PlaneRecord
-		err := dispatcher.Generate(t.Context(), req, func(o terse.Output) error {
+		err := c.dispatcher.Generate(t.Context(), req, func(o terse.Output) error {
 			err := got.take(o)
 			if len(got.tokens) == 30 && dying.running() {
 				then = got.timing.PlaneRecord
@@ -89,24 +179,14 @@ func TestDecodeWorkerDiesOnTopPlanes(t *testing.T) {
 		if len(got.timing.Rest()) > 0 || got.timing.Replayed == 0 || got.timing.DecodeWorker != "decode-b" {
 			t.Errorf("record when decode-a died: %+v, in the end: %+v", then, got.timing)
 		}
-		// A worker of its own: what reuses a prefix reads it otherwise.
 		reference := "by-record-" + id
-		p := h.worker(t, nats, "decode", reference, args...)
-		await(reference)
-		same := *req
-		same.Planes = &got.timing.PlaneRecord
-		var want told
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := conn.Submit(ctx, reference, cluster.Job{Request: same}, want.take); err != nil {
-			t.Fatal(err)
-		}
+		p := c.worker("decode", reference)
+		want := c.by(reference, req, &got.timing.PlaneRecord)
 		p.stop()
-		if len(got.tokens) != n || !slices.Equal(got.tokens, want.tokens) {
-			t.Errorf("%s: %v, by the record %+v %v", id, got.tokens, got.timing.PlaneRecord, want.tokens)
+		if len(got.tokens) != planesTokens || !slices.Equal(got.tokens, want) {
+			t.Errorf("%s: %v, by the record %+v %v", id, got.tokens, got.timing.PlaneRecord, want)
 		}
-		dying = h.worker(t, nats, "decode", "decode-a", args...)
-		await("decode-a")
+		dying = c.worker("decode", "decode-a")
 		return len(then.Rest()) > 0
 	}
 	for i, s := range []terse.Sampling{{}, {Temperature: 1, Seed: 11}} {
