@@ -10,7 +10,7 @@ export LC_ALL=C
 hash=$(cat build.sh src/* | sha256sum | cut -d' ' -f1)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-flags=(-std=c++17 -O3 -Isrc "-DTERSE_SOURCES=\"$hash\"")
+flags=(-std=c++17 -O3 --split-compile=0 -Isrc "-DTERSE_SOURCES=\"$hash\"")
 nvcc "${flags[@]}" -gencode=arch=compute_80,code=compute_80 -ptx -o "$out/kernels.ptx" src/kernels.cu &
 nvcc "${flags[@]}" -DTERSE_HOPPER -gencode=arch=compute_90a,code=sm_90a -cubin ${1:+-Xptxas=$1} -o "$out/kernels.cubin" src/kernels.cu 2>"$out/log" || { cat "$out/log"; exit 1; }
 wait $!

@@ -22,6 +22,8 @@ type attendParams struct {
 	Pages, Heads, Group    int32
 	Scale                  float32
 	LowRows                [2]int32
+	Settled                int32
+	_                      int32
 }
 
 // Decoder attends for single queries at the ends of sequences (one decode step)
@@ -219,7 +221,10 @@ func (c *Context) Attend(s *Step, t Tables, layer int, q, out Ptr, scale float32
 	p.CodedLayer, p.ExactLayer = uint64(layer*g.CodedBytes()), uint64(layer*g.ExactBytes())
 	p.Q, p.Out, p.Heads, p.Group = q, out, int32(g.KVHeads), int32(s.d.group)
 	p.Scale, p.LowRows = scale*log2e, lowRows(g)
-	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared}, stream, paramBytes(&p))
+	if g.Format.Recent > 0 { // a page that becomes full is read exactly first
+		p.Settled = 1
+	}
+	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared, Early: true}, stream, paramBytes(&p))
 }
 
 // bytesOf is a slice's memory.

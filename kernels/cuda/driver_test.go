@@ -140,6 +140,7 @@ func TestErrorsOfCalls(t *testing.T) {
 			cuMemcpyDtoHAsync:   func() error { return c.Download([]byte{1}, 1) },
 			cuStreamSynchronize: func() error { return c.Synchronize(0) },
 			cuLaunchKernel:      func() error { return c.Launch(1, Shape{}, 0, nil) },
+			cuLaunchKernelEx:    func() error { return c.Launch(1, Shape{Early: true}, 0, nil) },
 			cuModuleLoadData:    func() error { _, err := c.LoadModule(nil); return err },
 			cuFuncSetAttribute:  func() error { _, err := c.Function(1, "f", 100<<10); return err },
 			cuStreamEndCapture:  func() error { _, err := c.Capture(1, func() error { return nil }); return err },

@@ -143,7 +143,7 @@ func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, cod
 	g, p := e.g, e.params(layer, k, v, exact, coded)
 	p.Position, p.Rows = int32(position), int32(rows)
 	pages := (position+rows-1)/64 - position/64 + 1
-	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim)}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim), Early: true}, s, paramBytes(&p))
 }
 
 // AppendEach puts one token of each of some sequences into their pages: of
@@ -155,14 +155,14 @@ func (c *Context) AppendEach(e *Encoder, layer, sequences int, positions, k, v P
 	}
 	p := e.params(layer, k, v, t.Exact, t.Coded)
 	p.Positions, p.Pages, p.Rows = positions, int32(t.Pages), 1
-	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2 * sequences}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim)}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2 * sequences}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim), Early: true}, s, paramBytes(&p))
 }
 
 // Recode codes a full page of a sequence, in one layer, from its exact form.
 func (c *Context) Recode(e *Encoder, layer, page int, exact, coded Ptr, s Stream) error {
 	p := e.params(layer, 0, 0, exact, coded)
 	p.Position = int32(page * e.g.Format.PageTokens)
-	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim)}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim), Early: true}, s, paramBytes(&p))
 }
 
 // params are a launch's for one layer.

@@ -50,6 +50,7 @@ const (
 	cuModuleGetFunction
 	cuFuncSetAttribute
 	cuLaunchKernel
+	cuLaunchKernelEx
 	numDriver
 
 	ltCreate entry = iota - 1
@@ -116,6 +117,7 @@ var symbols = [numEntries]string{
 	cuModuleGetFunction:       "cuModuleGetFunction",
 	cuFuncSetAttribute:        "cuFuncSetAttribute",
 	cuLaunchKernel:            "cuLaunchKernel",
+	cuLaunchKernelEx:          "cuLaunchKernelEx",
 
 	ltCreate:            "cublasLtCreate",
 	ltDestroy:           "cublasLtDestroy",

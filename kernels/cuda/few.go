@@ -1,14 +1,23 @@
 package cuda
 
+import "fmt"
+
 // fewParams is the parameter of products of few rows (src/few.cuh).
 type fewParams struct {
 	W, X, Y, Gated       Ptr
+	From, Weight, Mean   Ptr
+	Which                Ptr
 	In, Out, Rows, Brain int32
+	Add                  int32
+	Heads, Group         int32
+	Factor               float32
 }
 
 const (
 	fewThreads = 256
-	fewShared  = fewThreads / 32 * 128 * 4
+	fewStage   = fewThreads / 32 * 2048    // bytes of a stage of all warps' rings
+	fewSums    = 2 * fewThreads / 32 * 512 // of the sums of two tiles
+	fewPad     = 32                        // numbers between rows in shared memory
 	// MaxFew is the most rows of a product of few rows.
 	MaxFew = 8
 )
@@ -16,39 +25,91 @@ const (
 // Few is products of at most MaxFew rows, by a kernel that reads the weights once
 // and whose sums for a row do not depend on what other rows there are.
 type Few struct {
-	f     Function
-	brain int32
+	given, norm, leave Function
+	brain              int32
+	rings, room        int // bytes of shared memory: of rings and sums, and for rows
+	blocks             int
 }
 
-// NewFew finds the kernel; products is F16 or BF16.
-func (c *Context) NewFew(m Module, products DType) (*Few, error) {
-	f, err := c.Function(m, "few_rows", fewShared)
-	k := &Few{f: f}
+// NewFew finds the kernels; products is F16 or BF16, dim the head_dim of what
+// FewLeave takes.
+func (c *Context) NewFew(m Module, products DType, dim int) (*Few, error) {
+	k := &Few{blocks: c.info.SMs, rings: 5*fewStage + fewSums}
+	if c.hopper() {
+		k.rings = 8*fewStage + fewSums
+	}
 	if products == BF16 {
 		k.brain = 1
 	}
-	return k, err
+	k.room = c.info.SharedBlock - k.rings
+	for _, f := range []struct {
+		name string
+		dst  *Function
+	}{{"few_rows", &k.given}, {"few_norm", &k.norm}, {fmt.Sprintf("few_leave_%d", dim), &k.leave}} {
+		var err error
+		if *f.dst, err = c.Function(m, f.name, c.info.SharedBlock); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
 }
 
-// fewWeights is the most weights of a matrix that the kernel is faster with than
-// cuBLASLt, as measured on an H200: there the start and the end of a launch count.
-const fewWeights = 32 << 20
-
-// Takes reports whether the kernel is for products of so many rows with a matrix.
-func (k *Few) Takes(rows, in, out int) bool {
-	return rows <= MaxFew && in%32 == 0 && in*out <= fewWeights
+// Takes reports whether the kernels are for products of rows of so many numbers:
+// they have room in shared memory.
+func (k *Few) Takes(rows, in int) bool {
+	return rows <= MaxFew && in%32 == 0 && fewRoom(rows, in) <= k.room
 }
 
-// Few puts y = x·Wᵀ into the stream, as Linear: x is [rows][in], W [out][in] of the
-// products' type, y [rows][out] float32.
-func (c *Context) Few(k *Few, y, x, w Ptr, rows, in, out int, s Stream) error {
-	p := fewParams{W: w, X: x, Y: y, In: int32(in), Out: int32(out), Rows: int32(rows), Brain: k.brain}
-	return c.Launch(k.f, Shape{Grid: [3]int{(out + 15) / 16, 1, 1}, Block: fewThreads, Shared: fewShared}, s, paramBytes(&p))
+func fewRoom(rows, in int) int { return 2 * rows * (in + fewPad) }
+
+// Product is one of x ([Rows][In]) with W ([Out][In], of the products' type).
+type Product struct {
+	W             Ptr
+	Rows, In, Out int
+	Y             Ptr  // [Rows][Out] float32
+	Add           bool // to what is in Y
+	// Gated, if not 0, is where silu(x·Gᵀ)·(x·Uᵀ) goes in place of Y, of the products'
+	// type: W is G and U ([Out][In] each) one behind the other.
+	Gated Ptr
 }
 
-// FewGated puts silu(x·Gᵀ)·(x·Uᵀ), of the products' type, into the stream: w is G
-// and U ([out][in] each) one behind the other, gated [rows][out].
-func (c *Context) FewGated(k *Few, gated, x, w Ptr, rows, in, out int, s Stream) error {
-	p := fewParams{W: w, X: x, Gated: gated, In: int32(in), Out: int32(out), Rows: int32(rows), Brain: k.brain}
-	return c.Launch(k.f, Shape{Grid: [3]int{(out + 7) / 8, 1, 1}, Block: fewThreads, Shared: fewShared}, s, paramBytes(&p))
+// Few puts a product into the stream; x is of the products' type.
+func (c *Context) Few(k *Few, a Product, x Ptr, s Stream) error {
+	p := k.params(&a)
+	p.X = x
+	return k.launch(c, k.given, &a, &p, s)
+}
+
+// FewNormed is Few of the norm of rows of the residual stream ([row][In] float32) as
+// RMSNorm makes it; which ([Rows] int32; 0: all) names the rows.
+func (c *Context) FewNormed(k *Few, a Product, stream, weight, which Ptr, eps float32, s Stream) error {
+	p := k.params(&a)
+	p.From, p.Weight, p.Which, p.Factor = stream, weight, which, eps
+	return k.launch(c, k.norm, &a, &p, s)
+}
+
+// FewLeft is Few of one layer's attention outputs, taken out of V's basis as Leave
+// does.
+func (c *Context) FewLeft(k *Few, a Product, t *Turner, layer int, attended Ptr, s Stream) error {
+	p := k.params(&a)
+	p.From, p.Weight, p.Mean, p.Factor = attended, t.vSigns, t.mean(layer), t.scale()
+	p.Heads, p.Group = int32(t.heads), int32(t.heads/t.g.KVHeads)
+	return k.launch(c, k.leave, &a, &p, s)
+}
+
+func (k *Few) params(a *Product) fewParams {
+	p := fewParams{W: a.W, Y: a.Y, Gated: a.Gated, In: int32(a.In), Out: int32(a.Out), Rows: int32(a.Rows), Brain: k.brain}
+	if a.Add {
+		p.Add = 1
+	}
+	return p
+}
+
+func (k *Few) launch(c *Context, f Function, a *Product, p *fewParams, s Stream) error {
+	tile := 16
+	if a.Gated != 0 {
+		tile = 8
+	}
+	blocks := min(k.blocks, (a.Out+tile-1)/tile)
+	return c.Launch(f, Shape{Grid: [3]int{blocks, 1, 1}, Block: fewThreads, Shared: k.rings + fewRoom(a.Rows, a.In), Early: true}, s, paramBytes(p))
 }

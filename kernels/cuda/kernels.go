@@ -19,6 +19,11 @@ var image embed.FS
 // (the a of sm_90a) runs on exactly that one.
 const hopperMajor, hopperMinor = 9, 0
 
+// hopper reports whether the GPU runs the cubin.
+func (c *Context) hopper() bool {
+	return c.info.Major == hopperMajor && c.info.Minor == hopperMinor
+}
+
 // LoadKernels loads this package's kernels.
 func (c *Context) LoadKernels() (Module, error) {
 	files, err := fs.Sub(image, "image")
@@ -30,7 +35,7 @@ func (c *Context) LoadKernels() (Module, error) {
 
 func (c *Context) loadFrom(files fs.FS) (Module, error) {
 	name := "kernels.ptx.gz"
-	if c.info.Major == hopperMajor && c.info.Minor == hopperMinor {
+	if c.hopper() {
 		name = "kernels.cubin.gz"
 	}
 	code, err := kernelImage(files, name)

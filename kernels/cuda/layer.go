@@ -119,5 +119,5 @@ func (c *Context) Embed(l *Layer, out, table, ids Ptr, rows, dim int, kind DType
 // (int32).
 func (c *Context) Argmax(l *Layer, out, x Ptr, rows, n int, s Stream) error {
 	p := argmaxParams{X: x, Out: out, N: int32(n)}
-	return c.Launch(l.argmax, Shape{Grid: [3]int{rows, 1, 1}, Block: rowThreads, Shared: rowThreads * 8}, s, paramBytes(&p))
+	return c.Launch(l.argmax, Shape{Grid: [3]int{rows, 1, 1}, Block: rowThreads, Shared: rowThreads * 8, Early: true}, s, paramBytes(&p))
 }

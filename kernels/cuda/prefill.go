@@ -41,7 +41,7 @@ type Prefiller struct {
 // NewPrefiller picks the kernel for a geometry; group is the number of query
 // heads of a KV head.
 func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefiller, error) {
-	return c.newPrefiller(m, &Prefiller{g: g, group: group, wide: c.info.Major == hopperMajor && c.info.Minor == hopperMinor})
+	return c.newPrefiller(m, &Prefiller{g: g, group: group, wide: c.hopper()})
 }
 
 func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {

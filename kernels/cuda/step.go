@@ -17,6 +17,10 @@ type (
 		Eps, Scale                               float32
 		_                                        int32
 	}
+	enterParams struct {
+		Turn   turnParams
+		Encode encodeParams
+	}
 	leaveParams struct {
 		X, Signs, Mean, Out    Ptr
 		N, Heads, Group, Brain int32
@@ -38,6 +42,7 @@ type Turner struct {
 	g                  *quant.Geometry
 	heads              int
 	turn, leave, bias  Function
+	enter              Function
 	brain              int32
 	querySigns, vSigns Ptr
 	means              Ptr // of V, [layer][kv head][dim]; 0: none
@@ -60,6 +65,7 @@ func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, he
 		dst    *Function
 	}{
 		{fmt.Sprintf("turn_%d", g.HeadDim), turnShared(g.HeadDim), &t.turn}, {fmt.Sprintf("leave_%d", g.HeadDim), 0, &t.leave}, {"add_bias", 0, &t.bias},
+		{fmt.Sprintf("enter_%d", g.HeadDim), encodeShared(g.HeadDim), &t.enter},
 	} {
 		var err error
 		if *k.dst, err = c.Function(m, k.name, k.shared); err != nil {
@@ -123,9 +129,8 @@ type Turn struct {
 	Q, K, V      Ptr  // [row][heads or kv heads][dim] float32
 }
 
-// Turn puts the bias, norm and rotary embedding of rows into the stream. Queries
-// leave in the cache's basis, keys and values as [Context.Append] wants them.
-func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
+// params are a turn's.
+func (t *Turner) params(rows int, a Turn) turnParams {
 	p := turnParams{
 		X: a.X, Bias: a.Bias, QNorm: a.QNorm, KNorm: a.KNorm, Cos: a.Cos, Sin: a.Sin, Positions: a.Positions, Signs: t.querySigns,
 		Q: a.Q, K: a.K, V: a.V, Rows: int32(rows), Heads: int32(t.heads), KVHeads: int32(t.g.KVHeads), Pairs: int32(a.Pairs),
@@ -134,17 +139,39 @@ func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	if a.Interleaved {
 		p.Interleaved = 1
 	}
+	return p
+}
+
+// Turn puts the bias, norm and rotary embedding of rows into the stream. Queries
+// leave in the cache's basis, keys and values as [Context.Append] wants them.
+func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
+	p := t.params(rows, a)
 	return c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
+}
+
+// Enter is Turn and then AppendEach for single rows, in one launch: row i goes into
+// sequence i's pages.
+func (c *Context) Enter(t *Turner, e *Encoder, layer, rows int, a Turn, tables Tables, s Stream) error {
+	p := enterParams{Turn: t.params(rows, a), Encode: e.params(layer, a.K, a.V, tables.Exact, tables.Coded)}
+	p.Encode.Positions, p.Encode.Pages, p.Encode.Rows = a.Positions, int32(tables.Pages), 1
+	const perBlock = encodeThreads / 32
+	queries := (t.heads + 2*perBlock - 1) / (2 * perBlock)
+	return c.Launch(t.enter, Shape{Grid: [3]int{1, t.g.KVHeads + queries, 2 * rows}, Block: encodeThreads, Shared: encodeShared(t.g.HeadDim), Early: true}, s, paramBytes(&p))
 }
 
 // Leave takes one layer's attention outputs x ([row][heads][dim] float32) out of
 // V's basis into out, of the products' type.
 func (c *Context) Leave(t *Turner, layer int, out, x Ptr, rows int, s Stream) error {
-	p := leaveParams{X: x, Signs: t.vSigns, Out: out, N: int32(rows * t.heads), Heads: int32(t.heads), Group: int32(t.heads / t.g.KVHeads), Brain: t.brain, Scale: t.scale()}
-	if t.means != 0 {
-		p.Mean = t.means + Ptr(4*layer*t.g.KVHeads*t.g.HeadDim)
-	}
+	p := leaveParams{X: x, Signs: t.vSigns, Mean: t.mean(layer), Out: out, N: int32(rows * t.heads), Heads: int32(t.heads), Group: int32(t.heads / t.g.KVHeads), Brain: t.brain, Scale: t.scale()}
 	return c.Launch(t.leave, warpsFor(rows*t.heads, 0), s, paramBytes(&p))
+}
+
+// mean is where the means of a layer's values are; 0: none.
+func (t *Turner) mean(layer int) Ptr {
+	if t.means == 0 {
+		return 0
+	}
+	return t.means + Ptr(4*layer*t.g.KVHeads*t.g.HeadDim)
 }
 
 // AddBias adds bias ([dim] float32) to rows of x.
@@ -157,7 +184,7 @@ func (t *Turner) scale() float32 { return float32(1 / math.Sqrt(float64(t.g.Head
 
 // warpsFor is a launch of n warps.
 func warpsFor(n, shared int) Shape {
-	return Shape{Grid: [3]int{(n + turnThreads/32 - 1) / (turnThreads / 32), 1, 1}, Block: turnThreads, Shared: shared}
+	return Shape{Grid: [3]int{(n + turnThreads/32 - 1) / (turnThreads / 32), 1, 1}, Block: turnThreads, Shared: shared, Early: true}
 }
 
 // Workspace is memory that one plan after another works in. A step's items are

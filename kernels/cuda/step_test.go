@@ -195,6 +195,57 @@ func TestAppendEach(t *testing.T) {
 	})
 }
 
+// Enter is Turn and AppendEach.
+func TestEnter(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		r := rand.New(rand.NewPCG(5, 12))
+		for _, dim := range []int{64, 128} {
+			tc := newTurnCase(t, r, dim)
+			g, l := tc.g, &lab{t: t, c: c, r: r}
+			e, err := c.NewEncoder(m, g, tc.tf)
+			ok(t, err)
+			tn, err := c.NewTurner(m, g, tc.tf, tc.heads, BF16)
+			ok(t, err)
+			positions := []int32{63, -1, 5}
+			n, all := len(positions), tc.heads+2*g.KVHeads
+			exactBytes, codedBytes := g.Layers*g.ExactBytes(), g.Layers*g.CodedBytes()
+			old := make([]byte, exactBytes)
+			for i := 0; i < len(old); i += 2 {
+				binary.LittleEndian.PutUint16(old[i:], uint16(0x3000+r.IntN(0x1000)))
+			}
+			a := Turn{Pairs: tc.pairs, Positions: l.bytes(bytesOf(positions))}
+			a.X, _ = l.normal(n * all * dim)
+			a.Cos, _ = l.normal(64 * tc.pairs)
+			a.Sin, _ = l.normal(64 * tc.pairs)
+			run := func(both bool) (out []byte) {
+				var exact, coded []Ptr
+				for range n {
+					exact, coded = append(exact, l.bytes(old)), append(coded, l.bytes(make([]byte, codedBytes)))
+				}
+				tables := Tables{Exact: l.bytes(bytesOf(exact)), Coded: l.bytes(bytesOf(coded)), Pages: 1}
+				kv := 4 * n * g.KVHeads * dim
+				a.Q, a.K, a.V = l.bytes(poison(4*n*tc.heads*dim)), l.bytes(poison(kv)), l.bytes(poison(kv))
+				if both {
+					ok(t, c.Enter(tn, e, 1, n, a, tables, 0))
+				} else {
+					ok(t, c.Turn(tn, n, a, 0))
+					ok(t, c.AppendEach(e, 1, n, a.Positions, a.K, a.V, tables, 0))
+				}
+				for i := range exact {
+					out = append(append(out, l.back(exact[i], exactBytes)...), l.back(coded[i], codedBytes)...)
+				}
+				return append(append(append(out, l.back(a.Q, 4*n*tc.heads*dim)...), l.back(a.K, kv)...), l.back(a.V, kv)...)
+			}
+			if string(run(true)) != string(run(false)) {
+				t.Errorf("head_dim %d: they differ", dim)
+			}
+			l.close()
+			ok(t, c.CloseEncoder(e))
+			ok(t, c.CloseTurner(tn))
+		}
+	})
+}
+
 // A padded plan has the same work in blocks that it had, and nothing in others.
 func TestPad(t *testing.T) {
 	f, err := quant.ParseFormat("hq2", true)

@@ -118,6 +118,24 @@ const maxParams = 512
 type launchArgs struct {
 	params [maxParams / 8]uint64
 	list   [1]uintptr
+	config launchConfig
+	early  launchAttribute
+}
+
+// launchConfig is CUlaunchConfig, launchAttribute CUlaunchAttribute.
+type launchConfig struct {
+	grid, block [3]uint32
+	shared      uint32
+	stream      uintptr
+	attributes  uintptr
+	n           uint32
+}
+
+type launchAttribute struct {
+	id    uint32
+	_     uint32
+	value uint32
+	_     [60]byte
 }
 
 // LoadModule loads PTX or a cubin. What the compiler says of a PTX that it
@@ -152,7 +170,7 @@ func (c *Context) CloseModule(m Module) error { return c.check(cuModuleUnload, u
 // Function finds a kernel and lets its blocks have shared bytes of dynamic
 // shared memory.
 func (c *Context) Function(m Module, name string, shared int) (Function, error) {
-	const maxDynamicShared = 8
+	const maxDynamicShared, carveout = 8, 9
 	c.out.text = [256]byte{}
 	if len(name) >= len(c.out.text) {
 		panic("BUG: a kernel's name of " + fmt.Sprint(len(name)) + " bytes")
@@ -162,6 +180,13 @@ func (c *Context) Function(m Module, name string, shared int) (Function, error) 
 		return 0, fmt.Errorf("cannot find GPU kernel %s: %w", name, err)
 	}
 	f := Function(c.out.n[0])
+	// A multiprocessor runs two kernels at once only if they split its memory alike
+	// between shared and cache; with early launches it must.
+	if c.earlyAllowed() {
+		if err := c.check(cuFuncSetAttribute, uintptr(f), carveout, 100); err != nil {
+			return 0, fmt.Errorf("cannot give GPU kernel %s its shared memory: %w", name, err)
+		}
+	}
 	if shared > 48<<10 {
 		if err := c.check(cuFuncSetAttribute, uintptr(f), maxDynamicShared, uintptr(shared)); err != nil {
 			return 0, fmt.Errorf("cannot give GPU kernel %s %d bytes of shared memory (the GPU allows %d): %w", name, shared, c.info.SharedBlock, err)
@@ -175,6 +200,19 @@ type Shape struct {
 	Grid   [3]int // blocks
 	Block  int    // threads
 	Shared int    // bytes of dynamic shared memory
+	// Early lets the kernel start beside the end of the one before it in the stream
+	// (programmatic dependent launch). It must wait by itself before it touches what
+	// other kernels do (src/prim.cuh, waitBefore).
+	Early bool
+}
+
+// minEarly is the oldest driver that captures early launches into graphs.
+const minEarly = 12040
+
+// earlyAllowed reports whether kernels may start early: those of our code for
+// Hopper wait by themselves, those of the PTX do not.
+func (c *Context) earlyAllowed() bool {
+	return c.hopper() && c.version >= minEarly
 }
 
 // Launch puts a kernel into a stream. params is the bytes of its one parameter.
@@ -185,6 +223,23 @@ func (c *Context) Launch(f Function, shape Shape, s Stream, params []byte) error
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&l.params[0])), maxParams), params)
 	l.list[0] = uintptr(unsafe.Pointer(&l.params[0]))
+	if shape.Early && c.earlyAllowed() {
+		return c.launchEarly(f, shape, s)
+	}
 	return c.check(cuLaunchKernel, uintptr(f), uintptr(shape.Grid[0]), uintptr(shape.Grid[1]), uintptr(shape.Grid[2]),
 		uintptr(shape.Block), 1, 1, uintptr(shape.Shared), uintptr(s), uintptr(unsafe.Pointer(&l.list[0])), 0)
+}
+
+// launchEarly is a launch of what c.launch holds that need not wait for the kernel
+// before it.
+func (c *Context) launchEarly(f Function, shape Shape, s Stream) error {
+	const programmaticStreamSerialization = 6
+	l := c.launch
+	l.early = launchAttribute{id: programmaticStreamSerialization, value: 1}
+	l.config = launchConfig{
+		grid:  [3]uint32{uint32(shape.Grid[0]), uint32(shape.Grid[1]), uint32(shape.Grid[2])},
+		block: [3]uint32{uint32(shape.Block), 1, 1}, shared: uint32(shape.Shared), stream: uintptr(s),
+		attributes: uintptr(unsafe.Pointer(&l.early)), n: 1,
+	}
+	return c.check(cuLaunchKernelEx, uintptr(unsafe.Pointer(&l.config)), uintptr(f), uintptr(unsafe.Pointer(&l.list[0])), 0)
 }

@@ -157,7 +157,7 @@ func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geom
 	if k.turner, err = c.NewTurner(m, g, tf, cfg.Heads, products); err != nil {
 		return k, errors.Join(err, k.close(c))
 	}
-	if k.few, err = c.NewFew(m, products); err != nil {
+	if k.few, err = c.NewFew(m, products, g.HeadDim); err != nil {
 		return k, err
 	}
 	k.layer, err = c.NewLayer(m, products)

@@ -61,6 +61,9 @@ func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
 	if err := c.Embed(k.layer, a.x, m.embed, r.in.tokensAt(), s.rows, cfg.Hidden, m.products, r.stream); err != nil {
 		return err
 	}
+	if r.few() {
+		return r.fewLayers(c, b)
+	}
 	var add cuda.Ptr // of the layer before, to the residual stream
 	for i := range m.layers {
 		if b.Abandoned() {
@@ -93,8 +96,8 @@ func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
 
 // multiply is y = x·Wᵀ: of few rows by a kernel of our own, else by cuBLASLt.
 func (r *Runner) multiply(c *cuda.Context, y, x, w cuda.Ptr, rows, in, out int) error {
-	if few := r.kernels.few; few.Takes(rows, in, out) {
-		return c.Few(few, y, x, w, rows, in, out, r.stream)
+	if few := r.kernels.few; few.Takes(rows, in) {
+		return c.Few(few, cuda.Product{W: w, Rows: rows, In: in, Out: out, Y: y}, x, r.stream)
 	}
 	return c.Linear(y, x, w, rows, in, out, r.model.products, cuda.F32, 0, r.stream)
 }
@@ -110,14 +113,20 @@ func (r *Runner) linear(c *cuda.Context, y, x, w, bias cuda.Ptr, in, out int) er
 
 // project makes a layer's queries, keys and values.
 func (r *Runner) project(c *cuda.Context, i int) error {
+	a, l, cfg := &r.act, &r.model.layers[i], &r.model.config
+	err := r.linear(c, a.qkv, a.normed, l.qkv, 0, cfg.Hidden, (cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
+	return errors.Join(err, c.Turn(r.kernels.turner, r.step.rows, r.turn(i), r.stream))
+}
+
+// turn is their way to what attention and the cache want.
+func (r *Runner) turn(i int) cuda.Turn {
 	m, a, l := r.model, &r.act, &r.model.layers[i]
 	cfg := &m.config
-	err := r.linear(c, a.qkv, a.normed, l.qkv, 0, cfg.Hidden, (cfg.Heads+2*cfg.KVHeads)*cfg.HeadDim)
-	return errors.Join(err, c.Turn(r.kernels.turner, r.step.rows, cuda.Turn{
+	return cuda.Turn{
 		X: a.qkv, Bias: l.qkvBias, QNorm: l.qNorm, KNorm: l.kNorm, Eps: cfg.NormEps,
 		Cos: m.cos, Sin: m.sin, Positions: r.in.positionsAt(), Pairs: cfg.Rotary.Dim / 2, Interleaved: cfg.Rotary.Interleaved,
 		Q: a.q, K: a.k, V: a.v,
-	}, r.stream))
+	}
 }
 
 // append writes and codes a layer's keys and values.
@@ -158,14 +167,7 @@ func (r *Runner) appendRows(c *cuda.Context, layer, table int, seg attention.Seg
 func (r *Runner) attend(c *cuda.Context, i int) error {
 	s, m, a, l := &r.step, r.model, &r.act, &r.model.layers[i]
 	scale := m.config.AttentionScale()
-	var errs []error
-	if s.plan != nil {
-		step := r.work.Step(r.in.stepItemsAt(), s.plan.Blocks())
-		errs = append(errs, c.Attend(step, r.in.both(), i, a.q, a.attended, scale, r.stream))
-	}
-	if h := r.kernels.hack; h != nil {
-		errs = append(errs, c.HackAttend(h, r.in.both(), i, cuda.HackRows{Rows: s.singles, Positions: r.in.positionsAt()}, a.q, a.attended, scale, r.stream))
-	}
+	errs := []error{r.attendSingles(c, i)}
 	for n, seg := range s.prompts {
 		attend := r.attendPrompt
 		if r.kernels.hack != nil {
@@ -176,6 +178,18 @@ func (r *Runner) attend(c *cuda.Context, i int) error {
 	errs = append(errs, c.Leave(r.kernels.turner, i, a.turned, a.attended, s.rows, r.stream))
 	width := m.config.Heads * m.config.HeadDim
 	return errors.Join(append(errs, r.linear(c, a.sum, a.turned, l.out, l.outBias, width, m.config.Hidden))...)
+}
+
+// attendSingles attends for the single rows.
+func (r *Runner) attendSingles(c *cuda.Context, i int) error {
+	a, scale := &r.act, r.model.config.AttentionScale()
+	if h := r.kernels.hack; h != nil {
+		return c.HackAttend(h, r.in.both(), i, cuda.HackRows{Rows: r.step.singles, Positions: r.in.positionsAt()}, a.q, a.attended, scale, r.stream)
+	}
+	if r.step.plan == nil {
+		return nil
+	}
+	return c.Attend(r.work.Step(r.in.stepItemsAt(), r.step.plan.Blocks()), r.in.both(), i, a.q, a.attended, scale, r.stream)
 }
 
 // attendPrompt attends for the rows of a prompt. Rows whose recent tokens lie
@@ -222,9 +236,9 @@ func (r *Runner) hackPrompt(c *cuda.Context, layer, table int, seg attention.Seg
 func (r *Runner) mlp(c *cuda.Context, l *layer) error {
 	a, cfg := &r.act, &r.model.config
 	n := cfg.Intermediate
-	if few := r.kernels.few; few.Takes(r.step.rows, cfg.Hidden, 2*n) && l.gateUpBias == 0 {
+	if few := r.kernels.few; few.Takes(r.step.rows, cfg.Hidden) && l.gateUpBias == 0 {
 		return errors.Join(
-			c.FewGated(few, a.gated, a.normed, l.gateUp, r.step.rows, cfg.Hidden, n, r.stream),
+			c.Few(few, cuda.Product{W: l.gateUp, Rows: r.step.rows, In: cfg.Hidden, Out: n, Gated: a.gated}, a.normed, r.stream),
 			r.linear(c, a.sum, a.gated, l.down, l.downBias, n, cfg.Hidden))
 	}
 	return errors.Join(

@@ -366,6 +366,19 @@ API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 
   w.params.assign((u8*)params[0], (u8*)params[0] + k->params);
   return put(std::move(w));
 }
+// CUlaunchConfig, of which launches have one attribute: that they may start early.
+struct LaunchConfig {
+  u32 grid[3], block[3], shared;
+  void* stream;
+  struct {
+    u32 id, pad, value;
+  }* attributes;
+  u32 n;
+};
+API cuLaunchKernelEx(const LaunchConfig* c, const Kernel* k, void** params, void**) {
+  if (c->n != 1 || c->attributes->id != 6 || c->attributes->value != 1) return 1;
+  return cuLaunchKernel(k, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, c->stream, params, nullptr);
+}
 
 #include "../src/kernels.cu"
 #include "blas.h"

@@ -82,6 +82,9 @@ DEV u32 countIn(u32* p) { return (*p)++; }
 // A warpgroup's products, a warp at a time: rows of operands in shared memory as
 // prim.cuh's groupOperand describes them.
 #define TERSE_HOPPER
+DEV void waitBefore() {}
+DEV void letNextStart() {}
+DEV void fetchLine(const void*) {}
 DEV void operandFence() {}
 DEV void groupFence() {}
 DEV void groupCommit() {}
@@ -191,7 +194,6 @@ DEV u16 narrow(float x) {
 }
 DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
 DEV float widenBrain(u16 h) { return asFloat((u32)h << 16); }
-DEV void loadOnce16(u32 (&w)[4], const void* p) { memcpy(w, p, 16); }
 template <float (*WIDEN)(u16)>
 DEV void mmaSixteen(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   u32 ops[6] = {a0, a1, a2, a3, b0, b1};

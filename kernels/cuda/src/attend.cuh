@@ -320,6 +320,13 @@ struct Decode {
       if (k < s.n) fetch(s.layout, s.ring + k % STAGES * Layout::stage(s.layout), (const u8*)(laneShuffle(s.next, k % 32) + s.offset), lane);
       copyCommit();
     }
+
+    // begin starts the first N.
+    template <int N>
+    DEV void begin(Pages& s, int lane) {
+#pragma unroll 1
+      for (int k = 0; k < N; k++) start(s, k, lane);
+    }
   };
 
   // run goes through a warp's pages, of which the first STAGES - 1 are on their way.

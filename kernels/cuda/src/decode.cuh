@@ -110,14 +110,18 @@ DEV void decode(const AttendParams& p) {
   typename M::Shared* shared = (typename M::Shared*)(queries + 1);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   u8* ring = memory + warp * share;
+  letNextStart();
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
     State* states = shared->states + warp * NQ;
-    Quad32 query = Queries::read(p, it, warp, lane);
     Pages pages = Pages::of(p, it, ring, warp - it.exactWarps, WARPS - it.exactWarps);
-    if (warp >= it.exactWarps)
-#pragma unroll 1
-      for (int k = 0; k < STAGES - 1; k++) Pages::start(pages, k, lane);
+    // Few pages may come before the kernel waits for the one before it; many would
+    // stand in the queries' way.
+    bool early = p.settled && it.hi - it.lo <= WARPS / 2;
+    if (early && warp >= it.exactWarps) Pages::template begin<STAGES - 1>(pages, lane);
+    waitBefore();
+    Quad32 query = Queries::read(p, it, warp, lane);
+    if (!early && warp >= it.exactWarps) Pages::template begin<STAGES - 1>(pages, lane);
     if (warp < NQ) Queries::code(queries, query, p.scale, warp, lane);
     blockSync();
     if (warp < it.exactWarps) {
@@ -138,8 +142,10 @@ DEV void decodeExact(const AttendParams& p) {
   using M = Merge<D, WARPS, NQ>;
   typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kShare);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  letNextStart();
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
+    waitBefore();
     Exact<D>::run(p, it, NQ, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
     M::block(p, it, shared, memory, kShare);
     i = it.next;

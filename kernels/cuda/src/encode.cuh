@@ -200,27 +200,40 @@ struct Encode {
       if (!symmetric) ((u16*)(head + s.zero))[t] = narrow(zero);
     }
     blockSync();
-    for (int w = threadIdx.x; w < kPage * s.width / 16; w += kEncodeThreads) {
-      u32 top = 0, low = 0;
-#pragma unroll
-      for (int k = 0; k < 16; k++) {
-        int b = k % 4, i = k / 4, token, c;
-        if (values) {  // four tokens of four channels
-          token = w / (s.width / 4) * 4 + b;
-          c = w / 8 % (s.width / 32) * 32 + 8 * i + w % 8;
-        } else {  // one token; eight tokens' words side by side
-          token = w / (s.width / 2) * 8 + w % 8;
-          c = w / 8 % (s.width / 16) * 16 + 4 * i + b;
-        }
-        if (c >= n) continue;
-        u32 code = (u32)level(widen(m->x[token * kRow + s.lo + c]), m->zero[token], m->inv[token], four);
-        top |= (four ? code >> 2 : code) << (8 * b + 2 * i);
-        low |= (code & 3) << (8 * b + 2 * i);
-      }
-      ((u32*)(head + s.top))[w] = top;
-      if (four) ((u32*)(head + s.low))[w] = low;
+    if (four) {
+      pack<true>(s, m, head, values);
+    } else {
+      pack<false>(s, m, head, values);
     }
     blockSync();
+  }
+
+  // pack makes the words of a segment's planes. Dividing by a width is slow: once a
+  // word.
+  template <bool FOUR>
+  DEV void pack(const EncodeSegment& s, Shared* m, u8* head, bool values) {
+    int n = s.hi - s.lo, run = values ? s.width / 4 : s.width / 2, column = values ? s.width / 32 : s.width / 16;
+    for (int w = threadIdx.x; w < kPage * s.width / 16; w += kEncodeThreads) {
+      int token = values ? w / run * 4 : w / run * 8 + w % 8;  // of byte 0
+      int c = w / 8 % column * (values ? 32 : 16) + (values ? w % 8 : 0);
+      u32 top = 0, low = 0;
+#pragma unroll
+      for (int b = 0; b < 4; b++) {
+        int t = values ? token + b : token;  // four tokens of four channels, or one token
+        const u16* x = m->x + t * kRow + s.lo;
+        float zero = m->zero[t], inv = m->inv[t];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          int at = values ? c + 8 * i : c + 4 * i + b;
+          if (at >= n) continue;
+          u32 code = (u32)level(widen(x[at]), zero, inv, FOUR);
+          top |= (FOUR ? code >> 2 : code) << (8 * b + 2 * i);
+          low |= (code & 3) << (8 * b + 2 * i);
+        }
+      }
+      ((u32*)(head + s.top))[w] = top;
+      if (FOUR) ((u32*)(head + s.low))[w] = low;
+    }
   }
 
   // run does one half of one head of one page: block (page, head, half), or
@@ -228,6 +241,8 @@ struct Encode {
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
     Shared* m = (Shared*)memory;
+    letNextStart();
+    waitBefore();
     int half = blockIdx.z & 1, sequence = blockIdx.z >> 1;
     const EncodeHalf& h = p.half[half];
     int position = p.positions ? p.positions[sequence] : p.position;

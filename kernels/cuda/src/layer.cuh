@@ -129,6 +129,7 @@ struct ArgmaxParams {
 // The first of the largest; NaN never is.
 KERNEL(argmax, ArgmaxParams, kRowThreads, 1) {
   SHARED(scratch);
+  waitBefore();
   const float* x = p.x + (u64)blockIdx.x * p.n;
   float best = kMinusInf;
   int at = p.n;

@@ -140,4 +140,6 @@ struct AttendParams {
   int group;
   float scale;  // of the scores, times log2(e)
   int lowRows[2];  // rows of the second planes of some tokens only, of K and V
+  int settled;     // 1: no coded page that is read is one that the step writes
+  int pad;
 };

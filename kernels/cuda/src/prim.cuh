@@ -94,10 +94,6 @@ DEV void mmaBrain(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1)
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-// loadOnce16 reads 16 bytes that nobody reads again.
-DEV void loadOnce16(u32 (&w)[4], const void* p) {
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3},[%4];" : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3]) : "l"(p));
-}
 // The transpose of an 8x8 matrix of 16-bit elements, two of a row in each lane.
 DEV u32 transpose8(u32 x) {
   u32 y;
@@ -126,6 +122,19 @@ DEV float reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// Kernels that are launched early (Shape.Early) run beside the end of the kernel
+// before them: nothing that kernels have written is read, and nothing written, before
+// waitBefore, which waits until all of them are done. letNextStart says that the
+// next kernel may come when all blocks have said so.
+#ifdef TERSE_HOPPER
+DEV void waitBefore() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+DEV void letNextStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+#else
+DEV void waitBefore() {}
+DEV void letNextStart() {}
+#endif
+// Asks for the line of an address, which will be read soon.
+DEV void fetchLine(const void* p) { asm volatile("prefetch.global.L1 [%0];" ::"l"(p)); }
 #ifdef TERSE_HOPPER
 // Products of a warpgroup's four warps, which run beside them (sm_90a): what they
 // read of shared memory was made known by operandFence, their sums are not touched

@@ -19,16 +19,12 @@ struct TurnParams {
   int pad;
 };
 
-// A head's bias, norm and rotary embedding; queries go on into the cache's basis.
+// A head's bias, norm and rotary embedding, by a warp with room for it; queries go on
+// into the cache's basis.
 template <int D>
-DEV void turn(const TurnParams& p) {
+DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane) {
   constexpr int kEach = D / 32;
-  SHARED(memory);
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
-  int i = blockIdx.x * (kTurnThreads / 32) + warp;
-  if (i >= p.rows * all) return;
-  int row = i / all, head = i % all, position = max(p.positions[row], 0);
-  float* head_ = (float*)memory + warp * D;
+  int i = row * (p.heads + 2 * p.kvHeads) + head, position = max(p.positions[row], 0);
   float v[kEach];
 #pragma unroll
   for (int j = 0; j < kEach; j++) {
@@ -74,8 +70,47 @@ DEV void turn(const TurnParams& p) {
   for (int j = 0; j < kEach; j++) to[lane + 32 * j] = v[j];
 }
 
+template <int D>
+DEV void turn(const TurnParams& p) {
+  SHARED(memory);
+  letNextStart();
+  waitBefore();
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
+  int i = blockIdx.x * (kTurnThreads / 32) + warp;
+  if (i < p.rows * all) turnHead<D>(p, i / all, i % all, (float*)memory + warp * D, lane);
+}
+
 KERNEL(turn_64, TurnParams, kTurnThreads, 4) { turn<64>(p); }
 KERNEL(turn_128, TurnParams, kTurnThreads, 4) { turn<128>(p); }
+
+struct EnterParams {
+  TurnParams turn;
+  EncodeParams encode;  // of one row of each sequence
+};
+
+// Turning and encoding single rows in one launch: block (0, head, 2·sequence + half)
+// turns a head of K or V and takes it into its page, those of further heads turn
+// queries, kEncodeThreads/32 each.
+template <int D>
+DEV void enter(const EnterParams& p) {
+  SHARED(memory);
+  letNextStart();
+  waitBefore();
+  const TurnParams& t = p.turn;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = blockIdx.z & 1, row = blockIdx.z >> 1, head = blockIdx.y;
+  float* room = (float*)memory + warp * D;
+  if (head >= t.kvHeads) {
+    int query = (2 * (head - t.kvHeads) + half) * (kEncodeThreads / 32) + warp;
+    if (query < t.heads) turnHead<D>(t, row, query, room, lane);
+    return;
+  }
+  if (warp == 0) turnHead<D>(t, row, t.heads + half * t.kvHeads + head, room, lane);
+  blockSync();
+  Encode<D>::run(p.encode);
+}
+
+KERNEL(enter_64, EnterParams, kEncodeThreads, 2) { enter<64>(p); }
+KERNEL(enter_128, EnterParams, kEncodeThreads, 2) { enter<128>(p); }
 
 struct LeaveParams {
   const float* x;      // [row][head][dim], in V's basis
@@ -87,25 +122,34 @@ struct LeaveParams {
   int pad;
 };
 
-// Attention's outputs out of V's basis, as the next product reads them.
+// leaveHead takes one head's outputs out of V's basis; signs and mean (of the KV
+// head) may be null.
 template <int D>
-DEV void leave(const LeaveParams& p) {
+DEV void leaveHead(u16* to, const float* x, const float* signs, const float* mean, float scale, int brain, int lane) {
   constexpr int kEach = D / 32;
-  int lane = threadIdx.x % 32, i = blockIdx.x * (kTurnThreads / 32) + threadIdx.x / 32;
-  if (i >= p.n) return;
   float v[kEach];
 #pragma unroll
-  for (int j = 0; j < kEach; j++) v[j] = p.x[(u64)i * D + lane + 32 * j];
-  if (p.signs) {
-    hadamard(v, lane, p.scale);
+  for (int j = 0; j < kEach; j++) v[j] = x[lane + 32 * j];
+  if (signs) {
+    hadamard(v, lane, scale);
 #pragma unroll
-    for (int j = 0; j < kEach; j++) v[j] *= p.signs[lane + 32 * j];
+    for (int j = 0; j < kEach; j++) v[j] *= signs[lane + 32 * j];
   }
 #pragma unroll
   for (int j = 0; j < kEach; j++) {
-    if (p.mean) v[j] += p.mean[i % p.heads / p.group * D + lane + 32 * j];
-    p.out[(u64)i * D + lane + 32 * j] = narrowTo(v[j], p.brain);
+    if (mean) v[j] += mean[lane + 32 * j];
+    to[lane + 32 * j] = narrowTo(v[j], brain);
   }
+}
+
+// Attention's outputs, as the next product reads them.
+template <int D>
+DEV void leave(const LeaveParams& p) {
+  letNextStart();
+  waitBefore();
+  int lane = threadIdx.x % 32, i = blockIdx.x * (kTurnThreads / 32) + threadIdx.x / 32;
+  if (i >= p.n) return;
+  leaveHead<D>(p.out + (u64)i * D, p.x + (u64)i * D, p.signs, p.mean ? p.mean + i % p.heads / p.group * D : nullptr, p.scale, p.brain, lane);
 }
 
 KERNEL(leave_64, LeaveParams, kTurnThreads, 4) { leave<64>(p); }
