@@ -16,11 +16,11 @@ type encodeSegment struct {
 }
 
 type encodeHalf struct {
-	X, Shift, Signs Ptr
-	Segments        int32
-	Set, Rows       int32
-	RowsBytes       int32
-	Segment         [2]encodeSegment
+	X, Shift, Signs, Map Ptr
+	Segments             int32
+	Set, Rows            int32
+	RowsBytes            int32
+	Segment              [2]encodeSegment
 }
 
 type encodeParams struct {
@@ -49,6 +49,7 @@ type Encoder struct {
 	f      Function
 	base   encodeParams
 	shifts [2]Ptr // [layer][head][dim]; 0: none
+	maps   [2]Ptr // [layer][head][dim in][dim out]; 0: none
 	owned  []Ptr
 }
 
@@ -63,11 +64,13 @@ func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (
 		return nil, err
 	}
 	for half := range 2 {
-		var shifts []float32
-		var signs []float32
+		var shifts, maps, signs []float32
 		for layer := range g.Layers {
 			b := basisOf(tf, g, layer, half)
-			shifts, signs = append(shifts, b.shift...), b.signs
+			shifts, maps, signs = append(shifts, b.shift...), append(maps, b.maps...), b.signs
+		}
+		if e.maps[half], err = e.put(c, maps); err != nil {
+			return nil, err
 		}
 		if e.shifts[half], err = e.put(c, shifts); err != nil {
 			return nil, err
@@ -97,8 +100,8 @@ func (e *Encoder) layout() error {
 	f := g.Format
 	switch {
 	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
-		f.Coded() && f.Family != quant.FamilyHQ, f.Balanced, f.Selects():
-		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without the balanced basis or important tokens and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+		f.Coded() && f.Family != quant.FamilyHQ, f.Selects():
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
 	}
 	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
@@ -173,6 +176,9 @@ func (e *Encoder) params(layer int, k, v, exact, coded Ptr) encodeParams {
 		if e.shifts[half] != 0 {
 			p.Half[half].Shift = e.shifts[half] + Ptr(4*layer*g.KVHeads*g.HeadDim)
 		}
+		if e.maps[half] != 0 {
+			p.Half[half].Map = e.maps[half] + Ptr(4*layer*g.KVHeads*g.HeadDim*g.HeadDim)
+		}
 	}
 	p.Exact, p.Coded = exact, coded
 	p.ExactLayer, p.CodedLayer = uint64(layer*g.ExactBytes()), uint64(layer*g.CodedBytes())
@@ -180,9 +186,10 @@ func (e *Encoder) params(layer int, k, v, exact, coded Ptr) encodeParams {
 }
 
 // basis is what a transform does to one half of one layer: it adds shift, then
-// flips signs and multiplies with the Hadamard matrix.
+// flips signs and multiplies with the Hadamard matrix, or multiplies with matrices of
+// its own.
 type basis struct {
-	shift, signs []float32
+	shift, signs, maps []float32
 }
 
 // basisOf watches a transform at work.
@@ -200,8 +207,8 @@ func basisOf(tf *quant.Transform, g *quant.Geometry, layer, half int) *basis {
 // Add is quant.Rotator's.
 func (b *basis) Add(_, y []float32) { b.shift = y }
 
-// Map is quant.Rotator's; Encoder.layout refuses formats that need it.
-func (b *basis) Map([]float32, int, int, []float32) { panic("BUG: a balanced basis on the GPU") }
+// Map is quant.Rotator's.
+func (b *basis) Map(_ []float32, _, _ int, m []float32) { b.maps = m }
 
 // Rotate is quant.Rotator's.
 func (b *basis) Rotate(_ []float32, r *quant.Rotation, _ bool) {

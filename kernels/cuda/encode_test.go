@@ -46,7 +46,7 @@ func TestEncode(t *testing.T) {
 			name       string
 			calibrated bool
 		}{
-			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false},
+			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true},
 			{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
 		} {
 			for _, dim := range []int{64, 128} {
@@ -54,6 +54,18 @@ func TestEncode(t *testing.T) {
 			}
 		}
 	})
+}
+
+// someBasis is n matrices that can be inverted.
+func someBasis(r *rand.Rand, n, dim int) []float32 {
+	x := make([]float32, n*dim*dim)
+	for i := range x {
+		x[i] = float32(r.NormFloat64() * 0.3 / math.Sqrt(float64(dim)))
+		if i/dim%dim == i%dim {
+			x[i]++
+		}
+	}
+	return x
 }
 
 func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int) {
@@ -70,6 +82,7 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 		for i := range cal.KMean {
 			cal.KMean[i], cal.VMean[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
 		}
+		cal.KBasis = someBasis(r, layers*heads, dim)
 	}
 	tf, err := quant.NewTransform(g, cal)
 	ok(t, err)

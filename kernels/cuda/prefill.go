@@ -25,7 +25,8 @@ const (
 	prefillVectors = 64
 	wideVectors    = 192
 	prefillStages  = 4
-	wideBuffers    = 3 // Wide::Operand
+	wideBuffers    = 3       // Wide::Operand
+	leadKeys       = 8 * 512 // Prefill::kLeadKeys
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
@@ -62,12 +63,11 @@ func (p *Prefiller) kernel() (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case p.g.Format.K.Second == quant.SecondLeading:
-		return "", fmt.Errorf("cannot prefill with KV format %s on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4 or hq2,k2=tokens:8", p.g.Format.Name)
 	case base == "f16":
 		base, p.wide = "hq2_sym", false
 	}
-	if p.g.HeadDim != 128 || strings.HasPrefix(base, "some") {
+	leads := p.g.Format.K.Second == quant.SecondLeading
+	if p.g.HeadDim != 128 || leads || strings.HasPrefix(base, "some") {
 		p.wide = false
 	}
 	if p.wide {
@@ -76,6 +76,9 @@ func (p *Prefiller) kernel() (string, error) {
 	}
 	_, v := spreadRows(p.g)
 	p.shared = prefillStages*p.g.HeadBytes + 2*(pageTokens*p.g.HeadDim+v)
+	if leads {
+		p.shared += 2 * leadKeys
+	}
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
 }
 

@@ -9,10 +9,11 @@ import (
 )
 
 var prefillFormats = []attended{
-	{"hq2", true, 128}, {"hq2", false, 64}, {"hq2,k2=tokens:24,v2=tokens:56", false, 128}, {"hq2", true, 64}, {"hq2", false, 128},
+	{"hq2", true, 128}, {"hq2", false, 64}, {"hq2,k2=tokens:24,v2=tokens:56", false, 128}, {"hq2,k2=lead:32", false, 128}, {"hq2,k2=lead:16", true, 64}, {"hq2", true, 64}, {"hq2", false, 128},
 	{"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq4", false, 128}, {"hq2,sinks=0,recent=0", true, 128}, {"f16", true, 128},
 	{"hq2,k2=tokens:8", true, 128}, {"hq2,k2=tokens:24", false, 64}, {"hq2,k2=tokens:16,v2=tokens:40", true, 64},
 	{"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq4", false, 64}, {"hq2,sinks=0,recent=0", true, 64}, {"f16", true, 64},
+	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64},
 }
 
 // Rows of a prompt attend as the same queries do in decode's oracle: 1.5 % at most,
@@ -20,7 +21,7 @@ var prefillFormats = []attended{
 func TestPrefill(t *testing.T) {
 	formats := prefillFormats
 	if testing.Short() {
-		formats = formats[:3]
+		formats = formats[:5]
 	}
 	on(t, func(c *Context, m Module) {
 		for _, f := range formats {

@@ -11,7 +11,7 @@ import (
 type (
 	turnParams struct {
 		X, Bias, QNorm, KNorm                    Ptr
-		Cos, Sin, Positions, Signs               Ptr
+		Cos, Sin, Positions, Signs, Map          Ptr
 		Q, K, V                                  Ptr
 		Rows, Heads, KVHeads, Pairs, Interleaved int32
 		Eps, Scale                               float32
@@ -46,6 +46,7 @@ type Turner struct {
 	brain              int32
 	querySigns, vSigns Ptr
 	means              Ptr // of V, [layer][kv head][dim]; 0: none
+	queryMaps          Ptr // [layer][kv head][dim in][dim out]; 0: none
 	owned              []Ptr
 }
 
@@ -72,15 +73,21 @@ func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, he
 			return nil, err
 		}
 	}
-	var means, signs []float32
+	var means, signs, maps []float32
 	for layer := range g.Layers {
 		b := basisOf(tf, g, layer, quant.HalfV)
 		for _, shift := range b.shift { // what goes in must come out
 			means = append(means, -shift)
 		}
 		signs = b.signs
+		q := new(basis)
+		tf.Queries(q, layer, make([]float32, g.KVHeads*g.HeadDim), g.KVHeads)
+		maps = append(maps, q.maps...)
 	}
 	var err error
+	if t.queryMaps, err = t.put(c, maps); err != nil {
+		return nil, err
+	}
 	if t.means, err = t.put(c, means); err != nil {
 		return nil, err
 	}
@@ -118,6 +125,7 @@ func (c *Context) CloseTurner(t *Turner) error {
 // Turn is what a turn of some rows reads and writes. Addresses of what a model
 // does not have are 0.
 type Turn struct {
+	Layer        int
 	X            Ptr // [row][heads + 2·kv heads][dim] float32: queries, keys, values
 	Bias         Ptr // [heads + 2·kv heads][dim] float32
 	QNorm, KNorm Ptr // [dim] float32, of QK-norm
@@ -138,6 +146,9 @@ func (t *Turner) params(rows int, a Turn) turnParams {
 	}
 	if a.Interleaved {
 		p.Interleaved = 1
+	}
+	if t.queryMaps != 0 {
+		p.Map = t.queryMaps + Ptr(4*a.Layer*t.g.KVHeads*t.g.HeadDim*t.g.HeadDim)
 	}
 	return p
 }

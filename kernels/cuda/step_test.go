@@ -22,7 +22,11 @@ type turnCase struct {
 }
 
 func newTurnCase(t *testing.T, r *rand.Rand, dim int) turnCase {
-	f, err := quant.ParseFormat("hq2", true)
+	return newTurnCaseOf(t, r, "hq2", dim)
+}
+
+func newTurnCaseOf(t *testing.T, r *rand.Rand, name string, dim int) turnCase {
+	f, err := quant.ParseFormat(name, true)
 	ok(t, err)
 	g, err := quant.NewGeometry(f, 2, 2, dim)
 	ok(t, err)
@@ -30,6 +34,7 @@ func newTurnCase(t *testing.T, r *rand.Rand, dim int) turnCase {
 	for range 4 * dim {
 		cal.KMean, cal.VMean = append(cal.KMean, float32(r.NormFloat64())), append(cal.VMean, float32(r.NormFloat64()))
 	}
+	cal.KBasis = someBasis(r, 4, dim)
 	tf, err := quant.NewTransform(g, cal)
 	ok(t, err)
 	return turnCase{g: g, tf: tf, heads: 6, pairs: dim / 2}
@@ -46,7 +51,7 @@ func TestTurn(t *testing.T) {
 			odd.interleaved, odd.pairs, odd.norm, odd.bias = true, dim/4, true, true
 			qwen := plain
 			qwen.norm, qwen.bias = true, true
-			for _, tc := range []turnCase{plain, odd, qwen} {
+			for _, tc := range []turnCase{plain, odd, qwen, newTurnCaseOf(t, r, "hq2+", dim)} {
 				lab := &lab{t: t, c: c, r: r}
 				tc.check(lab, m)
 				tc.checkLeave(lab, m)
@@ -62,7 +67,7 @@ func (tc *turnCase) check(l *lab, m Module) {
 	tn, err := l.c.NewTurner(m, g, tc.tf, tc.heads, F16)
 	ok(l.t, err)
 	all := tc.heads + 2*kv
-	a := Turn{Pairs: tc.pairs, Interleaved: tc.interleaved, Eps: eps}
+	a := Turn{Layer: 1, Pairs: tc.pairs, Interleaved: tc.interleaved, Eps: eps}
 	var x, bias, qNorm, kNorm, cos, sin []float32
 	a.X, x = l.normal(rows * all * d)
 	if tc.bias {

@@ -123,7 +123,8 @@ func (r *Runner) turn(i int) cuda.Turn {
 	m, a, l := r.model, &r.act, &r.model.layers[i]
 	cfg := &m.config
 	return cuda.Turn{
-		X: a.qkv, Bias: l.qkvBias, QNorm: l.qNorm, KNorm: l.kNorm, Eps: cfg.NormEps,
+		Layer: i,
+		X:     a.qkv, Bias: l.qkvBias, QNorm: l.qNorm, KNorm: l.kNorm, Eps: cfg.NormEps,
 		Cos: m.cos, Sin: m.sin, Positions: r.in.positionsAt(), Pairs: cfg.Rotary.Dim / 2, Interleaved: cfg.Rotary.Interleaved,
 		Q: a.q, K: a.k, V: a.v,
 	}

@@ -14,6 +14,7 @@ struct EncodeHalf {
   const float* x;      // [row][head][dim], after RoPE
   const float* shift;  // [head][dim], added first; null: none
   const float* signs;  // [dim] of the rotation; null: none
+  const float* map;    // [head][dim in][dim out] in place of a rotation; null: none
   int segments;
   // Where some tokens only have a second plane: the offset of their set, -1
   // otherwise, and of the plane's rows and their bytes. No token is in it.
@@ -67,6 +68,24 @@ DEV void hadamard(float (&v)[N], int lane, float norm) {
   for (int j = 0; j < N; j++) v[j] = mulRound(v[j], norm);
 }
 
+// mapHead multiplies a vector with a matrix [in][out], in order; a lane has channels
+// lane + 32j.
+template <int N>
+DEV void mapHead(float (&v)[N], const float* m, int lane) {
+  float y[N] = {};
+#pragma unroll
+  for (int j = 0; j < N; j++)
+#pragma unroll 8
+    for (int i = 0; i < 32; i++) {
+      float x = laneShuffle(v[j], i);
+      const float* row = m + (32 * j + i) * (32 * N) + lane;
+#pragma unroll
+      for (int k = 0; k < N; k++) y[k] = addRound(y[k], mulRound(x, row[32 * k]));
+    }
+#pragma unroll
+  for (int k = 0; k < N; k++) v[k] = y[k];
+}
+
 // widenRange takes a value into a range; it orders -0 before 0, as Go's min and max do.
 DEV void widenRange(float v, float& lo, float& hi) {
   bool minus = (asBits(v) >> 31) != 0;
@@ -96,6 +115,7 @@ struct Encode {
       v[j] = x[lane + 32 * j];
       if (h.shift) v[j] = addRound(v[j], h.shift[head * D + lane + 32 * j]);
     }
+    if (h.map) mapHead(v, h.map + head * (D * D), lane);
     if (h.signs) {
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j] *= h.signs[lane + 32 * j];

@@ -36,8 +36,10 @@ struct Prefill {
   static constexpr int kPairs = D / 32;  // bit pairs times the 32-deep products that one takes
   // Bytes of a page's K, as the tensor cores read it, and of what some tokens have
   // of a second plane of V, in full.
-  static constexpr int kKeys = kTokens * D, kOperand = kKeys + (V == kSomeTokens ? P::plane : 0);
-  static constexpr bool kBothK = K != kTwoBits, kBothV = V != kTwoBits;
+  static constexpr int kLeadWords = kLeads<K> ? K / 16 : 0, kLeadKeys = kLeads<K> ? 8 * 512 : 0;  // leading channels stand apart
+  static constexpr int kKeys = kTokens * D + kLeadKeys, kOperand = kKeys + (V == kSomeTokens ? P::plane : 0);
+  static constexpr bool kBothK = K != kTwoBits && !kLeads<K>, kBothV = V != kTwoBits;
+  static_assert(kLeadWords <= 4, "a lane's first word leads or not");
   static constexpr float kMiddleK = kBothK ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
 
   // Rows is a lane's two vectors, r and r + 8 of its warp.
@@ -51,7 +53,7 @@ struct Prefill {
   struct Codes {
     u32 word[kPairs][4];  // [product][register of the operand]: a bit pair of 8 words, or two of 4
     float scale[2];
-    int sum[2];
+    int sum[2], lead[2];  // of the codes: of all channels, or but the leading ones, and of those
   };
 
   DEV int from(const PrefillParams& p, int position) {
@@ -82,7 +84,7 @@ struct Prefill {
       top = larger(top, laneXor(top, 1));
       top = larger(top, laneXor(top, 2));
       float inv = top > kTiny ? 127 / top : 0;
-      int sum = 0;
+      int sum = 0, lead = 0;
 #pragma unroll
       for (int s = 0; s < D / 64; s++)
 #pragma unroll
@@ -96,24 +98,51 @@ struct Prefill {
           } else {
             c.word[i / 2][h + 2 * (i % 2)] = w;
           }
-          sum = dot4(w, 0x01010101u, sum);
+          if (s == 0 && q < kLeadWords) {
+            lead = dot4(w, 0x01010101u, lead);
+          } else {
+            sum = dot4(w, 0x01010101u, sum);
+          }
         }
       sum += laneXor(sum, 1);
       sum += laneXor(sum, 2);
       c.sum[h] = sum;
+      if (kLeads<K>) {
+        lead += laneXor(lead, 1);
+        lead += laneXor(lead, 2);
+      }
+      c.lead[h] = lead;
       c.scale[h] = top / 127 * p.scale * 0.5f;
     }
   }
 
   // twice is two times the codes of bit pair i: the products are whole numbers
   // when the middle of the levels is taken off.
+  template <bool BOTH>
   DEV u32 twice(u32 top, u32 low, int i) {
-    if (!kBothK) return (i == 0 ? top << 1 : top >> (2 * i - 1)) & 0x06060606u;
+    if (!BOTH) return (i == 0 ? top << 1 : top >> (2 * i - 1)) & 0x06060606u;
     u32 high = i == 0 ? top << 3 : i == 1 ? top << 1 : top >> (2 * i - 3);
     return (high & 0x18181818u) | ((i == 0 ? low << 1 : low >> (2 * i - 1)) & 0x06060606u);
   }
 
-  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + (quad >> 1) * (2 * D) + word * 32 + (quad & 1) * 16 + 4 * j); }
+  // keyWord is a word of a token of a plane that has so many a token.
+  template <int WORDS = D / 16>
+  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + ((quad >> 1) * WORDS + word) * 32 + (quad & 1) * 16 + 4 * j); }
+
+  // spreadLead does the leading channels: their words for all bit pairs side by side.
+  DEV void spreadLead(u8* to, const u8* page, int quad, int q, int j) {
+    constexpr int kWords = kLeadWords ? kLeadWords : 1;
+    u32 top = q < kWords ? keyWord<kWords>(page + P::kTop, quad, q, j) : 0, low = q < kWords ? keyWord<kWords>(page + P::kLow, quad, q, j) : 0;
+    *(Quad32*)to = Quad32{twice<true>(top, low, 0), twice<true>(top, low, 1), twice<true>(top, low, 2), twice<true>(top, low, 3)};
+  }
+
+  // restWord is a word of the top plane; of leading channels none, where they stand
+  // apart.
+  DEV u32 restWord(const u8* page, int quad, int word, int j) {
+    constexpr int kRest = D / 16 - kLeadWords;
+    if (!kLeads<K>) return keyWord(page + P::kTop, quad, word, j);
+    return word < kLeadWords ? 0 : keyWord<kRest>(page + P::kTop1, quad, word - kLeadWords, j);
+  }
 
   // spread makes a page's K what all warps multiply with, a quarter of it each:
   // [half of the page][token of the quad][product][lane] of 8 bytes, two products
@@ -128,14 +157,15 @@ struct Prefill {
     };
 #pragma unroll
     for (int u = 0; u < 2; u++) {
-      u32 a = keyWord(page + P::kTop, 8 * u + r, q, j), al = low(8 * u + r, q);
+      u32 a = restWord(page, 8 * u + r, q, j), al = low(8 * u + r, q);
+      if (kLeads<K>) spreadLead(operand + kTokens * D + (u * 4 + j) * 512 + lane * 16, page, 8 * u + r, q, j);
       u8* to = operand + (u * 4 + j) * (kPairs * 256) + lane * 16;
       if (D == 128) {
-        u32 b = keyWord(page + P::kTop, 8 * u + r, 4 + q, j), bl = low(8 * u + r, 4 + q);
+        u32 b = restWord(page, 8 * u + r, 4 + q, j), bl = low(8 * u + r, 4 + q);
 #pragma unroll
-        for (int i = 0; i < 4; i += 2) *(Quad32*)(to + i * 256) = Quad32{twice(a, al, i), twice(b, bl, i), twice(a, al, i + 1), twice(b, bl, i + 1)};
+        for (int i = 0; i < 4; i += 2) *(Quad32*)(to + i * 256) = Quad32{twice<kBothK>(a, al, i), twice<kBothK>(b, bl, i), twice<kBothK>(a, al, i + 1), twice<kBothK>(b, bl, i + 1)};
       } else {
-        *(Quad32*)to = Quad32{twice(a, al, 0), twice(a, al, 1), twice(a, al, 2), twice(a, al, 3)};
+        *(Quad32*)to = Quad32{twice<kBothK>(a, al, 0), twice<kBothK>(a, al, 1), twice<kBothK>(a, al, 2), twice<kBothK>(a, al, 3)};
       }
     }
     if (V == kSomeTokens) spreadLow<D>(operand + kKeys, page + P::bytes + rowsBytes<D>(p.lowRows[0]), p.lowRows[1], load<u64>(page + P::vSet), threadIdx.x, 32 * kWarps);
@@ -160,7 +190,8 @@ struct Prefill {
     int init[2] = {kMagic - kTwice * c.sum[0], kMagic - kTwice * c.sum[1]};
 #pragma unroll
     for (int u = 0; u < 2; u++) {
-      int sum[4][4];
+      int sum[4][4], lead[4][4];
+      if (kLeads<K>) leadSums(lead, operand + kTokens * D + u * 4 * 512 + lane * 16, c);
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         const u8* from = operand + (u * 4 + j) * (kPairs * 256) + lane * 16;
@@ -178,7 +209,7 @@ struct Prefill {
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         Levels l;
-        levels(l, page, K == kSomeTokens, P::kSet, P::kScale, 8 * u + 2 * q + e, kMiddleK);
+        levels(l, page, K == kSomeTokens, P::kSet, P::kScale + (kLeads<K> ? P::perSegment : 0), 8 * u + 2 * q + e, kMiddleK);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           float off = -kMagicFloat * l.scale[j];  // exact: a float16 times 1.5·2^23
@@ -190,8 +221,36 @@ struct Prefill {
             x[u][j][2 * h + e] = y;
           }
         }
+        if (kLeads<K>) addLead(x[u], lead, page, 8 * u + 2 * q + e, e, c);
       }
     }
+  }
+
+  // leadSums are the sums over the leading channels.
+  DEV void leadSums(int (&sum)[4][4], const u8* from, const Codes& c) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      Quad32 b = load<Quad32>(from + j * 512);
+      constexpr int kNext = D == 128 ? 1 : 0, kAt = D == 128 ? 0 : 2;  // bit pair 1: a product of its own, or half of one
+      constexpr int kThird = D == 128 ? 2 : 1, kFourth = D == 128 ? 3 : 1;
+      mmaSignedFrom(sum[j], c.word[0][0], c.word[0][1], c.word[kNext][kAt], c.word[kNext][kAt + 1], b.x, b.y, kMagic - 15 * c.lead[0], kMagic - 15 * c.lead[1]);
+      mmaSigned(sum[j], c.word[kThird % kPairs][0], c.word[kThird % kPairs][1], c.word[kFourth % kPairs][kAt], c.word[kFourth % kPairs][kAt + 1], b.z, b.w);
+    }
+  }
+
+  // addLead adds what they give to the scores of a quad's tokens. What came before
+  // has the scales of the other channels.
+  DEV void addLead(float (&x)[4][4], const int (&sum)[4][4], const u8* page, int quad, int e, const Codes& c) {
+    Levels l;
+    Keys<D, K, V, ASYM, 8>::levels(l, page + P::kScale, quad, 7.5f);
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        float y = fusedMulAdd(asFloat((u32)sum[j][2 * h + e]), l.scale[j], -kMagicFloat * l.scale[j]);
+        if (ASYM) y += (l.zero[j] + l.middle[j] * l.scale[j]) * (2 * (float)c.lead[h]);
+        x[j][2 * h + e] += y;
+      }
   }
 
   // rebase moves the reference exponents to the largest score of the page.

@@ -13,6 +13,7 @@ struct TurnParams {
   const float *cos, *sin;      // [position][pairs]
   const int* positions;        // [row]; negative: a row of padding
   const float* signs;          // [dim] of K's rotation, which queries share; null: none
+  const float* map;            // [kv head][dim in][dim out] of queries in its place; null: none
   float *q, *k, *v;            // [row][heads or kvHeads][dim]
   int rows, heads, kvHeads, pairs, interleaved;
   float eps, scale;  // scale: of the Hadamard matrix
@@ -58,6 +59,7 @@ DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane
       v[j] = second ? v[j] * cosine + other * sine : v[j] * cosine - other * sine;
     }
   }
+  if (query && p.map) mapHead(v, p.map + head / (p.heads / p.kvHeads) * (D * D), lane);
   if (query && p.signs) {
 #pragma unroll
     for (int j = 0; j < kEach; j++) v[j] *= p.signs[lane + 32 * j];

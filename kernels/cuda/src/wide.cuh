@@ -107,7 +107,7 @@ struct Wide {
         u32 top = ((const u32*)(page + P::kTop))[at], low = K == kFourBits ? ((const u32*)(page + P::kLow))[at] : 0;
         int n = 8 * (4 * (t >> 5) + 2 * (t >> 4 & 1) + (t >> 1 & 1)) + 2 * (t >> 2 & 3) + (t & 1);
         *(Quad32*)(o->keys + n * D + (w ^ (n & 7)) * 16) =
-            Quad32{Plain::twice(top, low, 0), Plain::twice(top, low, 1), Plain::twice(top, low, 2), Plain::twice(top, low, 3)};
+            Quad32{Plain::template twice<Plain::kBothK>(top, low, 0), Plain::template twice<Plain::kBothK>(top, low, 1), Plain::template twice<Plain::kBothK>(top, low, 2), Plain::template twice<Plain::kBothK>(top, low, 3)};
       }
       return;
     }
