@@ -27,6 +27,9 @@ func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress 
 		return nil, nil, err
 	}
 	sums := newSums(g, m.Ops())
+	if sums.levels, err = quant.NewLevelCounts(g.Layers, g.KVHeads, g.HeadDim); err != nil {
+		return nil, nil, err
+	}
 	if !slices.ContainsFunc(windows, func(w []terse.Token) bool { return len(w) > 0 }) {
 		return nil, nil, fmt.Errorf("cannot calibrate: there is no text")
 	}
@@ -70,6 +73,7 @@ type sums struct {
 	kk, qq []float64 // products, [layer][head][channel][channel at least that]
 	tokens int
 	tasks  []headSums
+	levels *quant.LevelCounts
 }
 
 func newSums(g *quant.Geometry, ops kernels.Ops) *sums {
@@ -114,6 +118,11 @@ func (s *sums) addCache(view *quant.View, n int) {
 			s.tasks[i].addRows(g.ExactV(page, i%g.KVHeads), rows, v, nil)
 		}
 	}))
+	s.ops.Parallel(g.Layers, kernels.TaskFunc(func(layer int) {
+		for first := 0; first < n; first += t {
+			s.levels.Add(layer, view.ExactLayer(first/t, layer), min(t, n-first))
+		}
+	}))
 }
 
 // addRows adds n rows to their sum and, unless nil, to their products' sums.
@@ -145,7 +154,7 @@ func addProducts(m, x []float64) {
 func (s *sums) calibration() (*quant.Calibration, []float64) {
 	g, d := s.g, s.g.HeadDim
 	c := &quant.Calibration{Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: d,
-		KMean: make([]float32, len(s.k)), VMean: make([]float32, len(s.v)), KBasis: make([]float32, len(s.kk))}
+		KMean: make([]float32, len(s.k)), VMean: make([]float32, len(s.v)), KBasis: make([]float32, len(s.kk)), Levels: s.levels.Frequencies()}
 	n := float64(s.tokens)
 	for i := range s.k {
 		c.KMean[i] = float32(s.k[i] / n)

@@ -24,7 +24,10 @@ func (s Subject) geometry(format string) (g *quant.Geometry, top bool, err error
 	if err != nil {
 		return nil, false, err
 	}
-	if g, err = s.Model.Config.Geometry(f); err == nil && top {
+	if g, err = s.Model.Config.Geometry(f); err == nil {
+		g, err = g.Profiled(s.Calibration)
+	}
+	if err == nil && top {
 		err = checkTop(g)
 	}
 	return g, top, err

@@ -19,7 +19,11 @@ type Calibration struct {
 	// the balanced basis, channels in falling order of what they do to the
 	// scores: [Layers][KVHeads][HeadDim out][HeadDim in]; nil where a file has none.
 	KBasis []float32
-	NUQ    *NUQ     // kvquant's codebooks; nil where a file has none
+	NUQ    *NUQ // kvquant's codebooks; nil where a file has none
+	// Levels has how often cachegen's levels come, per layer, K and V, and channel of
+	// all KV heads: frequencies that sum to entropy.Total, the least level first; nil
+	// where a file has none.
+	Levels []uint16
 	Hash   [32]byte // sha256 of the file; part of the handshake
 }
 

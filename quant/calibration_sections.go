@@ -3,7 +3,10 @@ package quant
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
+
+	"github.com/terse-llm/terse/quant/entropy"
 )
 
 // section is one part of a calibration file: what a kind of measurement left. A
@@ -27,6 +30,7 @@ func calibrationSections() []section {
 		floatSection("v_mean", true, means, func(c *Calibration) *[]float32 { return &c.VMean }),
 		floatSection("k_basis", false, bases, func(c *Calibration) *[]float32 { return &c.KBasis }),
 		nuqSection(),
+		levelSection(),
 	}
 }
 
@@ -71,6 +75,78 @@ func floatSection(name string, required bool, count func(*Calibration) int, fiel
 			}
 			return checkFloats(*field(c), -maxF16, maxF16)
 		}}
+}
+
+// levelSection is the frequencies of cachegen's levels, u16.
+func levelSection() section {
+	return section{name: "cachegen_levels",
+		get: func(c *Calibration) []byte {
+			if c.Levels == nil {
+				return nil
+			}
+			b := make([]byte, 0, 2*len(c.Levels))
+			for _, v := range c.Levels {
+				b = binary.LittleEndian.AppendUint16(b, v)
+			}
+			return b
+		},
+		put: func(c *Calibration, body []byte) error {
+			if want := 2 * c.levelCount(); len(body) != want {
+				return fmt.Errorf("its shape [%d,%d,%d] wants %d bytes, found %d", c.Layers, c.KVHeads, c.HeadDim, want, len(body))
+			}
+			c.Levels = make([]uint16, len(body)/2)
+			for i := range c.Levels {
+				c.Levels[i] = binary.LittleEndian.Uint16(body[2*i:])
+			}
+			return nil
+		},
+		check: func(c *Calibration) error {
+			if want := c.levelCount(); len(c.Levels) != want {
+				return fmt.Errorf("its shape [%d,%d,%d] wants %d numbers, found %d", c.Layers, c.KVHeads, c.HeadDim, want, len(c.Levels))
+			}
+			rest := c.Levels
+			for i, levels := range c.levelSizes() {
+				sum := 0
+				for _, f := range rest[:levels] {
+					sum += int(f)
+					if f == 0 {
+						sum = -1 << 30
+					}
+				}
+				if sum != entropy.Total {
+					return fmt.Errorf("the levels of distribution %d are no frequencies that sum to %d", i, entropy.Total)
+				}
+				rest = rest[levels:]
+			}
+			return nil
+		}}
+}
+
+// levelCount is the number of frequencies in Levels.
+func (c *Calibration) levelCount() (n int) {
+	for layer := range c.Layers {
+		k, v := cacheGenBits(layer, c.Layers)
+		n += c.KVHeads * c.HeadDim * (levelsOf(k) + levelsOf(v))
+	}
+	return n
+}
+
+// levelSizes are the numbers of levels of the distributions in Levels, in order.
+func (c *Calibration) levelSizes() iter.Seq2[int, int] {
+	return func(yield func(int, int) bool) {
+		i := 0
+		for layer := range c.Layers {
+			k, v := cacheGenBits(layer, c.Layers)
+			for _, bits := range []int{k, v} {
+				for range c.KVHeads * c.HeadDim {
+					if !yield(i, levelsOf(bits)) {
+						return
+					}
+					i++
+				}
+			}
+		}
+	}
 }
 
 // checkFloats refuses numbers outside [lo, hi], NaN among them.

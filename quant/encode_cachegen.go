@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"encoding/binary"
 	"math"
 
 	"github.com/terse-llm/terse/tensor"
@@ -13,7 +14,7 @@ func fineLayers(layers int) (k, v int) { return layers / 3, min(2, layers) }
 
 // cacheGenBits is the bits that codes of a layer take in a page: bytes for 32 bins,
 // nibbles for 16.
-func (f Format) cacheGenBits(layer, layers int) (k, v int) {
+func cacheGenBits(layer, layers int) (k, v int) {
 	k, v = 4, 4
 	fineK, fineV := fineLayers(layers)
 	if layer < fineK {
@@ -27,11 +28,14 @@ func (f Format) cacheGenBits(layer, layers int) (k, v int) {
 
 // MaxLevel is the largest level of one half of a layer of cachegen, the least being
 // its negative: 32 bins are 31 levels, 16 are 15.
-func (h *GroupHalf) MaxLevel() int {
-	if h.Bits == 8 {
-		return 15
+func (h *GroupHalf) MaxLevel() int { return levelsOf(h.Bits) / 2 }
+
+// levelsOf is the number of levels that cachegen keeps in codes of so many bits.
+func levelsOf(bits int) int {
+	if bits == 8 {
+		return 31
 	}
-	return 7
+	return 15
 }
 
 // maxCacheGenScale keeps 7·scale, the distance of a nibble's zero, in float16.
@@ -104,4 +108,77 @@ func (l *GroupLayout) putScale(page []byte, half, t int, scale float32) {
 			tensor.PutF16(page[h.Zeros:], at, -float32(h.MaxLevel())*scale)
 		}
 	}
+}
+
+// takeLevels reads the first tokens' levels of one head's half as symbols, 0 being the
+// least: dst is [Width channels][64 tokens].
+func (l *GroupLayout) takeLevels(dst []uint8, page []byte, half, tokens int) {
+	h := &l.Halves[half]
+	codes, most := page[h.Codes:], uint8(h.MaxLevel())
+	for t := range tokens {
+		at, step := l.row(half, t)
+		if h.Bits == 8 {
+			for c := range l.HeadDim {
+				dst[c*groupTokens+t] = codes[at+c*step] + most
+			}
+			continue
+		}
+		for i := range l.Width / 8 {
+			word := binary.LittleEndian.Uint32(codes[at+i*step:])
+			c, between := wordChannels(half, i)
+			for range 8 {
+				dst[c*groupTokens+t] = uint8(word & 0xf)
+				word >>= 4
+				c += between
+			}
+		}
+	}
+}
+
+// putLevels writes what takeLevels read; the page has zeros there.
+func (l *GroupLayout) putLevels(page []byte, half int, src []uint8, tokens int) {
+	h := &l.Halves[half]
+	codes, most := page[h.Codes:], uint8(h.MaxLevel())
+	for t := range tokens {
+		at, step := l.row(half, t)
+		if h.Bits == 8 {
+			for c := range l.HeadDim {
+				codes[at+c*step] = src[c*groupTokens+t] - most
+			}
+			continue
+		}
+		for i := range l.Width / 8 {
+			c, between := wordChannels(half, i)
+			var word uint32
+			for k := 0; k < 8 && c < l.HeadDim; k++ {
+				word |= uint32(src[c*groupTokens+t]) << (4 * k)
+				c += between
+			}
+			binary.LittleEndian.PutUint32(codes[at+i*step:], word)
+		}
+	}
+}
+
+// row is where token t's codes begin, and how far apart its channels (8 bits) or words
+// (4 bits) are.
+func (l *GroupLayout) row(half, t int) (at, step int) {
+	at, _ = l.at(half, t, 0)
+	switch wide := l.Halves[half].Bits == 8; {
+	case half == HalfK && wide:
+		return at, 16
+	case half == HalfK:
+		return at, 64
+	case wide:
+		return at, 1
+	}
+	return at, 4
+}
+
+// wordChannels is the channel of the lowest nibble of a token's i-th word, and what is
+// between it and the next one's.
+func wordChannels(half, i int) (c, between int) {
+	if half == HalfK {
+		return 8 * i, 1
+	}
+	return i/8*groupWidth + i%8, 8
 }

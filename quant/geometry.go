@@ -30,7 +30,8 @@ type Geometry struct {
 	// Where layers are not laid out alike, what the above is of each of them; then
 	// the above is not set here, so that nobody takes one layer's for another's.
 	layers []*Geometry
-	starts []int // where a layer begins in a coded page, and last its size
+	starts []int        // where a layer begins in a coded page, and last its size
+	tables *levelTables // of a layer of cachegen: what its levels are range-coded with
 }
 
 // At is the geometry with the layout of one layer: g itself where all are alike.
@@ -69,7 +70,8 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 		g.layGroup(f.Bits, f.Bits)
 	case FamilyCacheGen:
 		g.layEach(func(layer *Geometry, at int) {
-			layer.layGroup(f.cacheGenBits(at, layers))
+			layer.layGroup(cacheGenBits(at, layers))
+			layer.unprofiled()
 		})
 	case FamilyKVQuant:
 		g.layNUQ()

@@ -188,11 +188,11 @@ func sameApart(t *testing.T, what string, g *quant.Geometry, n int, want, got *q
 		if part.Planes == quant.SecondPlane && slices.Contains(missing, part.Page) {
 			continue
 		}
-		a, err := p.appendBytes(nil, want, i)
+		a, err := p.appendBytes(nil, want, i, new(packer))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := p.appendBytes(nil, got, i)
+		b, err := p.appendBytes(nil, got, i, new(packer))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,8 @@ type Fetch struct {
 	plan   *plan
 	lease  uint64
 
-	copying sync.RWMutex // held shared while page bytes are copied, alone when none may be any more
+	copying   sync.RWMutex // held shared while page bytes are copied, alone when none may be any more
+	unpacking *unpacking   // nil where parts are copied as they come
 
 	mu        sync.Mutex
 	view      *quant.View // nil when the pages are not ours any more
@@ -66,21 +67,25 @@ const (
 
 // Result is what a fetch brought.
 type Result struct {
-	Done        []byte    // the prefill side's answer
-	Bytes       int64     // KV payload that landed
-	Second      int64     // of Bytes, second planes that came apart from the rest
-	Held        int64     // KV payload that was there already and was not sent
-	Again       int64     // KV payload that came although it was there
-	First, Last time.Time // when the first and the last KV frame had arrived
-	Exposed     int64     // KV payload that had not arrived when the prompt was computed
-	Resumed     int       // times that a broken transfer was gone on with
-	Conns       int       // connections that took part, at most
+	Done        []byte        // the prefill side's answer
+	Bytes       int64         // KV payload that landed
+	Second      int64         // of Bytes, second planes that came apart from the rest
+	Held        int64         // KV payload that was there already and was not sent
+	Again       int64         // KV payload that came although it was there
+	First, Last time.Time     // when the first and the last KV frame had arrived
+	Exposed     int64         // KV payload that had not arrived when the prompt was computed
+	Unpack      time.Duration // of cores, decoding what came range-coded
+	Resumed     int           // times that a broken transfer was gone on with
+	Conns       int           // connections that took part, at most
 }
 
 // Begin prepares to fill view's pages with the KV of a prompt of n tokens. End
 // must be called before the pages are used for anything else.
 func (c *Client) Begin(view *quant.View, n int) *Fetch {
 	f := &Fetch{client: c, plan: newPlan(c.Geometry, n, false), view: view, event: make(chan struct{}, 1)}
+	if c.Geometry.Packs() {
+		f.unpacking = newUnpacking()
+	}
 	for f.lease == 0 {
 		f.lease = rand.Uint64()
 	}
@@ -351,6 +356,7 @@ func (f *Fetch) startOver() {
 			f.planes[f.plan.parts[part].Page]++
 		}
 	}
+	f.res.Unpack = 0
 	f.res.Bytes, f.res.Second, f.res.First, f.res.Last = 0, 0, time.Time{}, time.Time{}
 }
 
@@ -472,8 +478,21 @@ func (f *Fetch) kv(l *link, h *header, payload []byte) error {
 		return err
 	}
 	f.copying.RLock()
-	defer f.copying.RUnlock()
 	view, mine := f.claim(l, h, spans)
+	if len(mine) > 0 && f.unpacking != nil {
+		f.unpack(l, view, spans, mine, data)
+		return nil
+	}
+	defer f.copying.RUnlock()
+	return f.landAll(view, spans, mine, data, func(page []byte, n int, data []byte) error {
+		f.plan.put(page, n, data)
+		return nil
+	})
+}
+
+// landAll writes those of a frame's parts that are mine to their pages, by put, and
+// books them.
+func (f *Fetch) landAll(view *quant.View, spans, mine []span, data []byte, put func(page []byte, n int, data []byte) error) error {
 	rest, landed, second := mine, 0, 0
 	for _, s := range spans {
 		for n := s.first; n < s.first+s.count; n++ {
@@ -482,7 +501,9 @@ func (f *Fetch) kv(l *link, h *header, payload []byte) error {
 				rest = rest[1:]
 			}
 			if len(rest) > 0 && rest[0].first <= n {
-				f.land(view, int(n), data[:size])
+				if err := put(f.plan.page(view, int(n)), int(n), data[:size]); err != nil {
+					return err
+				}
 				landed += size
 				if f.plan.later(int(n)) {
 					second += size
@@ -517,11 +538,6 @@ func (f *Fetch) claim(l *link, h *header, spans []span) (*quant.View, []span) {
 		}
 	}
 	return f.view, mine
-}
-
-// land copies one part to its page.
-func (f *Fetch) land(view *quant.View, n int, data []byte) {
-	f.plan.put(f.plan.page(view, n), n, data)
 }
 
 // put copies a part's bytes to its layer of a page.

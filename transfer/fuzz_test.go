@@ -30,8 +30,10 @@ func recorded(b []byte, g *quant.Geometry) (*link, *recording) {
 	return l, c
 }
 
-func smallGeometry(t testing.TB) *quant.Geometry {
-	fm, err := quant.ParseFormat("hq2", true)
+func smallGeometry(t testing.TB) *quant.Geometry { return smallOf(t, "hq2") }
+
+func smallOf(t testing.TB, format string) *quant.Geometry {
+	fm, err := quant.ParseFormat(format, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,35 +47,46 @@ func smallGeometry(t testing.TB) *quant.Geometry {
 // FuzzFetch feeds a decoder whatever bytes: it must end, without a panic and
 // without writing outside the parts it reserved.
 func FuzzFetch(f *testing.F) {
-	g := smallGeometry(f)
 	const n = 300
-	c := &Client{Geometry: g}
-	src := fullView(g, n, noise(3))
-	writer, good := recorded(nil, g)
-	p := newPlan(g, n, false)
-	for layer := range g.Layers {
-		s := span{uint32(layer * len(p.parts)), uint32(len(p.parts))}
-		bufs := [][]byte{appendSpans(nil, []span{s})}
-		for i := s.first; i < s.first+s.count; i++ {
-			bufs, _ = p.appendBytes(bufs, src, int(i))
-		}
-		writer.send(header{kind: frameKV, lease: 7, epoch: 1, ranges: 1}, bufs...)
+	type setting struct {
+		c   *Client
+		p   *plan
+		src *quant.View
 	}
-	writer.send(header{kind: frameDone, lease: 7, epoch: 1}, make([]byte, doneHead+1))
-	f.Add(good.out.Bytes())
-	f.Add(good.out.Bytes()[:100])
-	f.Add([]byte("TKVW\x02\x09\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		x := c.Begin(fullView(g, n, func([]byte) {}), n)
+	settings := map[bool]setting{} // range-coded ones, and others
+	for packed, format := range map[bool]string{false: "hq2", true: "cachegen"} {
+		g := smallOf(f, format)
+		src := fullView(g, n, noise(3))
+		writer, good := recorded(nil, g)
+		p := newPlan(g, n, false)
+		for layer := range g.Layers {
+			s := span{uint32(layer * len(p.parts)), uint32(len(p.parts))}
+			bufs := [][]byte{appendSpans(nil, []span{s})}
+			for i := s.first; i < s.first+s.count; i++ {
+				bufs, _ = p.appendBytes(bufs, src, int(i), new(packer))
+			}
+			writer.send(header{kind: frameKV, lease: 7, epoch: 1, ranges: 1}, bufs...)
+		}
+		writer.send(header{kind: frameDone, lease: 7, epoch: 1}, make([]byte, doneHead+1))
+		f.Add(good.out.Bytes(), packed)
+		f.Add(good.out.Bytes()[:100], packed)
+		settings[packed] = setting{&Client{Geometry: g}, p, src}
+	}
+	f.Add([]byte("TKVW\x02\x09\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00\xff\xff\xff\xff\x00\x00\x00\x00"), false)
+	f.Fuzz(func(t *testing.T, b []byte, packed bool) {
+		at := settings[packed]
+		g, p := at.p.g, at.p
+		x := at.c.Begin(fullView(g, n, func([]byte) {}), n)
 		l, _ := recorded(b, g)
 		x.lease, x.epoch, x.links = 7, 1, []*link{l}
 		l.user.Store(x)
 		if err := l.listen(); err == nil {
 			t.Fatal("a stream without an end")
 		}
+		x.settle()
 		whole := true
 		for i := range x.state {
-			whole = whole && bytes.Equal(bytesOfPart(p, src, i), bytesOfPart(p, x.view, i))
+			whole = whole && bytes.Equal(bytesOfPart(p, at.src, i), bytesOfPart(p, x.view, i))
 		}
 		if x.left == 0 && !whole {
 			t.Fatal("all parts came, and they are wrong")
@@ -83,7 +96,7 @@ func FuzzFetch(f *testing.F) {
 }
 
 func bytesOfPart(p *plan, v *quant.View, n int) []byte {
-	bufs, _ := p.appendBytes(nil, v, n)
+	bufs, _ := p.appendBytes(nil, v, n, new(packer))
 	return bytes.Join(bufs, nil)
 }
 

@@ -38,7 +38,7 @@ func TestApart(t *testing.T) {
 				if _, part := p.at(i); (p.parts[part].Page+1)*64 <= held {
 					continue
 				}
-				from, err := p.appendBytes(nil, src, i)
+				from, err := p.appendBytes(nil, src, i, new(packer))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -19,8 +19,9 @@ type plan struct {
 // place is where a part lies in one layer of its page: nil and the most bytes it may
 // come to where that follows from what is in it.
 type place struct {
-	spans []quant.Span
-	size  int
+	spans  []quant.Span
+	size   int
+	likely int // what it comes to, as far as one can tell without it
 }
 
 func newPlan(g *quant.Geometry, n int, apart bool) *plan {
@@ -43,23 +44,36 @@ func placesOf(g *quant.Geometry, parts []quant.Part) []place {
 	var coded [3]*place // by planes: alike in all pages
 	row := make([]place, len(parts))
 	for i, part := range parts {
-		if part.Coded && coded[part.Planes] != nil {
+		whole := part.Hi == g.Format.PageTokens
+		if part.Coded && whole && coded[part.Planes] != nil {
 			row[i] = *coded[part.Planes]
 			continue
 		}
-		row[i].spans = g.PartSpans(part)
-		for _, s := range row[i].spans {
-			row[i].size += s.Len
-		}
-		if part.Planes == quant.SecondPlane {
-			row[i].size = g.SecondMost()
-		}
-		if part.Coded {
+		row[i] = placeOf(g, part)
+		if part.Coded && whole {
 			coded[part.Planes] = &row[i]
 		}
 	}
 	return row
 }
+
+func placeOf(g *quant.Geometry, part quant.Part) (at place) {
+	switch {
+	case part.Planes == quant.SecondPlane:
+		return place{size: g.SecondMost(), likely: g.SecondTypical()}
+	case part.Coded && g.Packs():
+		return place{size: g.PackedMost(part.Hi), likely: g.PackedTypical(part.Hi)}
+	}
+	at.spans = g.PartSpans(part)
+	for _, s := range at.spans {
+		at.size += s.Len
+	}
+	at.likely = at.size
+	return at
+}
+
+// packed reports whether a part crosses range-coded.
+func (p *plan) packed(part int) bool { return p.parts[part].Coded && p.g.Packs() }
 
 // place is where a part lies in its layer of a page.
 func (p *plan) place(number int) *place {
@@ -103,6 +117,8 @@ func (p *plan) sizeIn(number int, data []byte) (int, error) {
 	switch {
 	case p.parts[i].Planes == quant.SecondPlane:
 		return p.g.At(layer).SecondLen(data)
+	case p.packed(i):
+		return p.g.At(layer).PackedLen(data, p.parts[i].Hi)
 	case len(data) < size:
 		return 0, fmt.Errorf("part %d of %d bytes in %d", number, size, len(data))
 	}
@@ -153,7 +169,11 @@ func (p *plan) page(v *quant.View, number int) []byte {
 func maxPart(g *quant.Geometry) int {
 	most := g.ExactBytes()
 	for layer := range g.Layers {
-		most = max(most, g.At(layer).CodedBytes())
+		layer := g.At(layer)
+		most = max(most, layer.CodedBytes())
+		if g.Packs() {
+			most = max(most, layer.PackedMost(g.Format.PageTokens))
+		}
 	}
 	return most
 }
@@ -173,14 +193,12 @@ func (p *plan) total() int64 {
 }
 
 // HandoverBytes is the KV payload of a prompt of n tokens, over all layers, where
-// important tokens are spread evenly.
+// important tokens are spread evenly and levels come as often as they are said to.
 func HandoverBytes(g *quant.Geometry, n int) int64 {
 	p := newPlan(g, n, false)
-	total := p.total()
+	var total int64
 	for number := range p.count() {
-		if layer, i := p.at(number); p.parts[i].Planes == quant.SecondPlane {
-			total -= int64(p.bytesOf(number) - g.At(layer).SecondTypical())
-		}
+		total += int64(p.place(number).likely)
 	}
 	return total
 }
@@ -189,12 +207,12 @@ func HandoverBytes(g *quant.Geometry, n int) int64 {
 func SecondBytes(g *quant.Geometry, n int) int64 {
 	p := newPlan(g, n, true)
 	var total int64
-	for i := range p.parts {
-		if p.later(i) {
-			total += int64(g.SecondTypical())
+	for number := range p.count() {
+		if p.later(number) {
+			total += int64(p.place(number).likely)
 		}
 	}
-	return total * int64(g.Layers)
+	return total
 }
 
 // F16Bytes is what the KV of n tokens is in float16, over all layers: the

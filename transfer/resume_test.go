@@ -236,7 +236,7 @@ func TestStaleFramesAreDropped(t *testing.T) {
 		lease uint64
 		epoch uint32
 	}{{7, 1}, {8, 2}, {7, 3}} {
-		bufs, _ := p.appendBytes([][]byte{appendSpans(nil, []span{{0, 1}})}, src, 0)
+		bufs, _ := p.appendBytes([][]byte{appendSpans(nil, []span{{0, 1}})}, src, 0, new(packer))
 		w.send(header{kind: frameKV, lease: where.lease, epoch: where.epoch, ranges: 1}, bufs...)
 	}
 	l, _ := recorded(out.out.Bytes(), g)

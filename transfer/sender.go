@@ -48,7 +48,10 @@ type Sender struct {
 	done    []byte      // payload of Done, nil before Finish
 	err     error       // why no more is sent
 	sent    int64       // KV payload, repetitions included
-	moved   time.Time   // of the last acknowledgement or hand-over to a socket
+
+	toPack, packedParts int // parts that are range-coded: those the decoder had not, and those done
+	packTime            time.Duration
+	moved               time.Time // of the last acknowledgement or hand-over to a socket
 }
 
 type partState uint8
@@ -82,6 +85,9 @@ func (s *Sender) attach(l *link, epoch uint32, have []span, window int64) {
 		s.expiry = nil
 	}
 	s.acked(have)
+	if s.epoch == 0 {
+		s.toPack = s.unacked
+	}
 	s.epoch, s.window, s.flight = epoch, window, 0
 	s.lanes = []*link{l}
 	s.ready, s.later = s.ready[:0], s.later[:0]
@@ -228,6 +234,7 @@ func (s *Sender) offer(number int) {
 func (s *Sender) run(l *link, epoch uint32) {
 	var table []byte
 	var bufs [][]byte
+	var pack packer
 	for {
 		batch, view := s.take(l, epoch)
 		if batch == nil {
@@ -235,12 +242,14 @@ func (s *Sender) run(l *link, epoch uint32) {
 		}
 		table = appendSpans(table[:0], batch)
 		bufs = append(bufs[:0], table)
+		pack.reset()
 		err := error(nil)
 		for _, b := range batch {
 			for n := int(b.first); n < int(b.first+b.count) && err == nil; n++ {
-				bufs, err = s.plan.appendBytes(bufs, view, n)
+				bufs, err = s.plan.appendBytes(bufs, view, n, &pack)
 			}
 		}
+		s.packed(&pack)
 		if err != nil {
 			s.release(l)
 			s.abort(err)
@@ -255,12 +264,54 @@ func (s *Sender) run(l *link, epoch uint32) {
 	}
 }
 
+// packer is the memory of what is sent range-coded: one frame's parts.
+type packer struct {
+	scratch quant.PackScratch
+	out     []byte
+	parts   int
+	saved   int64 // of what the parts are counted with
+	took    time.Duration
+}
+
+func (p *packer) reset() { p.out, p.parts, p.saved, p.took = p.out[:0], 0, 0, 0 }
+
+// packed books what it took to code a frame's parts, and the bytes that they are less
+// than counted with.
+func (s *Sender) packed(p *packer) {
+	if p.parts == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.packedParts, s.packTime = s.packedParts+p.parts, s.packTime+p.took
+	s.sent -= p.saved
+}
+
+// PackTime is what range-coding all parts that must be sent takes of a core, judged
+// by those coded so far; 0 where the format has none.
+func (s *Sender) PackTime() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.packedParts == 0 {
+		return 0
+	}
+	return time.Duration(float64(s.packTime) / float64(s.packedParts) * float64(s.toPack))
+}
+
 // appendBytes appends the spans of a part's bytes.
-func (p *plan) appendBytes(bufs [][]byte, view *quant.View, number int) ([][]byte, error) {
+func (p *plan) appendBytes(bufs [][]byte, view *quant.View, number int, pack *packer) ([][]byte, error) {
 	page := p.page(view, number)
+	layer, i := p.at(number)
 	if page == nil {
-		layer, i := p.at(number)
 		return nil, fmt.Errorf("cannot send page %d of layer %d: it is not there (coded %v)", p.parts[i].Page, layer, p.parts[i].Coded)
+	}
+	if p.packed(i) {
+		start, from := time.Now(), len(pack.out)
+		pack.out = p.g.At(layer).Pack(pack.out, page, p.parts[i].Hi, &pack.scratch) // what lies before stays as it is, also where it moves
+		pack.took += time.Since(start)
+		pack.parts++
+		pack.saved += int64(p.bytesOf(number) - (len(pack.out) - from))
+		return append(bufs, pack.out[from:]), nil
 	}
 	for _, at := range p.spansOf(number, page) {
 		bufs = append(bufs, page[at.Off:at.Off+at.Len])
@@ -342,7 +393,7 @@ func (s *Sender) exposed() int64 {
 			continue
 		}
 		if st == partReady || st == partSent && s.writing[s.lane[i]] > 0 {
-			n += int64(s.plan.bytesOf(i))
+			n += int64(s.plan.place(i).likely)
 		}
 	}
 	return min(n, s.plan.total())

@@ -207,6 +207,10 @@ func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error
 		return nil, nil, err
 	}
 	g, err := m.config.Geometry(format)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err = g.Profiled(cal)
 	return g, cal, err
 }
 
