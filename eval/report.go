@@ -108,6 +108,16 @@ func (r *Report) Merge(o *Report) error {
 	return nil
 }
 
+// Joined forgets that tasks were measured in parts, where all of them are here.
+func (r *Report) Joined() {
+	for i := range r.Tasks {
+		t := &r.Tasks[i]
+		if slices.Equal(t.Numbers, Part{}.of(t.Cases, 1)) {
+			t.Numbers = nil
+		}
+	}
+}
+
 // addCost keeps one cost of each format: parts that share a format weigh it
 // alike.
 func (r *Report) addCost(c Cost) {

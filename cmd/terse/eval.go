@@ -380,6 +380,7 @@ func (f *evalFlags) mergeReports(c *cobra.Command) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	all.Joined()
 	return f.finish(c, all)
 }
 
