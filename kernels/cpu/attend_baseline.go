@@ -57,11 +57,7 @@ func (s *attender) groupTile(it *attendItem, tiles []kernels.Tile, next upcoming
 		s.ops.fused.PV(acc, n, s.exact.w[i*pageTokens:], softmax.Tokens, &g.Group, s.groupPage(it, tiles, next, i, 0), s.groupAhead(it, tiles, next, i, pages, quant.HalfV))
 	}
 	if width != g.HeadDim {
-		for v := range n {
-			for c := range g.HeadDim {
-				s.acc[v*g.HeadDim+c] += acc[v*width+c]
-			}
-		}
+		s.takeGroups(n, g.HeadDim, width)
 	}
 }
 
@@ -111,6 +107,57 @@ func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int, ahe
 	return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
 }
 
+// fusedScores sets the scores of n tokens of a coded tile of kivi, from place at on.
+func (s *attender) fusedScores(it *attendItem, t *kernels.Tile, at, n int, ahead []byte) {
+	g, e := it.job.Geometry, &s.exact
+	vectors, q := it.hi-it.lo, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim]
+	page := g.CodedHead(t.Coded, it.job.Head)
+	if t.Lo == 0 { // what is beyond n tokens is overwritten, or not looked at
+		e.kivi.QK(s.ops.fused, e.w[at:], softmax.Tokens, q, vectors, g, page, ahead)
+		return
+	}
+	e.part = grow(e.part, vectors*pageTokens)
+	e.kivi.QK(s.ops.fused, e.part, pageTokens, q, vectors, g, page, ahead)
+	for v := range vectors {
+		copy(e.w[v*softmax.Tokens+at:][:n], e.part[v*pageTokens+t.Lo:])
+	}
+}
+
+// fusedValues adds n weighted tokens of a coded tile of kivi, whose weights are from
+// place at on.
+func (s *attender) fusedValues(it *attendItem, t *kernels.Tile, at, n int, ahead []byte) {
+	g, e := it.job.Geometry, &s.exact
+	vectors, width := it.hi-it.lo, g.Hack[quant.HalfV].Width
+	w, ld := e.w[at:], softmax.Tokens
+	if n < pageTokens {
+		e.part = grow(e.part, vectors*pageTokens)
+		clear(e.part)
+		for v := range vectors {
+			copy(e.part[v*pageTokens+t.Lo:][:n], e.w[v*softmax.Tokens+at:])
+		}
+		w, ld = e.part, pageTokens
+	}
+	acc := s.acc
+	if width != g.HeadDim {
+		s.group.acc = grow(s.group.acc, vectors*width)
+		clear(s.group.acc)
+		acc = s.group.acc
+	}
+	e.kivi.PV(s.ops.fused, acc, vectors, w, ld, g, g.CodedHead(t.Coded, it.job.Head), ahead)
+	if width != g.HeadDim {
+		s.takeGroups(vectors, g.HeadDim, width)
+	}
+}
+
+// takeGroups adds the outputs of heads padded to whole groups to those of n vectors.
+func (s *attender) takeGroups(n, d, width int) {
+	for v := range n {
+		for c := range d {
+			s.acc[v*d+c] += s.group.acc[v*width+c]
+		}
+	}
+}
+
 // codedHalf is the bytes of one half of a coded tile's page.
 func codedHalf(it *attendItem, t *kernels.Tile, half int) []byte {
 	g := it.job.Geometry
@@ -129,8 +176,8 @@ func bytesOf(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
-// widens reports whether a job's coded tiles are widened and then read as exact
-// ones are.
+// widens reports whether a job's coded tiles are read as exact ones are, widened (or in
+// the kernels).
 func widens(j *kernels.AttnJob) bool {
 	return j.Geometry.Format.Family == quant.FamilyKIVI || turns(j)
 }

@@ -3,6 +3,7 @@ package cpu
 import (
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu/exact"
+	"github.com/terse-llm/terse/kernels/cpu/fused"
 	"github.com/terse-llm/terse/kernels/cpu/softmax"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/quant/baseline"
@@ -21,12 +22,14 @@ type exactScratch struct {
 
 	floats []float32 // the same of a coded page; what Map sums in
 	widen  baseline.Scratch
+	kivi   fused.KIVI
+	part   []float32 // scores or weights of pages that are read in part, [vector][page token]
 	turned []float32 // queries, turned back to where a page begins
 	angles []float32 // of it, cosines and then sines
 }
 
-// exactTile adds exact pages of one block to the vectors' states, or coded ones that
-// are widened. next is what comes afterwards.
+// exactTile adds exact pages of one block to the vectors' states, or coded ones of
+// kivi and kvquant. next is what comes afterwards.
 func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming) {
 	g, n := it.job.Geometry, it.hi-it.lo
 	most := s.exactProducts(it, tiles, next)
@@ -36,7 +39,11 @@ func (s *attender) exactTile(it *attendItem, tiles []kernels.Tile, next upcoming
 	for v := 0; v < n; v += softmax.Vectors {
 		s.exactWeights(it, tiles, v, min(softmax.Vectors, n-v))
 	}
-	s.eachPage(it, tiles, next, most, quant.HalfV, func(_ *kernels.Tile, at int, rows exact.Rows) {
+	s.eachPage(it, tiles, next, most, quant.HalfV, func(t *kernels.Tile, at, tokens int, rows exact.Rows) {
+		if rows.Data == nil {
+			s.fusedValues(it, t, at, tokens, rows.Next)
+			return
+		}
 		s.ops.exact.PV(s.acc, n, g.HeadDim, s.exact.w[at:], softmax.Tokens, rows)
 	})
 }
@@ -53,7 +60,11 @@ func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upco
 	}
 	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
 	q := it.job.Q[it.lo*g.HeadDim : it.hi*g.HeadDim]
-	s.eachPage(it, tiles, next, most, quant.HalfK, func(t *kernels.Tile, at int, rows exact.Rows) {
+	s.eachPage(it, tiles, next, most, quant.HalfK, func(t *kernels.Tile, at, tokens int, rows exact.Rows) {
+		if rows.Data == nil {
+			s.fusedScores(it, t, at, tokens, rows.Next)
+			return
+		}
 		x := q
 		if t.KCoded && turns(it.job) {
 			x = s.turnedBack(it, t.First)
@@ -64,8 +75,9 @@ func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upco
 }
 
 // eachPage hands out one half of the tiles' rows that any vector sees, the first
-// most ones, with the place of their scores.
-func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming, most, half int, f func(t *kernels.Tile, at int, rows exact.Rows)) {
+// most ones, with the place of their scores; coded ones that are multiplied with as they
+// are have no rows, only what comes next.
+func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming, most, half int, f func(t *kernels.Tile, at, tokens int, rows exact.Rows)) {
 	g, at := it.job.Geometry, 0
 	for i := range tiles {
 		n := min(tiles[i].Hi-tiles[i].Lo, most-at)
@@ -86,7 +98,7 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
 			rows = s.ops.exact.Widen(s.exact.wide, rows)
 		}
-		f(&tiles[i], at, rows)
+		f(&tiles[i], at, n, rows)
 		at += n
 	}
 }
@@ -114,6 +126,9 @@ func coded(t *kernels.Tile, half int) bool {
 // rows is the first n rows of one half of a tile; ahead is what is read afterwards.
 func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
 	if coded(t, half) {
+		if s.ops.fused.HasKIVI(it.job.Geometry) {
+			return exact.Rows{Next: ahead}
+		}
 		return s.widenedRows(it, t, half, n, ahead)
 	}
 	g := it.job.Geometry

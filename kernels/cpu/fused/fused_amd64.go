@@ -133,3 +133,73 @@ func foldInt4AVX2(dst *float32, sums *float32, w *float32, ld int, scales *byte,
 //
 //go:noescape
 func foldInt8AVX2(dst *float32, sums *float32, w *float32, ld int, scales *byte, zeros *byte, n int)
+
+// kiviQK4AVX2 sets w to the products of 4 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK4AVX2(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV4AVX2 adds quads·4 tokens, from plane on, weighted by w, to 16 channels of 4 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV4AVX2(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviQK2AVX2 sets w to the products of 2 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK2AVX2(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV2AVX2 adds quads·4 tokens, from plane on, weighted by w, to 16 channels of 2 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV2AVX2(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviQK1AVX2 sets w to the products of 1 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK1AVX2(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV1AVX2 adds quads·4 tokens, from plane on, weighted by w, to 16 channels of 1 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV1AVX2(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviQK4AVX512 sets w to the products of 4 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK4AVX512(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV4AVX512 adds quads·4 tokens, from plane on, weighted by w, to 32 channels of 4 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV4AVX512(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviQK2AVX512 sets w to the products of 2 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK2AVX512(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV2AVX512 adds quads·4 tokens, from plane on, weighted by w, to 32 channels of 2 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV2AVX512(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviQK1AVX512 sets w to the products of 1 vectors and sixteens·16 tokens of K, from plane on: words of 16 channels, eight tokens' side by side. q is the vectors, words·16 channels apart, times the channels' scales, and sums their products with the channels' mins.
+//
+//go:noescape
+func kiviQK1AVX512(w *float32, ld int, plane *byte, words int, q *float32, sums *float32, sixteens int)
+
+// kiviPV1AVX512 adds quads·4 tokens, from plane on, weighted by w, to 32 channels of 1 vectors, width channels apart. A token's eight words lie octets·32 bytes from those of four tokens on, scales and mins parts·2 bytes apart; first is the first of the words' four eights of channels.
+//
+//go:noescape
+func kiviPV1AVX512(acc *float32, width int, w *float32, ld int, plane *byte, octets int, scale *byte, min *byte, parts int, quads int, first int)
+
+// kiviFoldAVX2 sets dst to eights·8 channels of a vector times the channels' scales, and sum to its product with their mins.
+//
+//go:noescape
+func kiviFoldAVX2(dst *float32, sum *float32, q *float32, scale *byte, min *byte, eights int)
+
+// fetch fetches n >= 1 bytes.
+//
+//go:noescape
+func fetch(p *byte, n int)

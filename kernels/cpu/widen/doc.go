@@ -1,5 +1,6 @@
 // Package widen turns pages of the baselines that are dequantised before they are
-// attended to (kivi, kvquant) into float32 rows, a page's half at a time, which stays in the
+// attended to (kvquant; kivi with 4 bits, and where package fused has no kernels for it)
+// into float32 rows, a page's half at a time, which stays in the
 // cache until the exact kernels have multiplied with it. package quant/baseline says
 // what the values are; the vectors here give its bits, each step rounded once.
 //

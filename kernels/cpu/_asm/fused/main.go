@@ -8,6 +8,7 @@ import (
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 
+	"github.com/terse-llm/terse/kernels/cpu/_asm/lib"
 	"github.com/terse-llm/terse/kernels/cpu/_asm/rows"
 )
 
@@ -31,6 +32,8 @@ func main() {
 	}
 	fold(4)
 	fold(8)
+	kivi()
+	lib.Fetch()
 	Generate()
 }
 

@@ -161,3 +161,20 @@ func (s Step) HalfMask() reg.Register {
 	SHRQ(U8(1), half)
 	return s.isa.tail(half)
 }
+
+// Fetch generates the fetching of memory into the cache.
+func Fetch() {
+	TEXT("fetch", attr.NOSPLIT, "func(p *byte, n int)")
+	Doc("fetch fetches n >= 1 bytes.")
+	Pragma("noescape")
+	p, n := GP64(), GP64()
+	Load(Param("p"), p)
+	Load(Param("n"), n)
+	lines := NewLabel("lines")
+	Label(lines)
+	PREFETCHT0(Mem{Base: p})
+	ADDQ(Imm(64), p)
+	SUBQ(Imm(64), n)
+	JG(LabelRef(lines))
+	RET()
+}

@@ -23,23 +23,8 @@ func main() {
 			levelValues(s, bits, shifts)
 		}
 	}
-	fetch()
+	lib.Fetch()
 	Generate()
-}
-
-// fetch generates the fetching of memory into the cache.
-func fetch() {
-	TEXT("fetch", attr.NOSPLIT, "func(p *byte, n int)")
-	Doc("fetch fetches n >= 1 bytes.")
-	Pragma("noescape")
-	p, n := integer("p"), integer("n")
-	lines := lib.NewLabel("lines")
-	Label(lines)
-	PREFETCHT0(Mem{Base: p})
-	ADDQ(Imm(64), p)
-	SUBQ(Imm(64), n)
-	JG(LabelRef(lines))
-	RET()
 }
 
 func integer(name string) reg.GPVirtual {
