@@ -146,6 +146,8 @@ type Timing struct {
 	TTFT     time.Duration // arrival to first token
 
 	TransferTotal time.Duration // first to last KV byte, hidden part included
+	Pack          time.Duration `json:",omitempty"` // of a core, range-coding KV to send it (cachegen); beside prefill and transfer
+	Unpack        time.Duration `json:",omitempty"` // of a core, decoding it as it came; likewise
 	KVFormat      string
 	KVBytes       int64         // KV bytes that crossed between workers
 	KVSecond      int64         // of KVBytes, second planes that came apart from the rest (progressive transfer)

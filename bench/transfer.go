@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -90,7 +91,8 @@ func (o *TransferOptions) hello(g *quant.Geometry, side string) transfer.Hello {
 	return transfer.NewHello(side, "bench", "bench", "", g)
 }
 
-// pages make a view of n tokens, filled with noise.
+// pages make a view of n tokens, filled with noise: of cachegen, whose bytes depend on
+// it, with tokens of channels that differ in size as a model's do.
 func pages(g *quant.Geometry, n int) *quant.View {
 	v := &quant.View{Geometry: g}
 	r := rand.NewChaCha8([32]byte{1})
@@ -105,8 +107,27 @@ func pages(g *quant.Geometry, n int) *quant.View {
 			*page = make([]byte, size)
 			r.Read(*page)
 		}
+		if p.Coded && g.Packs() {
+			levels(g, *page, rand.New(r))
+		}
 	}
 	return v
+}
+
+// levels fills a coded page of cachegen.
+func levels(g *quant.Geometry, page []byte, r *rand.Rand) {
+	exact, v := make([]byte, g.ExactBytes()), quant.View{Geometry: g, Coded: [][]byte{page}}
+	k, w := make([]float32, g.KVHeads*g.HeadDim), make([]float32, g.KVHeads*g.HeadDim)
+	for layer := range g.Layers {
+		for t := range g.Format.PageTokens {
+			for c := range k {
+				deviation := math.Exp2(float64(c%5) / 2)
+				k[c], w[c] = float32(deviation*r.NormFloat64()), float32(deviation*r.NormFloat64())
+			}
+			g.PutExact(exact, t, k, w)
+		}
+		g.Encode(quant.EncodeArgs{Exact: exact, Coded: v.CodedLayer(0, layer), Layer: layer, Hi: g.Format.PageTokens})
+	}
 }
 
 // bill is the sending side's answer: what it has spent since it started.

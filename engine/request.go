@@ -163,6 +163,7 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 	s.timing.Transfer, s.timing.TransferTotal, s.timing.KVExposed = p.Timing.Transfer, p.Timing.TransferTotal, p.Timing.KVExposed
 	s.timing.KVBytes, s.timing.KVSecond, s.timing.KVBytesF16 = p.Timing.KVBytes, p.Timing.KVSecond, p.Timing.KVBytesF16
 	s.timing.KVBytesHeld = p.Timing.KVBytesHeld
+	s.timing.Pack, s.timing.Unpack = p.Timing.Pack, p.Timing.Unpack
 	s.timing.PrefillWorker, s.timing.Retries = p.Timing.PrefillWorker, p.Timing.Retries
 	s.cached = p.Cached
 	s.timing.Planes = p.Timing.Planes

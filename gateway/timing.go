@@ -30,6 +30,8 @@ type timingReport struct {
 	Attend        float64 `json:"attend_ms"` // of decode
 	TTFT          float64 `json:"ttft_ms"`
 	TransferTotal float64 `json:"transfer_total_ms"`
+	Pack          float64 `json:"pack_ms"`   // of a core, range-coding KV (cachegen), beside prefill and transfer
+	Unpack        float64 `json:"unpack_ms"` // and decoding it
 	KVFormat      string  `json:"kv_format"`
 	KVBytes       int64   `json:"kv_bytes"`
 	KVSecond      int64   `json:"kv_bytes_second"`  // of them, second planes that came apart from the rest
@@ -76,7 +78,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
 		Quantise: millis(slowest.Quantise), Transfer: millis(slowest.Transfer), Wait: millis(slowest.Wait),
 		Decode: millis(slowest.Decode), Attend: millis(slowest.Attend), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
-		KVFormat: slowest.KVFormat, KVBytes: bytes, KVSecond: second, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
+		Pack: millis(slowest.Pack), Unpack: millis(slowest.Unpack), KVFormat: slowest.KVFormat, KVBytes: bytes, KVSecond: second, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
 		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker,
 		Planes: slowest.Planes, TopTokens: top, Adoption: millis(slowest.Adoption), Replayed: replayed, Retries: retries,
 	}
@@ -129,7 +131,7 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Float64("jct_ms", report.JCT), slog.Float64("queue_ms", report.Queue),
 		slog.Float64("prefill_ms", report.Prefill), slog.Float64("quantise_ms", report.Quantise),
 		slog.Float64("transfer_ms", report.Transfer), slog.Float64("wait_ms", report.Wait),
-		slog.Float64("decode_ms", report.Decode), slog.Float64("attend_ms", report.Attend), slog.Float64("ttft_ms", report.TTFT),
+		slog.Float64("decode_ms", report.Decode), slog.Float64("attend_ms", report.Attend), slog.Float64("pack_ms", report.Pack), slog.Float64("unpack_ms", report.Unpack), slog.Float64("ttft_ms", report.TTFT),
 		slog.Float64("transfer_total_ms", report.TransferTotal),
 		slog.String("kv_format", report.KVFormat), slog.Int64("kv_bytes", report.KVBytes), slog.Int64("kv_bytes_exposed", report.KVExposed),
 		slog.Int64("kv_bytes_second", report.KVSecond), slog.Int64("kv_bytes_held", report.KVHeld),

@@ -126,7 +126,7 @@ func (w *Worker) fetchFrom(ctx context.Context, f *transfer.Fetch, job cluster.J
 	t.TransferTotal = res.Last.Sub(res.First)
 	t.KVBytesHeld = res.Held
 	defer func() { w.links.note(target.WorkerID, *t, time.Now()) }()
-	t.KVSecond = res.Second
+	t.KVSecond, t.Unpack = res.Second, res.Unpack
 	t.KVBytes, t.KVExposed, t.KVBytesF16 = res.Bytes, min(res.Exposed, res.Bytes), transfer.F16Bytes(w.cfg.Geometry, len(job.Request.Prompt))
 	return p, nil
 }

@@ -21,6 +21,7 @@ func (w *Worker) servePrefill(ctx context.Context, payload []byte, to *transfer.
 		return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf("a transfer of %d tokens for a prompt of %d", to.Tokens(), len(req.Prompt))}
 	}
 	return w.cfg.Engine.Prefill(ctx, &req, to, func(p engine.Prefilled) error {
+		p.Timing.Pack = to.PackTime()
 		done, err := json.Marshal(p)
 		if err != nil {
 			return fmt.Errorf("cannot encode the hand-over of request %s: %w", req.ID, err)

@@ -42,7 +42,7 @@ type Spread struct {
 }
 
 // Parts are a request's mean time by part, in seconds. They do not overlap, but for
-// Attend, which is a part of Decode.
+// Attend, which is a part of Decode, and Pack and Unpack, which go on beside them.
 type Parts struct {
 	Queue    float64 `json:"queue"`
 	Prefill  float64 `json:"prefill"`
@@ -50,7 +50,9 @@ type Parts struct {
 	Transfer float64 `json:"transfer"` // not hidden behind prefill
 	Wait     float64 `json:"wait"`
 	Decode   float64 `json:"decode"`
-	Attend   float64 `json:"attend"` // attention: its products, and dequantising or correcting; 0 = not told
+	Pack     float64 `json:"pack,omitempty"`   // of a core, range-coding KV to send it (cachegen), beside prefill and transfer
+	Unpack   float64 `json:"unpack,omitempty"` // of a core, decoding it as it came
+	Attend   float64 `json:"attend"`           // attention: its products, and dequantising or correcting; 0 = not told
 }
 
 // Row is one target's figures over all rounds.
@@ -167,10 +169,12 @@ func (p *Parts) add(t *Timing) {
 	p.Wait += t.Wait / 1000
 	p.Decode += t.Decode / 1000
 	p.Attend += t.Attend / 1000
+	p.Pack += t.Pack / 1000
+	p.Unpack += t.Unpack / 1000
 }
 
 func (p *Parts) over(n int) *Parts {
-	return &Parts{over(p.Queue, n), over(p.Prefill, n), over(p.Quantise, n), over(p.Transfer, n), over(p.Wait, n), over(p.Decode, n), over(p.Attend, n)}
+	return &Parts{over(p.Queue, n), over(p.Prefill, n), over(p.Quantise, n), over(p.Transfer, n), over(p.Wait, n), over(p.Decode, n), over(p.Pack, n), over(p.Unpack, n), over(p.Attend, n)}
 }
 
 func over(sum float64, n int) float64 { return sum / float64(max(1, n)) }
@@ -215,7 +219,7 @@ func ReadReport(r io.Reader) (*Report, error) {
 func (r *Report) CSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"target", "round", "request", "input", "cached", "output", "ttft_s", "tpot_s", "jct_s",
-		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "attend_s", "kv_bytes", "kv_bytes_second", "top_plane_tokens", "adoption_s", "error"}) // Error has it
+		"queue_s", "prefill_s", "quantise_s", "transfer_s", "wait_s", "decode_s", "attend_s", "pack_s", "unpack_s", "kv_bytes", "kv_bytes_second", "top_plane_tokens", "adoption_s", "error"}) // Error has it
 	f := func(x float64) string { return strconv.FormatFloat(x, 'f', 6, 64) }
 	for _, o := range r.Requests {
 		t := o.Timing
@@ -224,7 +228,7 @@ func (r *Report) CSV(w io.Writer) error {
 		}
 		_ = c.Write([]string{o.Target, strconv.Itoa(o.Round), strconv.Itoa(o.Number), strconv.Itoa(o.Input), strconv.Itoa(o.Cached), strconv.Itoa(o.Output),
 			f(o.TTFT), f(o.TPOT()), f(o.JCT), f(t.Queue / 1000), f(t.Prefill / 1000), f(t.Quantise / 1000), f(t.Transfer / 1000), f(t.Wait / 1000),
-			f(t.Decode / 1000), f(t.Attend / 1000), strconv.FormatInt(t.KVBytes, 10), strconv.FormatInt(t.KVSecond, 10), strconv.Itoa(t.TopTokens), f(t.Adoption / 1000), o.Error})
+			f(t.Decode / 1000), f(t.Attend / 1000), f(t.Pack / 1000), f(t.Unpack / 1000), strconv.FormatInt(t.KVBytes, 10), strconv.FormatInt(t.KVSecond, 10), strconv.Itoa(t.TopTokens), f(t.Adoption / 1000), o.Error})
 	}
 	c.Flush()
 	return c.Error()
@@ -245,6 +249,11 @@ func (r *Report) Markdown() string {
 		if p := row.Parts; p != nil {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f %% | %.0f %% | %s |\n", row.label(), clock(p.Queue), clock(p.Prefill), clock(p.Quantise), clock(p.Transfer),
 				clock(row.TransferWhole), clock(p.Wait), clock(p.Decode), p.attention(), size(row.KVBytes), 100*row.KVShare, 100*row.Split, size(float64(row.PeakKV)))
+		}
+	}
+	for _, row := range r.Rows {
+		if p := row.Parts; p != nil && p.Pack+p.Unpack > 0 {
+			fmt.Fprintf(&b, "\nRange-coding the KV of %s takes %s of a core where it is sent and %s where it comes, beside prefill and transfer.\n", row.label(), clock(p.Pack), clock(p.Unpack))
 		}
 	}
 	b.WriteString(r.planesTable())

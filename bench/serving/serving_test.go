@@ -63,7 +63,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(w, "data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n")
 	fmt.Fprintf(w, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":1}},"+
-		"\"terse\":{\"prefill_ms\":20,\"transfer_ms\":5,\"decode_ms\":8,\"attend_ms\":6,\"kv_bytes\":25,\"kv_bytes_f16\":100}}\n\ndata: [DONE]\n\n", strings.Count(string(in.Prompt), ",")+1, in.MaxTokens)
+		"\"terse\":{\"prefill_ms\":20,\"transfer_ms\":5,\"decode_ms\":8,\"attend_ms\":6,\"pack_ms\":4,\"unpack_ms\":3,\"kv_bytes\":25,\"kv_bytes_f16\":100}}\n\ndata: [DONE]\n\n", strings.Count(string(in.Prompt), ",")+1, in.MaxTokens)
 }
 
 func start(t *testing.T, f *fake, name string) Target {
@@ -112,6 +112,8 @@ func TestRun(t *testing.T) {
 	require.InDelta(t, 0.02, row.Parts.Prefill, 1e-9)
 	require.InDelta(t, 0.008, row.Parts.Decode, 1e-9)
 	require.InDelta(t, 0.006, row.Parts.Attend, 1e-9)
+	require.InDelta(t, 0.004, row.Parts.Pack, 1e-9)
+	require.InDelta(t, 0.003, row.Parts.Unpack, 1e-9)
 	require.InDelta(t, 1, row.Split, 1e-9)
 	require.EqualValues(t, 77, row.PeakKV)
 

@@ -40,6 +40,8 @@ type Timing struct {
 	Wait          float64 `json:"wait_ms"`
 	Decode        float64 `json:"decode_ms"`
 	Attend        float64 `json:"attend_ms"`
+	Pack          float64 `json:"pack_ms"`
+	Unpack        float64 `json:"unpack_ms"`
 	TransferTotal float64 `json:"transfer_total_ms"`
 	KVBytes       int64   `json:"kv_bytes"`
 	KVSecond      int64   `json:"kv_bytes_second,omitempty"`
