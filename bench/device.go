@@ -106,7 +106,7 @@ func (o *DeviceOptions) decode(format string, depth, batch int, rate float64) (r
 	if err != nil {
 		return row, err
 	}
-	g, err := o.Config.Geometry(f)
+	g, err := o.Config.CalibratedGeometry(f, o.Calibration)
 	if err != nil {
 		return row, err
 	}

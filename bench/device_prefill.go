@@ -63,7 +63,7 @@ func (o *DeviceOptions) prefill(format string, n int) (row PromptRow, err error)
 	if err != nil {
 		return row, err
 	}
-	g, err := o.Config.Geometry(f)
+	g, err := o.Config.CalibratedGeometry(f, o.Calibration)
 	if err != nil {
 		return row, err
 	}

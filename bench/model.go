@@ -68,7 +68,7 @@ func (o *ModelOptions) session(format string, most int) (*session.Session, error
 	if err != nil {
 		return nil, err
 	}
-	g, err := o.Model.Config.Geometry(f)
+	g, err := o.Model.Config.CalibratedGeometry(f, o.Calibration)
 	if err != nil {
 		return nil, err
 	}

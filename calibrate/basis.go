@@ -42,11 +42,7 @@ func basis(a []float32, qq, kk []float64, d int) (left float64) {
 		}
 	}
 	values, vectors = eigen(product(product(root, kk, d), root, d), d)
-	order := make([]int, d)
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(values[j], values[i]) })
+	order := falling(values)
 	top := values[order[0]]
 	after := 0.0
 	for out, k := range order {
@@ -61,6 +57,16 @@ func basis(a []float32, qq, kk []float64, d int) (left float64) {
 		}
 	}
 	return after * after / before
+}
+
+// falling are the indices of values, the largest first.
+func falling(values []float64) []int {
+	order := make([]int, len(values))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(values[j], values[i]) })
+	return order
 }
 
 func trace(a []float64, d int) (sum float64) {

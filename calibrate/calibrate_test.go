@@ -139,3 +139,89 @@ func TestFitCodebooks(t *testing.T) {
 		t.Errorf("%.4f of K is kept exactly", share)
 	}
 }
+
+// A budget is spread over the layers: within it, better than nothing, and what is
+// written can be read and used. More budget does less harm.
+func TestBudget(t *testing.T) {
+	ops := cpu.Best(2)
+	defer ops.Close()
+	m, _ := modeltest.Tiny(t, 1, ops)
+	r := rand.New(rand.NewPCG(2, 1))
+	windows := make([][]terse.Token, 2)
+	for i := range windows {
+		for range 700 + 50*i {
+			windows[i] = append(windows[i], terse.Token(r.IntN(m.Config.VocabSize)))
+		}
+	}
+	cal, _, err := Fit(t.Context(), m, windows, func(float64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := bitsOf("hq2,basis=balanced", cal.HeadDim)
+	least := math.Inf(1)
+	for _, over := range []float64{0, 0.3, 2} {
+		done := 0.0
+		parts, err := Budget(t.Context(), m, cal, windows, none+over, func(d float64) { done = d })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done != 1 || len(cal.KPlan) != cal.Layers {
+			t.Errorf("done %g, a plan of %d layers", done, len(cal.KPlan))
+		}
+		f, err := quant.ParseFormat("hq2b", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := m.Config.CalibratedGeometry(f, cal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bits := float64(8*g.CodedPage()) / float64(2*64*cal.HeadDim*cal.KVHeads*cal.Layers)
+		i := slices.IndexFunc(parts, func(p Part) bool { return p.Format == "hq2b" })
+		if p := parts[i]; math.Abs(p.Bits-bits) > 1e-9 || bits > none+over+1e-9 || p.Divergence > least || over == 0 && bits != none {
+			t.Errorf("%g bits more: %+v takes %g, after a divergence of %g", over, p, bits, least)
+		}
+		least = parts[i].Divergence
+		s, err := session.New(m, g, cal, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Forward(windows[0][:512], session.LastLogits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := slices.IndexFunc(cal.KPlan, func(n uint16) bool { return int(n) != cal.HeadDim }); all >= 0 {
+		t.Errorf("2 bits more leave layer %d %d channels", all, cal.KPlan[all])
+	}
+	if _, err := Budget(t.Context(), m, cal, windows, none-0.1, func(float64) {}); err == nil {
+		t.Error("a budget below what is there is kept")
+	}
+	if _, err := Budget(t.Context(), m, cal, [][]terse.Token{windows[0][:100]}, none, func(float64) {}); err == nil {
+		t.Error("measured on too little text")
+	}
+}
+
+// With no errors in the codes attention is the same; the divergence of two tokens
+// is the formula's.
+func TestAskDivergence(t *testing.T) {
+	f, err := quant.ParseFormat("hq2,sinks=0,recent=0", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &probe{scale: 1}
+	q, keys := []float32{1, 0, 0, 0}, make([]float32, 64*4)
+	errors := make([]float32, len(keys))
+	if x := p.askDivergence(f, 64, q, nil, keys, errors); math.Abs(x) > 1e-12 {
+		t.Errorf("without errors: %g", x)
+	}
+	for tok := range 32 { // half of equal weights e times as large
+		errors[4*tok] = 1
+	}
+	want := math.Log((math.E+1)/2) - 0.5
+	if x := p.askDivergence(f, 64, q, nil, keys, errors); math.Abs(x-want) > 1e-9 {
+		t.Errorf("divergence %g, want %g", x, want)
+	}
+	if x := p.askDivergence(f, 64, q, [][]float32{{1, 0, 0, 0}}, keys, errors); math.Abs(x) > 1e-12 {
+		t.Errorf("with the error's direction taken away: %g", x)
+	}
+}

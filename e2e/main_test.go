@@ -31,7 +31,7 @@ func needFull(t *testing.T) {
 
 // formats are the KV formats of this version.
 func formats() []string {
-	return []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "kvquant"}
+	return []string{"f16", "hq2", "hq2b", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "kvquant"}
 }
 
 var program string // the built binary

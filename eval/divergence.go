@@ -24,7 +24,7 @@ func (s Subject) geometry(format string) (g *quant.Geometry, top bool, err error
 	if err != nil {
 		return nil, false, err
 	}
-	if g, err = s.Model.Config.Geometry(f); err == nil {
+	if g, err = s.Model.Config.CalibratedGeometry(f, s.Calibration); err == nil {
 		g, err = g.Profiled(s.Calibration)
 	}
 	if err == nil && top {

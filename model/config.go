@@ -58,6 +58,11 @@ func (c Config) Geometry(f quant.Format) (*quant.Geometry, error) {
 	return quant.NewGeometry(f, c.Layers, c.KVHeads, c.HeadDim)
 }
 
+// CalibratedGeometry is Geometry for formats that a calibration has a say in.
+func (c Config) CalibratedGeometry(f quant.Format, cal *quant.Calibration) (*quant.Geometry, error) {
+	return quant.NewCalibratedGeometry(f, cal, c.Layers, c.KVHeads, c.HeadDim)
+}
+
 // AttentionScale is what multiplies q·k.
 func (c Config) AttentionScale() float32 { return float32(1 / math.Sqrt(float64(c.HeadDim))) }
 

@@ -10,6 +10,9 @@ import (
 // and its inverse's Frobenius norms, of which head_dim is the least possible.
 const maxCondition = 1e6
 
+// maxGain bounds what leading channels may be multiplied by, and divided.
+const maxGain = 1e3
+
 // balance makes the maps of K and Q into the balanced basis of the calibration:
 // k' = R·A·(k - mean) and q' = R·A^-T·q leave all scores as they are, R being the
 // Hadamard rotation of each segment, which evens it out.
@@ -19,15 +22,13 @@ func (t *Transform) balance(cal *Calibration) error {
 	}
 	d := t.g.HeadDim
 	t.kMap, t.qMap = make([]float32, len(cal.KBasis)), make([]float32, len(cal.KBasis))
-	var turn []*Rotation
-	if t.g.Format.Rotate {
-		l := &t.g.HQ[HalfK]
-		for _, s := range l.Segments[:l.NSegments] {
-			turn = append(turn, newRotation(s.Hi-s.Lo, HalfK))
-		}
-	}
 	a, inverse := make([]float64, d*d), make([]float64, d*d)
 	for at := 0; at < len(cal.KBasis); at += d * d {
+		layer, head := at/(d*d)/t.g.KVHeads, at/(d*d)%t.g.KVHeads
+		turn, lead, gain, err := t.segments(cal, layer, head)
+		if err != nil {
+			return err
+		}
 		for i, x := range cal.KBasis[at : at+d*d] {
 			a[i] = float64(x)
 		}
@@ -38,18 +39,45 @@ func (t *Transform) balance(cal *Calibration) error {
 			}
 		}
 		if err := invert(inverse, a, d); err != nil {
-			layer, head := at/(d*d)/t.g.KVHeads, at/(d*d)%t.g.KVHeads
 			return fmt.Errorf("the basis of layer %d, KV head %d: %w; run terse calibrate again", layer, head, err)
 		}
 		for i, x := range inverse { // A^-T, its input's index first
 			q[i] = float32(x)
 		}
 		for in := range d {
+			for c := range lead {
+				k[in*d+c] *= gain
+				q[in*d+c] /= gain
+			}
 			rotateSegments(turn, k[in*d:(in+1)*d])
 			rotateSegments(turn, q[in*d:(in+1)*d])
 		}
 	}
 	return nil
+}
+
+// segments is how K's segments turn in one layer (nil: not at all), and the gain of
+// the leading channels where they share a scale.
+func (t *Transform) segments(cal *Calibration, layer, head int) (turn []*Rotation, lead int, gain float32, err error) {
+	l := &t.g.At(layer).HQ[HalfK]
+	for _, s := range l.Segments[:l.NSegments] {
+		if t.g.Format.Rotate {
+			turn = append(turn, newRotation(s.Hi-s.Lo, HalfK))
+		}
+		if s.Shared {
+			lead = s.Hi
+		}
+	}
+	if lead == 0 {
+		return turn, 0, 1, nil
+	}
+	if cal.KGain == nil {
+		return nil, 0, 0, errors.New("it wants the gains of K's leading channels, and the calibration has none: run terse calibrate on this model")
+	}
+	if gain = cal.gain(layer, head, lead); !(gain >= 1/maxGain && gain <= maxGain) {
+		return nil, 0, 0, fmt.Errorf("the gain of layer %d, KV head %d is %g; run terse calibrate again", layer, head, gain)
+	}
+	return turn, lead, gain, nil
 }
 
 // rotateSegments turns consecutive runs of channels.

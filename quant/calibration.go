@@ -19,7 +19,15 @@ type Calibration struct {
 	// the balanced basis, channels in falling order of what they do to the
 	// scores: [Layers][KVHeads][HeadDim out][HeadDim in]; nil where a file has none.
 	KBasis []float32
-	NUQ    *NUQ // kvquant's codebooks; nil where a file has none
+	// KPlan has, per layer, how many leading channels of the balanced basis have 4
+	// bits in formats with budgets (k2=plan): multiples of 16, or HeadDim; nil where
+	// a file has none.
+	KPlan []uint16
+	// KGain has, per layer and KV head, what multiplies the leading 16, 32, … < HeadDim
+	// channels of the balanced basis where they share their scale with the others:
+	// [Layers][KVHeads][(HeadDim-1)/16].
+	KGain []float32
+	NUQ   *NUQ // kvquant's codebooks; nil where a file has none
 	// Levels has how often cachegen's levels come, per layer, K and V, and channel of
 	// all KV heads: frequencies that sum to entropy.Total, the least level first; nil
 	// where a file has none.
@@ -98,6 +106,15 @@ func parseCalibration(data []byte) (*Calibration, error) {
 		return nil, err
 	}
 	return c, c.check()
+}
+
+// fits refuses calibrations of models of another shape.
+func (c *Calibration) fits(g *Geometry) error {
+	if c.Layers != g.Layers || c.KVHeads != g.KVHeads || c.HeadDim != g.HeadDim {
+		return fmt.Errorf("it is of a model with %d layers, %d KV heads, head_dim %d, this one has %d, %d, %d; run terse calibrate on this model",
+			c.Layers, c.KVHeads, c.HeadDim, g.Layers, g.KVHeads, g.HeadDim)
+	}
+	return nil
 }
 
 // elems is the number of means of K (and of V) that c's shape wants.

@@ -31,6 +31,8 @@ func calibrationSections() []section {
 		floatSection("k_basis", false, bases, func(c *Calibration) *[]float32 { return &c.KBasis }),
 		nuqSection(),
 		levelSection(),
+		floatSection("k_gain", false, (*Calibration).gains, func(c *Calibration) *[]float32 { return &c.KGain }),
+		planSection(),
 	}
 }
 

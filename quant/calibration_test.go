@@ -12,6 +12,9 @@ func TestCalibrationFile(t *testing.T) {
 	c := testCalibration(3, 2, 8)
 	calibrationFile(t, c, 384)
 	calibrationFile(t, withBasis(c), 1920)
+	c = testCalibration(3, 2, 32)
+	c.KPlan, c.KGain = []uint16{0, 16, 32}, []float32{1, 2, 3, 4, 5, 6}
+	calibrationFile(t, c, 2*4*3*2*32+4*6+2*3)
 }
 
 // calibrationFile writes c, whose sections take size bytes, reads it again, and
@@ -27,7 +30,7 @@ func calibrationFile(t *testing.T, c *Calibration, size int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) {
+	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) || !slices.Equal(got.KPlan, c.KPlan) || !slices.Equal(got.KGain, c.KGain) {
 		t.Error("a calibration does not survive its file")
 	}
 	if _, body, _ := bytes.Cut(data, []byte("\n")); len(body) != size {
@@ -50,7 +53,11 @@ func calibrationFile(t *testing.T, c *Calibration, size int) {
 	f("negative", []byte(`{"format":"terse-calibration","version":1,"layers":-1,"kv_heads":1,"head_dim":1}`+"\n"), "from 1 to")
 	bad := slices.Clone(data)
 	copy(bad[len(bad)-4:], []byte{0, 0, 0xc0, 0x7f})
-	f("not a number", bad, "outside -65504 to 65504")
+	want := "outside -65504 to 65504"
+	if c.KPlan != nil { // it comes last
+		want = "leading channels"
+	}
+	f("not a number", bad, want)
 }
 
 // Earlier versions, whose sections have no names, are still read.

@@ -21,7 +21,7 @@ import (
 
 // codedFormats are coded formats of every layout.
 var codedFormats = []string{
-	"hq2", "hq2,sym=off", "hq3", "hq4,sym=off", "hq4,clip=off", "hq2,k2=lead:16,v2=lead:32", "hq2,sym=off,k2=tokens:8,v2=tokens:16",
+	"hq2", "hq2,sym=off", "hq3", "hq4,sym=off", "hq4,clip=off", "hq2,k2=lead:16,v2=lead:32", "hq2,k2=shared:16", "hq2,sym=off,k2=tokens:8,v2=tokens:16",
 	"hack", "hack,round=nearest", "hack,bits=4,partition=32,se=off,rqe=off", "hack,bits=8,partition=128",
 	"int8", "int4", "kivi", "kivi,bits=4,group=64", "cachegen",
 	"hack:v2", "hack:v2,bits=4,partition=32,round=stochastic", "hack:v2,partition=128,rqe=off,bits=8",
@@ -79,7 +79,7 @@ func TestCodesAreNearest(t *testing.T) {
 			name += ",norm=off"
 		}
 		for _, d := range []int{8, 64, 72, 80, 96, 128, 256} {
-			if d <= 32 && strings.HasPrefix(name, "hq2,k2=lead:16,v2=lead:32") {
+			if d <= 32 && (strings.HasPrefix(name, "hq2,k2=lead:16,v2=lead:32") || strings.HasPrefix(name, "hq2,k2=shared:16")) {
 				continue
 			}
 			g := geometry(t, name, 2, d)
@@ -411,6 +411,7 @@ func TestGoldenPages(t *testing.T) {
 	f("hq4,sym=off", "12288 ec70c6620ce6293f")
 	f("hq2,k2=lead:16,v2=tokens:8", "7328 03c5053a6a3173e1")
 	f("hq2,k2=lead:16,v2=tokens:8,norm=off", "7328 8c78f84a6e7011c6")
+	f("hq2,k2=shared:16", "6656 a6c60c15c844d741")
 	f("hack", "7712 e1cb1acf50171eba")
 	f("hack:v2,bits=4,partition=32", "15488 8460aab8bde3de92")
 }

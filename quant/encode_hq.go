@@ -38,11 +38,17 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 	if l.Mask >= 0 {
 		binary.LittleEndian.PutUint64(page[l.Mask:], set)
 	}
-	for _, s := range l.Segments[:l.NSegments] {
+	for i := l.NSegments - 1; i >= 0; i-- { // what a segment shares comes after it
+		s := l.Segments[i]
 		for t := range tokens {
 			at := t*d + s.Lo
 			x, codes := w.x[at:t*d+s.Hi], w.codes[at:t*d+s.Hi]
 			q := HQCode(s.Low >= 0 && (l.Nested || set>>t&1 == 1))
+			if s.Shared {
+				scale := tensor.GetF16(page[s.Scale:], t) / 4
+				q.code(codes, x, scale, -float32(q.Half*scale))
+				continue
+			}
 			scale, zero := g.fit(q, x)
 			q.code(codes, x, scale, zero)
 			if g.KeepsNorm(half) && q == code2 {

@@ -30,17 +30,21 @@ const (
 	SecondLeading                 // the leading channels are 4-bit, with a scale of their own
 	SecondTokens                  // the tokens of a per-page set are 4-bit
 	SecondImportant               // codes are nested; the second plane is kept of important tokens
+	SecondShared                  // as SecondLeading, with a quarter of the other channels' scale (K)
 )
 
 // Half is how one half of a page, K or V, is coded by an hq format.
 type Half struct {
 	Second  Second
-	Leading int // channels of the 4-bit segment, a multiple of 16, or Quarter (SecondLeading)
+	Leading int // channels of the 4-bit segment, a multiple of 16, or Quarter, or Planned (SecondLeading, SecondShared)
 	Tokens  int // the most tokens of one page and head that may be in the set (SecondTokens, SecondImportant)
 }
 
-// Quarter as Half.Leading is the multiple of 16 nearest to a quarter of head_dim.
-const Quarter = -1
+// Half.Leading where it is no number.
+const (
+	Quarter = -1 // the multiple of 16 nearest to a quarter of head_dim (SecondLeading)
+	Planned = -2 // each layer's own, which the calibration has (SecondShared)
+)
 
 // leading is the number of channels of the 4-bit segment of heads of d channels.
 func (h Half) leading(d int) int {
@@ -274,7 +278,7 @@ func (f Format) tailParts(page, lo, hi, fromK, fromV int) []Part {
 // FormatNames lists the base names that ParseFormat takes, for help texts and
 // error messages.
 func FormatNames() []string {
-	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "kvquant", "f32"}
+	return []string{"f16", "hq2", "hq2+", "hq2b", "hq3", "hq4", "hack", "hack:v2", "int8", "int4", "kivi", "cachegen", "kvquant", "f32"}
 }
 
 func base(name string) (Format, error) {
@@ -287,6 +291,9 @@ func base(name string) (Format, error) {
 		return hq, nil
 	case "hq2+":
 		hq.Balanced, hq.K = true, Half{Second: SecondLeading, Leading: Quarter}
+		return hq, nil
+	case "hq2b":
+		hq.Balanced, hq.K = true, Half{Second: SecondShared, Leading: Planned}
 		return hq, nil
 	case "hq3":
 		hq.K.Second = SecondAll

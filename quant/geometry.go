@@ -57,13 +57,30 @@ const maxHeadDim = 1024
 
 // NewGeometry lays f out for a model's shape, refusing what cannot be laid out.
 func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
+	return NewCalibratedGeometry(f, nil, layers, kvHeads, headDim)
+}
+
+// NewCalibratedGeometry is NewGeometry for a model with a calibration (nil: with
+// none), which may say how each layer is laid out.
+func NewCalibratedGeometry(f Format, cal *Calibration, layers, kvHeads, headDim int) (*Geometry, error) {
 	g := &Geometry{Format: f, Layers: layers, KVHeads: kvHeads, HeadDim: headDim}
-	if err := g.check(); err != nil {
+	err := g.check()
+	if err == nil && f.K.Leading == Planned {
+		err = g.checkPlan(cal)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot lay out KV format %s for %d layers, %d KV heads, head_dim %d: %w", f.Name, layers, kvHeads, headDim, err)
 	}
 	switch f.Family {
 	case FamilyHQ:
-		g.layHQ()
+		if f.K.Leading != Planned {
+			g.layHQ()
+			break
+		}
+		g.layEach(func(layer *Geometry, at int) {
+			layer.Format.K = planned(int(cal.KPlan[at]), headDim)
+			layer.layHQ()
+		})
 	case FamilyHack, FamilyHackV2, FamilyKIVI:
 		g.layHack()
 	case FamilyGroup:
@@ -82,6 +99,25 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 func (g *Geometry) layGroup(k, v int) {
 	g.Group = NewGroupLayout(g.HeadDim, k, v)
 	g.HeadBytes = g.Group.Bytes
+}
+
+// planned is the half of K of a layer whose plan has n leading channels.
+func planned(n, headDim int) Half {
+	switch n {
+	case 0:
+		return Half{}
+	case headDim:
+		return Half{Second: SecondAll}
+	}
+	return Half{Second: SecondShared, Leading: n}
+}
+
+// checkPlan refuses formats whose layers' layout nothing says.
+func (g *Geometry) checkPlan(cal *Calibration) error {
+	if cal == nil || cal.KPlan == nil {
+		return fmt.Errorf("it wants the layers' budgets, and there is no calibration that has them: run terse calibrate on this model")
+	}
+	return cal.fits(g)
 }
 
 // layEach lays out layers one by one.
@@ -109,7 +145,7 @@ func (g *Geometry) check() error {
 		return fmt.Errorf("coded formats want a head_dim that is a multiple of 8 and at most %d; use f16", maxHeadDim)
 	}
 	for _, h := range []Half{f.K, f.V} {
-		if n := h.leading(g.HeadDim); h.Second == SecondLeading && n >= g.HeadDim {
+		if n := h.leading(g.HeadDim); (h.Second == SecondLeading || h.Second == SecondShared) && n >= g.HeadDim {
 			return fmt.Errorf("%d leading channels with a second plane; use fewer than head_dim, or all", n)
 		}
 	}

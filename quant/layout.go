@@ -28,6 +28,9 @@ type Segment struct {
 	Zero          int // [token] float16, -1 in symmetric formats
 	Top           int // the plane that all tokens have
 	Low           int // the second plane, -1 where there is none
+	// Shared says that the segment's scales are those of the next one, of which its
+	// own are a quarter (symmetric formats).
+	Shared bool
 }
 
 // HackHalf says where K or V of one KV head lies in a coded page of a hack
@@ -95,7 +98,7 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 	case SecondTokens, SecondImportant:
 		l.LowRows = h.Tokens
 		l.Nested = h.Second == SecondImportant
-	case SecondLeading:
+	case SecondLeading, SecondShared:
 		l.LowRows = g.Format.PageTokens
 		l.NSegments = 2
 		l.Segments[0].Hi = h.leading(g.HeadDim)
@@ -105,10 +108,16 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 	for i := range segments {
 		s := &segments[i]
 		s.Width = roundUp(s.Hi-s.Lo, wordWidth(half))
+		if s.Shared = h.Second == SecondShared && i == 0; s.Shared {
+			continue
+		}
 		s.Scale = c.take(2 * g.Format.PageTokens)
 		if !g.Format.Symmetric {
 			s.Zero = c.take(2 * g.Format.PageTokens)
 		}
+	}
+	if segments[0].Shared {
+		segments[0].Scale = segments[1].Scale
 	}
 	if h.Second == SecondTokens || h.Second == SecondImportant {
 		l.Mask = c.take(8)

@@ -85,6 +85,12 @@ func (p *parser) finish(calibrated bool) error {
 	switch p.Family {
 	case FamilyHQ:
 		p.Symmetric = p.sym == "on" || p.sym == "auto" && calibrated && p.Mean
+		if p.K.Second == SecondShared && !p.Symmetric {
+			return fmt.Errorf("k2=%s shares a scale without a zero: it wants symmetric codes (a calibration with means, or sym=on)", p.K)
+		}
+		if p.K.Leading == Planned && !p.Balanced {
+			return fmt.Errorf("k2=plan wants basis=balanced")
+		}
 		return p.chooseImportant()
 	case FamilyHack, FamilyHackV2:
 		p.PageTokens = max(64, p.Partition)
@@ -154,6 +160,8 @@ func baseName(f Format) string {
 		return "f16"
 	case f.Balanced && f.K.Second == SecondLeading && f.K.Leading == Quarter:
 		return "hq2+"
+	case f.Balanced && f.K.Leading == Planned:
+		return "hq2b"
 	case f.K.Second == SecondAll && f.V.Second == SecondAll:
 		return "hq4"
 	case f.K.Second == SecondAll && (f.V.Second == SecondNone || f.V.Second == SecondImportant):
@@ -289,11 +297,14 @@ func choice(key string, field func(*Format) *int, values ...int) option {
 
 // secondPlane reads which values of a half have the second 2-bit plane.
 func secondPlane(key string, field func(*Format) *Half) option {
-	const allowed = "none|all|lead:N (leading channels, a multiple of 16, or lead:quarter)|tokens:N (tokens of a page, 8 to 56 in steps of 8)"
+	allowed := "none|all|lead:N (leading channels, a multiple of 16, or lead:quarter)|tokens:N (tokens of a page, 8 to 56 in steps of 8)"
+	if key == "k2" {
+		allowed += "|shared:N (leading channels that share a scale with the others)|plan (shared:N with each layer's N by the calibration)"
+	}
 	return option{key, allowed, func(p *parser, v string) bool {
 		h, ok := parseHalf(v)
 		*field(&p.Format) = h
-		return ok
+		return ok && (key == "k2" || h.Second != SecondShared)
 	}, func(f Format) string { return field(&f).String() }}
 }
 
@@ -307,10 +318,14 @@ func parseHalf(v string) (Half, bool) {
 		return Half{Second: SecondAll}, true
 	case v == "lead:quarter":
 		return Half{Second: SecondLeading, Leading: Quarter}, true
+	case v == "plan":
+		return Half{Second: SecondShared, Leading: Planned}, true
 	case !counted || err != nil || n <= 0:
 		return Half{}, false
 	case word == "lead":
 		return Half{Second: SecondLeading, Leading: n}, n%16 == 0 && n <= maxHeadDim
+	case word == "shared":
+		return Half{Second: SecondShared, Leading: n}, n%16 == 0 && n <= maxHeadDim
 	case word == "tokens":
 		return Half{Second: SecondTokens, Tokens: n}, n%8 == 0 && n < 64
 	}
@@ -327,6 +342,11 @@ func (h Half) String() string {
 			return "lead:quarter"
 		}
 		return fmt.Sprintf("lead:%d", h.Leading)
+	case SecondShared:
+		if h.Leading == Planned {
+			return "plan"
+		}
+		return fmt.Sprintf("shared:%d", h.Leading)
 	case SecondTokens:
 		return fmt.Sprintf("tokens:%d", h.Tokens)
 	}

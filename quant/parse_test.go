@@ -35,6 +35,9 @@ func TestParseFormatName(t *testing.T) {
 	f("hq2,k2=lead:quarter,basis=balanced", true, "hq2+")
 	f("hq2+,basis=hadamard", true, "hq2,k2=lead:quarter")
 	f("hq2+,k2=none,recent=256", true, "hq2,basis=balanced,recent=256")
+	f("hq2,basis=balanced,k2=plan", true, "hq2b")
+	f("hq2b,basis=balanced,recent=256", true, "hq2b,recent=256")
+	f("hq2,k2=shared:16", true, "hq2,k2=shared:16")
 	f("hq3,basis=balanced", false, "hq3,basis=balanced")
 	f("cachegen,prefill=codes", true, "cachegen,prefill=codes")
 	f("cachegen,prefill=exact", false, "cachegen")
@@ -79,7 +82,7 @@ func TestParseFormatErrors(t *testing.T) {
 			}
 		}
 	}
-	f("hq5", "did you mean hq2 or hq3 or hq4?", "f16, hq2, hq2+, hq3, hq4, hack, hack:v2")
+	f("hq5", "did you mean hq2 or hq3 or hq4?", "f16, hq2, hq2+, hq2b, hq3, hq4, hack, hack:v2")
 	f("hcak", "did you mean hack?")
 	f("", "choose one of")
 	f("int8-something-else", "choose one of")
@@ -92,6 +95,10 @@ func TestParseFormatErrors(t *testing.T) {
 	f("hq2,sinks=64,sinks=0", "twice")
 	f("hq2,sym=yes", "sym=on|off|auto")
 	f("hq2,k2=lead:15", "k2=none|all|lead:N")
+	f("hq2,v2=shared:16", "v2=none|all|lead:N")
+	f("hq2,k2=shared:24", "shared:N")
+	f("hq2,k2=shared:16,sym=off", "without a zero")
+	f("hq2,k2=plan", "basis=balanced")
 	f("hq2,k2=lead", "k2=none|all|lead:N")
 	f("hq2,v2=tokens:64", "tokens:N")
 	f("hq2,important=60%", "1 to 50")

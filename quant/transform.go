@@ -39,9 +39,8 @@ func NewTransform(g *Geometry, cal *Calibration) (*Transform, error) {
 		if err := cal.check(); err != nil {
 			return nil, fmt.Errorf("cannot use the calibration: %w", err)
 		}
-		if cal.Layers != g.Layers || cal.KVHeads != g.KVHeads || cal.HeadDim != g.HeadDim {
-			return nil, fmt.Errorf("cannot use the calibration: it is of a model with %d layers, %d KV heads, head_dim %d, this one has %d, %d, %d; run terse calibrate on this model",
-				cal.Layers, cal.KVHeads, cal.HeadDim, g.Layers, g.KVHeads, g.HeadDim)
+		if err := cal.fits(g); err != nil {
+			return nil, fmt.Errorf("cannot use the calibration: %w", err)
 		}
 	}
 	// f16 subtracts the means too: softmax does not see it, and float16 keeps more

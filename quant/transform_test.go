@@ -143,6 +143,50 @@ func TestRotationSigns(t *testing.T) {
 	f(HalfV, 0x45fbee0a3bff3eda)
 }
 
+// Gains of leading channels leave scores alone, and are refused where they would not.
+func TestTransformGains(t *testing.T) {
+	cal := withBasis(testCalibration(2, 2, 64))
+	g, err := NewGeometry(parse(t, "hq2,k2=shared:32,basis=balanced", true), 2, 2, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewTransform(g, cal); err == nil || !strings.Contains(err.Error(), "terse calibrate") {
+		t.Errorf("without gains: %v", err)
+	}
+	cal.KGain = make([]float32, cal.gains())
+	for i := range cal.KGain {
+		cal.KGain[i] = 0.25 + float32(i)
+	}
+	tf, err := NewTransform(g, cal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := transformOf(t, "hq2,basis=balanced,rotate=off", 64, cal)
+	r := rand.New(rand.NewPCG(1, 1))
+	for layer := range 2 {
+		q, k := randomRow(r, 128), randomRow(r, 128)
+		q2, k2 := slices.Clone(q), slices.Clone(k)
+		tf.Queries(Plain{}, layer, q, 2)
+		tf.Keys(Plain{}, layer, k)
+		plain.Queries(Plain{}, layer, q2, 2)
+		plain.Keys(Plain{}, layer, k2)
+		for head := range 2 {
+			at := head * 64
+			if a, b := dotRow(q[at:at+64], k[at:at+64]), dotRow(q2[at:at+64], k2[at:at+64]); math.Abs(a-b) > 1e-3*(1+math.Abs(b)) {
+				t.Errorf("layer %d head %d: a score of %g, want %g", layer, head, a, b)
+			}
+			gain := float64(cal.gain(layer, head, 32))
+			if a, b := dotRow(k[at:at+32], k[at:at+32]), gain*gain*dotRow(k2[at:at+32], k2[at:at+32]); math.Abs(a-b) > 1e-3*b {
+				t.Errorf("layer %d head %d: leading channels of square %g, want %g", layer, head, a, b)
+			}
+		}
+	}
+	cal.KGain[1] = 1e-4
+	if _, err := NewTransform(g, cal); err == nil || !strings.Contains(err.Error(), "gain of layer 0, KV head 0") {
+		t.Errorf("a gain of nearly nothing: %v", err)
+	}
+}
+
 func TestTransformRefusesOtherShapes(t *testing.T) {
 	g, err := NewGeometry(parse(t, "hq2", true), 2, 2, 64)
 	if err != nil {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,14 +25,17 @@ func newCalibrate() *cobra.Command {
 	var m modelFlags
 	var text, out string
 	var tokens, window, threads int
+	var budget float64
 	c := &cobra.Command{
 		Use:   "calibrate --model DIR|FILE",
 		Short: "Learn the means and the basis of K and V of a model from sample text",
 		Long: `Runs a model over sample text and writes the mean of K and of V per layer, KV head
-and channel, and a basis of K in which the channels that matter most to the scores
-come first. The file belongs beside the model (` + calibrationFile + `), on every worker: they
+and channel, a basis of K in which the channels that matter most to the scores come
+first, and how many of these each layer has in 4 bits within --budget bits per element
+(--kv hq2b), by what coding K does to attention. What every part buys is told in the
+end: the KL divergence of attention weights. The file belongs beside the model (` + calibrationFile + `), on every worker: they
 compare its hash. With it codes are symmetric: smaller and faster; without it they
-are asymmetric, and there is no hq2+.`,
+are asymmetric, and there are no hq2+ and hq2b.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f, err := m.open()
@@ -45,16 +48,14 @@ are asymmetric, and there is no hq2+.`,
 					return usageError{c.CommandPath(), err}
 				}
 			}
-			cal, left, err := fit(c.Context(), f, text, tokens, window, threads, c.ErrOrStderr())
+			cal, parts, err := fit(c.Context(), f, sample{text, tokens, window}, budget, threads, c.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			if err := writeCalibration(out, cal); err != nil {
 				return err
 			}
-			for layer, x := range left {
-				fmt.Fprintf(c.OutOrStdout(), "layer %d: codes of K err by %.1f dB less in the scores\n", layer, -10*math.Log10(x))
-			}
+			printParts(c.OutOrStdout(), cal, parts)
 			fmt.Fprintf(c.OutOrStdout(), "wrote %s (%x)\n", out, cal.Hash[:6])
 			return nil
 		},
@@ -64,6 +65,7 @@ are asymmetric, and there is no hq2+.`,
 	c.Flags().StringVar(&out, "out", "", "file to write (default: "+calibrationFile+" beside the model)")
 	c.Flags().IntVar(&tokens, "tokens", 32768, "most tokens to run")
 	c.Flags().IntVar(&window, "window", 4096, "tokens of one text")
+	c.Flags().Float64Var(&budget, "budget", 2.5, "bits per element of K and V that hq2b may take, scales included")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to compute on (default: all)")
 	return c
 }
@@ -83,12 +85,18 @@ func (f *modelFlags) calibrationPath() (string, error) {
 	return f.path + "." + calibrationFile, nil
 }
 
-func fit(ctx context.Context, f *files, text string, tokens, window, threads int, progress io.Writer) (*quant.Calibration, []float64, error) {
+// sample is what text to calibrate on.
+type sample struct {
+	file           string // empty: the built-in one
+	tokens, window int
+}
+
+func fit(ctx context.Context, f *files, s sample, budget float64, threads int, progress io.Writer) (*quant.Calibration, []calibrate.Part, error) {
 	tok, err := f.tokenizer()
 	if err != nil {
 		return nil, nil, err
 	}
-	windows, err := sampleWindows(tok, text, tokens, min(window, f.config.MaxContext))
+	windows, err := sampleWindows(tok, s.file, s.tokens, min(s.window, f.config.MaxContext))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,7 +106,25 @@ func fit(ctx context.Context, f *files, text string, tokens, window, threads int
 	if err != nil {
 		return nil, nil, err
 	}
-	return calibrate.Fit(ctx, bound, windows, bar(progress, "calibrating"))
+	cal, _, err := calibrate.Fit(ctx, bound, windows, timedBar(progress, "calibrating"))
+	if err != nil {
+		return nil, nil, err
+	}
+	parts, err := calibrate.Budget(ctx, bound, cal, windows, budget, timedBar(progress, "measuring"))
+	return cal, parts, err
+}
+
+// printParts tells what the parts of a calibration buy.
+func printParts(w io.Writer, cal *quant.Calibration, parts []calibrate.Part) {
+	fmt.Fprintf(w, "| K coded with                             | bits per element | KL of attention | --kv |\n|---|---|---|---|\n")
+	for _, p := range parts {
+		name := p.Format
+		if name != "" {
+			name = "`" + name + "`"
+		}
+		fmt.Fprintf(w, "| %-40s | %.3f | %.5f | %s |\n", p.Name, p.Bits, p.Divergence, name)
+	}
+	fmt.Fprintf(w, "channels of K in 4 bits, by layer: %v\n", cal.KPlan)
 }
 
 // sampleWindows encodes the sample and cuts it into windows; a last, shorter one
@@ -149,6 +175,23 @@ func writeCalibration(path string, cal *quant.Calibration) error {
 		return fmt.Errorf("cannot write the calibration: %w", err)
 	}
 	return os.Rename(t.Name(), path)
+}
+
+// timedBar is bar with an estimate of the time that is left, once there is one.
+func timedBar(w io.Writer, what string) func(done float64) {
+	start := time.Now()
+	return func(done float64) {
+		passed := time.Since(start)
+		if done >= 1 {
+			fmt.Fprintf(w, "\r%s 100 %%, %v          \n", what, passed.Round(time.Second))
+			return
+		}
+		left := ""
+		if done > 0 && passed > time.Second {
+			left = fmt.Sprintf(", %v left  ", time.Duration(float64(passed)*(1/done-1)).Round(time.Second))
+		}
+		fmt.Fprintf(w, "\r%s %3.0f %%%s", what, 100*done, left)
+	}
 }
 
 // bar reports the share done of long work on one line.

@@ -206,7 +206,7 @@ func (f *kvFlags) geometry(m *files) (*quant.Geometry, *quant.Calibration, error
 	if err != nil {
 		return nil, nil, err
 	}
-	g, err := m.config.Geometry(format)
+	g, err := m.config.CalibratedGeometry(format, cal)
 	if err != nil {
 		return nil, nil, err
 	}

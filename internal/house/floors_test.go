@@ -87,13 +87,13 @@ func checkImport(t *testing.T, f source, floor int, to string) {
 }
 
 // The serving path never dequantises a cache row of our formats: the only code
-// that can is quant/dequant, and only tests and evaluation may import it. The
-// baselines int8, int4, kivi, cachegen and kvquant are dequantised, as their authors do: by
-// quant/baseline, kernels/cpu/fused and kernels/cpu/widen, which refuse all other
+// that can is quant/dequant, and only tests, evaluation and calibration may
+// import it. The baselines int8, int4, kivi, cachegen and kvquant are dequantised, as
+// their authors do: by quant/baseline, kernels/cpu/fused and kernels/cpu/widen, which refuse all other
 // formats, in the processor's backends alone (and in bench, as a control).
 func TestNothingServedDequantises(t *testing.T) {
 	for _, f := range load(t).files {
-		if f.test || under(f.dir, "eval") || under(f.dir, "quant/dequant") || f.dir == "kernels/kerneltest" {
+		if f.test || under(f.dir, "eval") || under(f.dir, "calibrate") || under(f.dir, "quant/dequant") || f.dir == "kernels/kerneltest" {
 			continue
 		}
 		for _, imp := range f.ast.Imports {

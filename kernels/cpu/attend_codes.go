@@ -79,7 +79,7 @@ func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, p
 		}
 		step, bias := c.step[s][i*pageTokens:(i+1)*pageTokens], c.bias[s][i*pageTokens:(i+1)*pageTokens]
 		if half == quant.HalfK {
-			k.KeyScales(step, bias, page[seg.Scale:], zero, set)
+			k.KeyScales(step, bias, page[seg.Scale:], zero, set, seg.Shared)
 			dropSecond(step, bias, set&^c.set[i])
 		} else {
 			k.ValueScales(step, bias, page[seg.Scale:], zero, set)

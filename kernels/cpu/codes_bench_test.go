@@ -56,7 +56,7 @@ func (h *codedHead) tile(pages, ahead [][]byte) {
 	k, v := &h.g.HQ[quant.HalfK].Segments[0], &h.g.HQ[quant.HalfV].Segments[0]
 	n := 64 * len(pages)
 	for i, p := range pages {
-		h.c.KeyScales(h.step[64*i:64*i+64], h.bias[64*i:64*i+64], p[k.Scale:], zeros(p, k.Zero), second(k))
+		h.c.KeyScales(h.step[64*i:64*i+64], h.bias[64*i:64*i+64], p[k.Scale:], zeros(p, k.Zero), second(k), false)
 	}
 	// Every pass over planes fetches what the next one reads.
 	var stretches [5]codes.Ahead

@@ -145,6 +145,9 @@ func (h *hqTile) scales(page []byte, seg *quant.Segment, wide uint64, tokens int
 	}
 	for t := range tokens {
 		s, middle := tensor.GetF16(page[seg.Scale:], t), float32(1.5)
+		if seg.Shared {
+			s /= 4
+		}
 		h.scale[t], h.centre[t] = s, 0
 		if wide>>t&1 == 1 {
 			middle = 7.5

@@ -83,6 +83,9 @@ func Params(g *quant.Geometry, page []byte, half, t, c, width int) (scale, zero 
 		l := &g.HQ[half]
 		s := segmentOf(l, c)
 		scale = half16(page, s.Scale, t)
+		if s.Shared {
+			scale /= 4
+		}
 		dropped := l.Nested && width == 2
 		if s.Zero >= 0 {
 			zero = half16(page, s.Zero, t)

@@ -179,6 +179,7 @@ type factors struct{ step, middle [2]float32 }
 // step that of the first plane.
 var (
 	symmetricKeys   = factors{[2]float32{1, 1}, [2]float32{-1.5, -7.5}}
+	sharedKeys      = factors{[2]float32{0.25, 0.25}, [2]float32{-1.5 / 4, -7.5 / 4}}
 	asymmetricKeys  = factors{[2]float32{1, 1}, [2]float32{0, 0}}
 	symmetricValues = factors{[2]float32{1, 4}, [2]float32{0, 0}}
 	centredValues   = factors{[2]float32{1, 4}, [2]float32{1.5, 7.5}}
@@ -187,10 +188,12 @@ var (
 // KeyScales reads a page's scales (float16, one per token of step) and zeros (nil
 // in symmetric formats) of K: score = A·(step·Σq'·code + bias·Σq'). set is the
 // tokens with both planes, bit t for token t. len(step) is a multiple of 8, at
-// most 64.
-func (k *Kernels) KeyScales(step, bias []float32, scale, zero []byte, set uint64) {
+// most 64. Shared scales are four times the keys' own.
+func (k *Kernels) KeyScales(step, bias []float32, scale, zero []byte, set uint64, shared bool) {
 	f := &asymmetricKeys
-	if zero == nil {
+	if shared {
+		f = &sharedKeys
+	} else if zero == nil {
 		f = &symmetricKeys
 	}
 	k.scales(step, bias, scale, zero, set, f)

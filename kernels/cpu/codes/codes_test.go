@@ -316,7 +316,7 @@ func TestScales(t *testing.T) {
 func checkScales(t *testing.T, k *Kernels, n int, scale, zero []byte, set uint64) {
 	t.Helper()
 	ks, kb, vs, vb := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
-	k.KeyScales(ks, kb, scale, zero, set)
+	k.KeyScales(ks, kb, scale, zero, set, false)
 	k.ValueScales(vs, vb, scale, zero, set)
 	for i := range n {
 		s, z := tensor.GetF16(scale, i), float32(0)
@@ -363,8 +363,8 @@ func TestPanics(t *testing.T) {
 		"odd query":        func() { k.Quantise(i8, f[:7], 1) },
 		"short codes":      func() { k.Quantise(i8[:7], f[:8], 1) },
 		"odd maximum":      func() { k.MaxAbs(f[:7]) },
-		"many scales":      func() { k.KeyScales(f[:72], f, b, nil, 0) },
-		"short scales":     func() { k.KeyScales(f[:8], f, b[:15], nil, 0) },
+		"many scales":      func() { k.KeyScales(f[:72], f, b, nil, 0, false) },
+		"short scales":     func() { k.KeyScales(f[:8], f, b[:15], nil, 0, false) },
 		"short zeros":      func() { k.ValueScales(f[:8], f, b, b[:15], 0) },
 	} {
 		func() {
@@ -385,7 +385,7 @@ func TestAllocations(t *testing.T) {
 		k := For(level)
 		if n := testing.AllocsPerRun(5, func() {
 			k.Quantise(i8, f[:128], k.MaxAbs(f[:128]))
-			k.KeyScales(f[:64], f[64:], b, b, 1)
+			k.KeyScales(f[:64], f[64:], b, b, 1, false)
 			k.Products(i32, i8, b, 4, 128, 64, false)
 			k.WeightedSums(i32, b, b, 4, 128, 16)
 			pages := [2][]byte{b, b}

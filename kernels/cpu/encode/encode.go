@@ -128,7 +128,8 @@ func (k *Kernels) encodeHalf(g *quant.Geometry, s *Scratch, page, src []byte, ha
 	if l.Mask >= 0 {
 		binary.LittleEndian.PutUint64(page[l.Mask:], set)
 	}
-	for _, seg := range l.Segments[:l.NSegments] {
+	for i := l.NSegments - 1; i >= 0; i-- { // what a segment shares comes after it
+		seg := l.Segments[i]
 		plane := planeOf(page, seg.Top, seg.Width*tokens/4)
 		var low []byte
 		switch {
@@ -185,8 +186,12 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 		clips = 1
 	}
 	l, f := &lv.last[0], &s.fit[0][0]
-	k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.KeepsNorm(half) && lv != &s.four)
-	k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], f, blockTokens)
+	if seg.Shared {
+		s.share(page[seg.Scale+2*t:], lv)
+	} else {
+		k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.KeepsNorm(half) && lv != &s.four)
+		k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], f, blockTokens)
+	}
 	if seg.Zero >= 0 {
 		k.narrow(&page[seg.Zero+2*t:][:2*blockTokens][0], &s.fit[3][0], blockTokens)
 	}
@@ -201,6 +206,17 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 		return
 	}
 	k.packValues(&x[0], seg.Width/32, l, f, upper, lower, seg.Width)
+}
+
+// share takes a quarter of a block's stored scales.
+func (s *Scratch) share(scales []byte, lv *levels) {
+	for lane := range blockTokens {
+		scale := tensor.GetF16(scales, lane) / 4
+		s.fit[1][lane], s.fit[2][lane] = 0, -lv.half[lane]*scale
+		if scale != 0 {
+			s.fit[1][lane] = 1 / scale
+		}
+	}
 }
 
 // gatherRows copies the rows of the tokens in set, side by side, from a plane of

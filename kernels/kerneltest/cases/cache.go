@@ -28,7 +28,7 @@ func (f Format) String() string {
 func Formats() []Format {
 	return []Format{
 		{"f16", true}, {"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", true}, {"hq4", false},
-		{"hq2,k2=lead:16,v2=lead:32", true}, {"hq2,k2=lead:32", false}, {"hq2,k2=tokens:8,v2=tokens:16", true},
+		{"hq2,k2=lead:16,v2=lead:32", true}, {"hq2,k2=lead:32", false}, {"hq2,k2=shared:16", true}, {"hq2,k2=tokens:8,v2=tokens:16", true},
 		{"hq2,k2=tokens:16,v2=tokens:8", false}, {"hq3,sinks=0,recent=0", true},
 		{"hq2,important=10", true}, {"hq3,important=20", false},
 		{"hack", false}, {"hack,round=nearest", false}, {"hack,bits=8,partition=128,round=nearest", false},
