@@ -273,7 +273,7 @@ func (p *Plan) Pad(n, nobody int) {
 	items := make([]item, 0, len(p.items)+more)
 	items = append(items, p.items[:p.blocks]...)
 	for range more {
-		items = append(items, item{Sequence: int32(nobody), Parts: 1, Slot: int32(p.slots), First: int32(p.slots), Next: -1})
+		items = append(items, item{Sequence: int32(nobody), Next: -1})
 	}
 	items = append(items, p.items[p.blocks:]...)
 	for i := range items {

@@ -52,6 +52,8 @@ int lane();
 #define blockDim emu::theSize
 
 DEV void copy16(void* dst, const void* src) { memcpy(dst, src, 16); }
+DEV u64 onlyOnce() { return 0; }
+DEV void copy16Once(void* dst, const void* src, u64) { copy16(dst, src); }
 DEV void copyCommit() {}
 template <int N>
 DEV void copyWait() {}
@@ -84,7 +86,11 @@ DEV u32 countIn(u32* p) { return (*p)++; }
 #define TERSE_HOPPER
 DEV void waitBefore() {}
 DEV void letNextStart() {}
-DEV void fetchLine(const void*) {}
+// What is asked for must be there.
+DEV void fetchLine(const void* p) { (void)*(const volatile u8*)p; }
+DEV void fetchBytes(const void* p, u32 n) {
+  for (u32 i = 0; i < n; i += 16) fetchLine((const u8*)p + i);
+}
 DEV void operandFence() {}
 DEV void groupFence() {}
 DEV void groupCommit() {}

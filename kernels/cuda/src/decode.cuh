@@ -113,12 +113,14 @@ DEV void decode(const AttendParams& p) {
   letNextStart();
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
+    if (it.parts == 0) return;  // of a block too many
     State* states = shared->states + warp * NQ;
     Pages pages = Pages::of(p, it, ring, warp - it.exactWarps, WARPS - it.exactWarps);
     // Few pages may come before the kernel waits for the one before it; many would
     // stand in the queries' way.
     bool early = p.settled && it.hi - it.lo <= WARPS / 2;
     if (early && warp >= it.exactWarps) Pages::template begin<STAGES - 1>(pages, lane);
+    if (warp < it.exactWarps) Exact<D>::ahead(p, it, warp, lane);
     waitBefore();
     Quad32 query = Queries::read(p, it, warp, lane);
     if (!early && warp >= it.exactWarps) Pages::template begin<STAGES - 1>(pages, lane);
@@ -145,6 +147,8 @@ DEV void decodeExact(const AttendParams& p) {
   letNextStart();
   for (int i = blockIdx.x; i >= 0;) {
     const Item it = p.items[i];
+    if (it.parts == 0) return;
+    if (it.exactHi - it.exactLo <= 16 * WARPS) Exact<D>::ahead(p, it, warp, lane);
     waitBefore();
     Exact<D>::run(p, it, NQ, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
     M::block(p, it, shared, memory, kShare);

@@ -50,12 +50,14 @@ DEV float tame(float x) {  // as quant.saturate
 template <int N>
 DEV void hadamard(float (&v)[N], int lane, float norm) {
 #pragma unroll
-  for (int step = 1; step < 32; step *= 2)
+  for (int step = 1; step < 32; step *= 2) {
+    u32 minus = lane & step ? 0x80000000u : 0;
 #pragma unroll
     for (int j = 0; j < N; j++) {
       float other = laneXor(v[j], step);
-      v[j] = lane & step ? subRound(other, v[j]) : addRound(v[j], other);
+      v[j] = addRound(other, asFloat(asBits(v[j]) ^ minus));
     }
+  }
 #pragma unroll
   for (int step = 1; step < N; step *= 2)
 #pragma unroll

@@ -15,6 +15,12 @@ struct Exact {
     return page + (2 * it.head + half) * kHalf + (t % kTokens * D + c) * 2;
   }
 
+  // ahead asks for a warp's first tokens, which but for the last are of earlier steps.
+  DEV void ahead(const AttendParams& p, const Item& it, int warp, int lane) {
+    int first = it.exactLo + 16 * warp;
+    if (first < it.exactHi && lane < 2) fetchBytes(row(p, it, first, lane, 0), 16 * D * 2);
+  }
+
   DEV void loadQueries(u32 (&high)[D / 8], u32 (&low)[D / 8], const AttendParams& p, const Item& it, int queries, int lane) {
     int r = lane >> 2, q = lane & 3, n = it.firstQuery + r;
     bool real = r < queries && n < p.group;

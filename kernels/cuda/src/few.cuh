@@ -14,11 +14,6 @@
 #pragma once
 #include "step.cuh"
 
-#if defined(TERSE_HOPPER) && !defined(TERSE_EMU)
-static constexpr int kFewStages = 8;
-#else
-static constexpr int kFewStages = 5;  // others have 99 KiB of shared memory
-#endif
 static constexpr int kFewWarps = 8, kFewThreads = 32 * kFewWarps;
 static constexpr int kFewColumns = 64;             // of a step: 128 bytes of each row
 static constexpr int kFewStep = 16 * kFewColumns * 2;  // bytes
@@ -41,10 +36,12 @@ struct FewParams {
 
 enum FewInput { kGiven, kNormed, kLeft64, kLeft128 };
 
-template <FewInput INPUT, bool BRAIN>
+// STAGES: of a ring; there are kernels with many, and with few for where rows take the
+// room or there is less of it.
+template <FewInput INPUT, bool BRAIN, int STAGES>
 struct Few {
   struct Shared {
-    u8 ring[kFewWarps][kFewStages][kFewStep];
+    u8 ring[kFewWarps][STAGES][kFewStep];
     float sums[2][kFewWarps][16][8];  // of a tile, of the one before
   };
 
@@ -54,6 +51,7 @@ struct Few {
     u8* ring;
     int tile, step, stage;
     int tiles, steps, warp;
+    u64 once;    // the copies' policy: what other kernels need stays in the cache
     u64 row[4];  // where a lane's rows of the tile begin
   };
 
@@ -78,8 +76,8 @@ struct Few {
       u8* to = s.ring + s.stage * kFewStep + lane / 8 * 128 + (piece ^ (lane / 8 & 1) * 4) * 16;
       if (column < p.in)
 #pragma unroll
-        for (int i = 0; i < 4; i++) copy16(to + i * 512, p.w + s.row[i] + column);
-      s.stage = s.stage + 1 == kFewStages ? 0 : s.stage + 1;
+        for (int i = 0; i < 4; i++) copy16Once(to + i * 512, p.w + s.row[i] + column, s.once);
+      s.stage = s.stage + 1 == STAGES ? 0 : s.stage + 1;
       if ((s.step += kFewWarps) >= s.steps) {
         s.step = s.warp;
         if ((s.tile += gridDim.x) < s.tiles) enter(p, s, lane);
@@ -95,44 +93,43 @@ struct Few {
     for (int i = threadIdx.x; i < p.rows * each; i += kFewThreads) *(Quad32*)(x + i / each * (p.in + kFewPad) + i % each * 8) = load<Quad32>(p.x + 8 * (u64)i);
   }
 
-  // normed makes x of the residual stream, some rows at a time: a warp has its
-  // eighth of each of them.
+  // normed makes x of the residual stream, N rows at a time: a warp has its eighth of
+  // each of them.
+  template <int N>
   DEV void normed(const FewParams& p, u16* x, float* squares, int warp, int lane) {
-    constexpr int kRows = 4;
     int n = p.in / kFewWarps;
-    const float* from[kRows];
+    const float* from[N];
     auto rowsFrom = [&](int at) {
 #pragma unroll
-      for (int k = 0; k < kRows; k++) {
+      for (int k = 0; k < N; k++) {
         int row = min(at + k, p.rows - 1);
         from[k] = p.from + (u64)(p.which ? p.which[row] : row) * p.in + warp * n;
       }
     };
-    for (int at = 0; at < p.rows; at += kRows) {
-      float sum[kRows] = {};
+    for (int at = 0; at < p.rows; at += N) {
+      float sum[N] = {};
       rowsFrom(at);
 #pragma unroll 4
       for (int i = 4 * lane; i < n; i += 128)
 #pragma unroll
-        for (int k = 0; k < kRows; k++) {
-          if (at + k >= p.rows) break;
+        for (int k = 0; k < N; k++) {
           Quad32 v = load<Quad32>(from[k] + i);
           float a = asFloat(v.x), b = asFloat(v.y), c = asFloat(v.z), d = asFloat(v.w);
           sum[k] += a * a + b * b + c * c + d * d;
         }
 #pragma unroll
-      for (int k = 0; k < kRows; k++) {
+      for (int k = 0; k < N; k++) {
 #pragma unroll
         for (int mask = 16; mask > 0; mask /= 2) sum[k] += laneXor(sum[k], mask);
         if (lane == 0 && at + k < p.rows) squares[(at + k) * kFewWarps + warp] = sum[k];
       }
     }
     blockSync();
-    for (int at = 0; at < p.rows; at += kRows) {
-      float scale[kRows];
+    for (int at = 0; at < p.rows; at += N) {
+      float scale[N];
       rowsFrom(at);
 #pragma unroll
-      for (int k = 0; k < kRows; k++) {
+      for (int k = 0; k < N; k++) {
         float sum = 0;
 #pragma unroll
         for (int w = 0; w < kFewWarps; w++) sum += squares[min(at + k, p.rows - 1) * kFewWarps + w];
@@ -142,12 +139,11 @@ struct Few {
       for (int i = 4 * lane; i < n; i += 128) {
         Quad32 w = load<Quad32>(p.weight + warp * n + i);
 #pragma unroll
-        for (int k = 0; k < kRows; k++) {
-          if (at + k >= p.rows) break;
+        for (int k = 0; k < N; k++) {
           Quad32 v = load<Quad32>(from[k] + i);
           u32 a = narrowTo(asFloat(v.x) * scale[k] * asFloat(w.x), BRAIN), b = narrowTo(asFloat(v.y) * scale[k] * asFloat(w.y), BRAIN);
           u32 c = narrowTo(asFloat(v.z) * scale[k] * asFloat(w.z), BRAIN), d = narrowTo(asFloat(v.w) * scale[k] * asFloat(w.w), BRAIN);
-          *(Pair32*)(x + (at + k) * (p.in + kFewPad) + warp * n + i) = Pair32{a | b << 16, c | d << 16};
+          if (at + k < p.rows) *(Pair32*)(x + (at + k) * (p.in + kFewPad) + warp * n + i) = Pair32{a | b << 16, c | d << 16};
         }
       }
     }
@@ -207,17 +203,18 @@ struct Few {
     u16* rows = (u16*)(m + 1);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, r = lane >> 2, q = lane & 3;
     Weights s;
-    s.ring = m->ring[warp][0], s.warp = s.step = warp, s.stage = 0;
+    s.ring = m->ring[warp][0], s.once = onlyOnce(), s.warp = s.step = warp, s.stage = 0;
     s.tile = blockIdx.x, s.tiles = gated(p) ? (p.out + 7) / 8 : (p.out + 15) / 16, s.steps = (p.in + kFewColumns - 1) / kFewColumns;
     if (warp >= s.steps) s.tile = s.tiles;  // nothing for this warp
     letNextStart();
     enter(p, s, lane);
 #pragma unroll 1
-    for (int i = 0; i < kFewStages - 1; i++) start(p, s, lane);
+    for (int i = 0; i < STAGES - 1; i++) start(p, s, lane);
     if (INPUT == kNormed) fetchLine(p.weight + min(warp * (p.in / kFewWarps) + 4 * lane, p.in - 1));
     waitBefore();
     if (INPUT == kGiven) copied(p, rows);
-    if (INPUT == kNormed) normed(p, rows, &m->sums[0][0][0][0], warp, lane);
+    if (INPUT == kNormed && p.rows == 1) normed<1>(p, rows, &m->sums[0][0][0][0], warp, lane);
+    if (INPUT == kNormed && p.rows > 1) normed<4>(p, rows, &m->sums[0][0][0][0], warp, lane);
     if (INPUT == kLeft64) left<64>(p, rows, warp, lane);
     if (INPUT == kLeft128) left<128>(p, rows, warp, lane);
     blockSync();
@@ -230,10 +227,10 @@ struct Few {
       for (int step = warp; step < s.steps; step += kFewWarps) {
         warpSync();  // all lanes are done with the stage that comes next
         start(p, s, lane);
-        copyWait<kFewStages - 1>();
+        copyWait<STAGES - 1>();
         warpSync();
         multiply(c, p, s.ring + stage * kFewStep, x, step * kFewColumns, r, q);
-        stage = stage + 1 == kFewStages ? 0 : stage + 1;
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
       }
 #pragma unroll
       for (int e = 0; e < 4; e++) m->sums[turn][warp][r + 8 * (e >> 1)][2 * q + (e & 1)] = c[0][e] + c[1][e];
@@ -243,16 +240,17 @@ struct Few {
   }
 };
 
-#define FEW(name, INPUT)                      \
-  KERNEL(name, FewParams, kFewThreads, 1) {   \
+#define FEW(name, INPUT, STAGES)              \
+  KERNEL(name##_##STAGES, FewParams, kFewThreads, 1) { \
     if (p.brain) {                            \
-      Few<INPUT, true>::run(p);               \
+      Few<INPUT, true, STAGES>::run(p);       \
     } else {                                  \
-      Few<INPUT, false>::run(p);              \
+      Few<INPUT, false, STAGES>::run(p);      \
     }                                         \
   }
+#define FEW_BOTH(name, INPUT) FEW(name, INPUT, 10) FEW(name, INPUT, 5)
 
-FEW(few_rows, kGiven)
-FEW(few_norm, kNormed)
-FEW(few_leave_64, kLeft64)
-FEW(few_leave_128, kLeft128)
+FEW_BOTH(few_rows, kGiven)
+FEW_BOTH(few_norm, kNormed)
+FEW_BOTH(few_leave_64, kLeft64)
+FEW_BOTH(few_leave_128, kLeft128)

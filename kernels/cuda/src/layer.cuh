@@ -133,9 +133,18 @@ KERNEL(argmax, ArgmaxParams, kRowThreads, 1) {
   const float* x = p.x + (u64)blockIdx.x * p.n;
   float best = kMinusInf;
   int at = p.n;
+  auto take = [&](u32 bits, int i) {
+    float v = asFloat(bits);
+    if (v > best || (at == p.n && v == best)) best = v, at = i;
+  };
+  int fours = p.n % 4 == 0 ? p.n / 4 : 0;  // rows begin at multiples of 16 bytes
 #pragma unroll 8
-  for (int i = threadIdx.x; i < p.n; i += kRowThreads)
-    if (x[i] > best || (at == p.n && x[i] == best)) best = x[i], at = i;
+  for (int i = threadIdx.x; i < fours; i += kRowThreads) {
+    Quad32 v = load<Quad32>(x + 4 * i);
+    take(v.x, 4 * i), take(v.y, 4 * i + 1), take(v.z, 4 * i + 2), take(v.w, 4 * i + 3);
+  }
+  if (fours == 0)
+    for (int i = threadIdx.x; i < p.n; i += kRowThreads) take(asBits(x[i]), i);
   float* values = (float*)scratch;
   int* places = (int*)(values + kRowThreads);
   values[threadIdx.x] = best, places[threadIdx.x] = at;

@@ -23,6 +23,16 @@ DEV u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); 
 DEV void copy16(void* dst, const void* src) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(sharedAddress(dst)), "l"(src) : "memory");
 }
+// The same of what is read once and leaves the second-level cache before anything
+// else does.
+DEV u64 onlyOnce() {
+  u64 policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+DEV void copy16Once(void* dst, const void* src, u64 policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(sharedAddress(dst)), "l"(src), "l"(policy) : "memory");
+}
 DEV void copyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N>
 DEV void copyWait() {
@@ -129,7 +139,10 @@ DEV float reciprocal(float x) {
 #ifdef TERSE_HOPPER
 DEV void waitBefore() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 DEV void letNextStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+// Asks for n bytes, which will be read soon; both are multiples of 16.
+DEV void fetchBytes(const void* p, u32 n) { asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(n) : "memory"); }
 #else
+DEV void fetchBytes(const void*, u32) {}
 DEV void waitBefore() {}
 DEV void letNextStart() {}
 #endif

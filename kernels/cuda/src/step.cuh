@@ -97,9 +97,16 @@ template <int D>
 DEV void enter(const EnterParams& p) {
   SHARED(memory);
   letNextStart();
-  waitBefore();
   const TurnParams& t = p.turn;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = blockIdx.z & 1, row = blockIdx.z >> 1, head = blockIdx.y;
+  // what is no kernel's result is asked for early
+  int position = max(t.positions[row], 0);
+  if (32 * lane < t.pairs) {
+    fetchLine(t.cos + (u64)position * t.pairs + 32 * lane);
+    fetchLine(t.sin + (u64)position * t.pairs + 32 * lane);
+  }
+  if (lane == 31) fetchLine(p.encode.exact + (u64)row * p.encode.pages + position / 64);
+  waitBefore();
   float* room = (float*)memory + warp * D;
   if (head >= t.kvHeads) {
     int query = (2 * (head - t.kvHeads) + half) * (kEncodeThreads / 32) + warp;
