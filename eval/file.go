@@ -22,6 +22,7 @@ type FileCase struct {
 	Answers  []string `json:"answers,omitempty"`  // each of them right; Answer is one more
 	Metric   string   `json:"metric"`             // of Metrics; the same in every line
 	Complete bool     `json:"complete,omitempty"` // go on with the prompt as it is, not as a turn of a chat
+	Stop     string   `json:"stop,omitempty"`     // the answer ends where it says this, white space in front aside
 }
 
 const (
@@ -31,8 +32,12 @@ const (
 	maxAnswerText = 16 << 10 // bytes: the edit distance takes the square
 )
 
-// ReadTaskFile reads a task file: JSON objects, one a line.
-func ReadTaskFile(r io.Reader) ([]FileCase, error) {
+// ReadTaskFile reads a task file: JSON objects, one a line, gzipped or not.
+func ReadTaskFile(file io.Reader) ([]FileCase, error) {
+	r, err := plain(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the task file: %w", err)
+	}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	var cases []FileCase
@@ -107,7 +112,7 @@ func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, for
 		if chats && !c.Complete {
 			prompt = append(append([]terse.Token{chat.user}, prompt...), chat.end, chat.assistant)
 		}
-		got, err := s.answer(tok, format, prompt, chat, chats)
+		got, err := s.answer(tok, format, prompt, c.Stop, chat, chats)
 		if err != nil {
 			return result, err
 		}
@@ -117,8 +122,9 @@ func RunFile(ctx context.Context, s Subject, tok *tokenizer.Tokenizer, name, for
 	return result, nil
 }
 
-// answer decodes greedily to the end of the turn or of the text.
-func (s Subject) answer(tok *tokenizer.Tokenizer, format string, prompt []terse.Token, chat turnTokens, chats bool) (string, error) {
+// answer decodes greedily to the end of the turn or of the text, or to where it
+// says stop.
+func (s Subject) answer(tok *tokenizer.Tokenizer, format string, prompt []terse.Token, stop string, chat turnTokens, chats bool) (string, error) {
 	run, err := s.session(format, len(prompt), len(prompt)+maxAnswer)
 	if err != nil {
 		return "", err
@@ -135,11 +141,24 @@ func (s Subject) answer(tok *tokenizer.Tokenizer, format string, prompt []terse.
 			break
 		}
 		said = append(said, next)
+		if text, over := until(tok.Decode(said, false), stop); over {
+			return text, nil
+		}
 		if logits, err = run.Forward([]terse.Token{next}, session.LastLogits); err != nil {
 			return "", err
 		}
 	}
 	return tok.Decode(said, false), nil
+}
+
+// until cuts an answer where it says stop, and tells whether it does.
+func until(text, stop string) (string, bool) {
+	text = strings.TrimLeft(text, " \n")
+	if stop == "" {
+		return text, false
+	}
+	before, _, found := strings.Cut(text, stop)
+	return before, found
 }
 
 // chatTokens are the built-in model's control tokens, if the tokenizer has them.

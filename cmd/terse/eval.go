@@ -58,6 +58,7 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runEval(c, &m, &f) },
 	}
+	c.AddCommand(newEvalConvert())
 	m.register(c)
 	flags := c.Flags()
 	flags.StringVar(&f.formats, "kv", "hq4,hq3,hq2,hack:v2,hack", "KV formats to compare with f16, split by commas (options of one format by '+': hq2+sym=off, hq2++recent=256; hq4@top: by its top planes behind the prompt)")
@@ -296,7 +297,7 @@ func (e *evaluation) runFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	name := strings.TrimSuffix(filepath.Base(path), ".jsonl")
+	name := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".gz"), ".jsonl")
 	part, err := eval.ParsePart(e.part)
 	if err != nil {
 		return err

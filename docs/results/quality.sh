@@ -65,7 +65,7 @@ grid() {
 
 files() {
   for set in $sets; do
-    share files 4 --tasks none --task-file eval/tasks/reviews.jsonl --task-file eval/tasks/summaries.jsonl --task-file eval/tasks/completion.jsonl --task-file eval/tasks/passages.jsonl --kv $set
+    share files 4 --tasks none --task-file eval/tasks/reviews.jsonl.gz --task-file eval/tasks/summaries.jsonl.gz --task-file eval/tasks/completion.jsonl.gz --task-file eval/tasks/passages.jsonl.gz --kv $set
   done
 }
 
