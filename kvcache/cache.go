@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/terse-llm/terse/quant"
 )
@@ -103,7 +104,9 @@ func (c *Cache) ref(k Kind, id PageID) {
 		c.used += c.pools[k].cost
 	}
 	p.refs++
-	c.index.acquire(p.entry)
+	if p.entry != nil {
+		c.index.acquire(p.entry)
+	}
 }
 
 // unref takes a reference back. An unreferenced page stays if the index offers
@@ -126,6 +129,21 @@ func (c *Cache) unref(k Kind, id PageID) {
 	if p.entry != nil {
 		c.index.release(p.entry)
 	}
+}
+
+// Retain gives a table of its own to the first pages of t, in the forms that they
+// have: they stay as they are until it is freed, whatever becomes of t.
+func (c *Cache) Retain(t *Table, pages int) *Table {
+	r := &Table{Exact: slices.Clone(t.Exact[:pages]), Coded: slices.Clone(t.Coded[:pages]), coded: pages, trimmed: pages}
+	for i := range pages {
+		for k, id := range [kinds]PageID{r.Exact[i], r.Coded[i]} {
+			if id != None {
+				c.ref(Kind(k), id)
+				r.held[k]++
+			}
+		}
+	}
+	return r
 }
 
 // evict forgets a prefix page that nobody references.

@@ -20,7 +20,7 @@ func (s *Scheduler) admit(budget int) {
 			}
 			continue
 		}
-		if budget < min(s.page, len(q.tokens)) || !s.enter(q) {
+		if budget < min(s.page, len(q.tokens)) || !s.takeOver(q) && !s.enter(q) {
 			return
 		}
 		budget -= s.chunk(q, budget)
@@ -46,7 +46,7 @@ func (s *Scheduler) headroom() int64 {
 	if s.coded {
 		growth += s.cache.PageBytes(kvcache.Coded)
 	}
-	room := s.cache.Available() - s.promised(nil)
+	room := s.available() - s.promised(nil)
 	for _, q := range s.active {
 		if q.mode != ModePrefill {
 			room -= growth
@@ -111,6 +111,7 @@ func (s *Scheduler) reserve(q *seq) bool {
 		s.blocked, s.blockedAt = q, room
 		return false
 	}
+	s.makeWay(s.cache.ReserveBytes(&q.table, q.promptLen))
 	if !s.cache.Reserve(&q.table, q.promptLen) {
 		panic("BUG: the KV cache refuses what it had available")
 	}

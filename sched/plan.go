@@ -16,6 +16,7 @@ type Plan struct {
 	Preempted []ID          // lost their pages; they will be admitted again
 	Rejected  []Rejection   // never admitted, gone
 	Dropped   []ID          // finished, cancelled, failed or released: freed, gone
+	Unhosted  []ID          // replicas whose pages went to others, or to their request
 }
 
 // Work is tokens of one sequence to run through the model. Their KV belongs at
@@ -37,6 +38,7 @@ type Work struct {
 type Admission struct {
 	ID           ID
 	CachedTokens int           // leading tokens whose KV is reused, not computed
+	Replicated   int           // of them, those that came with a replica
 	Waited       time.Duration // since it was added or preempted
 }
 

@@ -25,6 +25,10 @@ type world struct {
 	events  []Event
 	now     time.Time
 	named   int
+
+	hosted   []*hosted
+	lent     []*kvcache.Table // of s; twinLent are those of the twin
+	twinLent []*kvcache.Table
 }
 
 type pageKey struct {
@@ -200,6 +204,9 @@ func (w *world) settle(p Plan) {
 		r.table, r.reserved = a.Table, true
 	}
 	w.reqs = slices.DeleteFunc(w.reqs, func(r *request) bool { return gone[r.id] })
+	for _, id := range p.Unhosted {
+		w.forget(id)
+	}
 }
 
 // checkBudget verifies the size of a plan: the step's tokens, of which prompts
@@ -346,6 +353,12 @@ func TestRandomRequestsAllFinish(t *testing.T) {
 					}
 				}
 				rt.Repeat(map[string]func(*rapid.T){
+					"host":     w.host,
+					"grow":     w.growReplica,
+					"unhost":   func(rt *rapid.T) { w.unhost(w.pickHosted(rt)) },
+					"resume":   w.resume,
+					"lend":     w.lend,
+					"return":   w.takeBack,
 					"add":      w.add,
 					"add2":     w.add,
 					"step":     step,
@@ -355,7 +368,13 @@ func TestRandomRequestsAllFinish(t *testing.T) {
 					"kvfailed": func(rt *rapid.T) { w.kvFailed(w.pick(rt, reserved)) },
 					"release":  func(rt *rapid.T) { w.release(w.pick(rt, held)) },
 				})
+				for len(w.lent) > 0 {
+					w.takeBack(rt)
+				}
 				w.drain()
+				for len(w.hosted) > 0 {
+					w.unhost(w.hosted[0])
+				}
 				if err := w.cfg.Cache.Check(); err != nil {
 					rt.Fatal(err)
 				}

@@ -93,6 +93,7 @@ func (s *Scheduler) secure(q *seq, n int) bool {
 			return false
 		}
 	}
+	s.makeWay(need)
 	if !s.cache.Grow(&q.table, n, q.promptLen) {
 		panic("BUG: the KV cache refuses what it had available")
 	}
@@ -100,7 +101,7 @@ func (s *Scheduler) secure(q *seq, n int) bool {
 }
 
 // freeFor is what q may allocate without touching what others were promised.
-func (s *Scheduler) freeFor(q *seq) int64 { return s.cache.Available() - s.promised(q) }
+func (s *Scheduler) freeFor(q *seq) int64 { return s.available() - s.promised(q) }
 
 // promised is what admitted prompts, q's apart, may still allocate.
 func (s *Scheduler) promised(q *seq) int64 {

@@ -40,6 +40,9 @@ type Scheduler struct {
 	limit  int // of a step's tokens; 0 = cfg.StepTokens
 	fresh  int // requests added in this step that wait, at the queue's end
 
+	replicas []*replica       // oldest first
+	lent     []*kvcache.Table // to those who make replicas of them
+
 	blocked   *seq  // head of the queue that did not fit ...
 	blockedAt int64 // ... in this many bytes
 }
@@ -164,8 +167,12 @@ func (s *Scheduler) Check() error {
 	for _, q := range all {
 		live = append(live, &q.table)
 	}
-	if promised := s.promised(nil); promised > s.cache.Available() {
-		return fmt.Errorf("cannot trust the scheduler: %d bytes promised, %d available", promised, s.cache.Available())
+	for _, r := range s.replicas {
+		live = append(live, &r.table)
+	}
+	live = append(live, s.lent...)
+	if promised := s.promised(nil); promised > s.available() && len(s.lent) == 0 { // what is lent comes back
+		return fmt.Errorf("cannot trust the scheduler: %d bytes promised, %d available", promised, s.available())
 	}
 	return s.cache.Check(live...)
 }
