@@ -159,6 +159,7 @@ type Timing struct {
 	Route         string        `json:",omitempty"` // why it was split or stayed
 	Expected      time.Duration // what routing expected of TTFT; 0 where it had not measured enough
 	Replayed      int           `json:",omitempty"` // tokens from behind which another decode worker went on
+	Recovered     int           `json:",omitempty"` // of the text up to there, tokens whose KV came from a replica and was not computed again
 	Planes        string        `json:",omitempty"` // why second planes came apart from the rest, or with it
 	PlaneRecord                 // what was computed on which planes
 	TopTokens     int           `json:",omitempty"` // tokens computed while some second planes were not read

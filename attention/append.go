@@ -57,8 +57,8 @@ func (w *writes) Do(i int) {
 	w.runner.encode(w.view, w.layer, p.page, p.lo, p.hi)
 }
 
-// Adopt codes, in every layer, the pages of a received hand-over of n tokens
-// that came exact although the format keeps a code of them too: what a worker
+// Adopt codes, in every layer, the pages of a received hand-over of n tokens,
+// those of the first view.Staged tokens apart, that came exact although the format keeps a code of them too: what a worker
 // that had prefilled the prompt itself would already have.
 func (r *Runner) Adopt(view *quant.View, n int) {
 	f := r.geometry.Format
@@ -72,7 +72,7 @@ func (r *Runner) Adopt(view *quant.View, n int) {
 			sent[p.Page] = true
 		}
 	}
-	for page := lo; page < hi; page++ {
+	for page := max(lo, view.Staged/f.PageTokens); page < hi; page++ {
 		if sent[page] || view.ExactLayer(page, 0) == nil {
 			continue
 		}

@@ -39,6 +39,8 @@ type Engine struct {
 	loadMu sync.Mutex
 	load   Load
 
+	hosted map[sched.ID]*hosting // by the loop; replicas
+
 	leaveMu sync.Mutex
 	leaving []*sequence   // whose callers have gone
 	bell    chan struct{} // holds one token when there are some
@@ -61,11 +63,12 @@ type Engine struct {
 // Load is how busy an engine is.
 type Load struct {
 	Running, Waiting int
-	WaitingTokens    int     // prompt tokens that are still to be computed here
-	KVUsed, KVTotal  int64   // bytes
-	PrefillRate      float64 // prompt tokens per second, recent; 0 before the first
-	PrefixQueries    int64   // prompt tokens looked up in the prefix index, since the start
-	PrefixHits       int64   // and found
+	WaitingTokens    int      // prompt tokens that are still to be computed here
+	KVUsed, KVTotal  int64    // bytes
+	PrefillRate      float64  // prompt tokens per second, recent; 0 before the first
+	PrefixQueries    int64    // prompt tokens looked up in the prefix index, since the start
+	PrefixHits       int64    // and found
+	Replicas         []string // requests that replicas are here of, the oldest first
 }
 
 // errStopped is what requests get from an engine that has stopped.
@@ -92,7 +95,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}), bell: make(chan struct{}, 1),
-		cache: cache, pages: pages, seqs: make(map[sched.ID]*sequence),
+		cache: cache, pages: pages, seqs: make(map[sched.ID]*sequence), hosted: make(map[sched.ID]*hosting),
 		sched: sched.New(sched.Config{
 			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
@@ -341,6 +344,9 @@ func (e *Engine) failAll(err *terse.Error) {
 func (e *Engine) settle(plan sched.Plan) {
 	now := time.Now()
 	// Pages that were lost may have gone to others in this plan.
+	for _, id := range plan.Unhosted {
+		e.unhost(e.hosted[id], errUnhosted)
+	}
 	for _, id := range plan.Preempted {
 		if s := e.seqs[id]; s != nil {
 			s.recompute(e.cfg.Runner.Geometry().Format.PageTokens)
@@ -354,6 +360,7 @@ func (e *Engine) settle(plan sched.Plan) {
 	for _, r := range plan.Rejected {
 		if s := e.seqs[r.ID]; s != nil {
 			s.finish(terse.FinishError, r.Err)
+			s.endLendings()
 			delete(e.seqs, r.ID)
 		}
 	}
@@ -375,9 +382,11 @@ func (e *Engine) settle(plan sched.Plan) {
 	for _, id := range plan.Dropped {
 		if s := e.seqs[id]; s != nil {
 			s.finish(s.reason, nil) // a prompt that was only to be scored ends here
+			s.endLendings()
 			delete(e.seqs, id)
 		}
 	}
+	e.lend()
 }
 
 func (e *Engine) publishLoad() {
@@ -389,7 +398,8 @@ func (e *Engine) publishLoad() {
 		}
 	}
 	l := Load{
-		Running: st.Running + st.Reserved, Waiting: st.Waiting, WaitingTokens: waiting,
+		Replicas: e.replicas(),
+		Running:  st.Running + st.Reserved, Waiting: st.Waiting, WaitingTokens: waiting,
 		KVUsed: kv.Used, KVTotal: kv.Budget, PrefillRate: e.rate.value(),
 		PrefixQueries: kv.QueryTokens, PrefixHits: kv.HitTokens,
 	}

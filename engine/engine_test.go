@@ -111,7 +111,7 @@ func (c *copier) Stop() { c.stopped = true }
 
 func (c *copier) Selected(layer int, from *quant.View) {
 	for i, p := range c.parts {
-		if p.Planes == quant.SecondPlane {
+		if p.Planes == quant.SecondPlane && !c.copied[layer][i] {
 			c.take(layer, i, from)
 		}
 	}

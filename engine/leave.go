@@ -87,6 +87,7 @@ func (e *Engine) partWith(s *sequence, drop func(*sequence)) {
 // dropNow frees a sequence's pages in the middle of a step.
 func (e *Engine) dropNow(s *sequence) {
 	s.stopPlanes()
+	s.endLendings()
 	e.sched.Drop(s.id)
 	delete(e.seqs, s.id)
 }

@@ -35,6 +35,7 @@ type sequence struct {
 	over      bool          // finish was called
 	left      atomic.Bool   // its caller has gone; set from outside the loop
 	gone      chan struct{} // closed when the loop has let go of it
+	lendings  []*lending    // that wait for more of it to be computed
 	cached    int
 
 	timing              terse.Timing
@@ -90,6 +91,7 @@ func (s *sequence) admit(now time.Time, a sched.Admission) {
 			s.timing.Queue = now.Sub(s.arrived)
 		}
 		s.cached = a.CachedTokens
+		s.timing.Recovered = a.Replicated
 	}
 }
 
