@@ -20,7 +20,10 @@ type Job struct {
 	Request terse.Request
 	Prefill *Target  // nil = the worker does all of it itself
 	Others  []Target // to turn to, in this order, where Prefill fails
-	Attempt int      // 0 for the first; a larger one makes the KV of smaller ones stale
+	// Host, where positive, asks for no answer but that a replica is kept of the
+	// request, which Prefill decodes, from its first so many tokens on.
+	Host    int
+	Attempt int // 0 for the first; a larger one makes the KV of smaller ones stale
 	// Arrival at the gateway, in the reader's own clock: the wire carries the
 	// age, so that clocks need not agree (the message's flight is not counted).
 	Arrival time.Time
@@ -35,6 +38,7 @@ type jobHead struct {
 	Request terse.Request
 	Prefill *Target  `json:",omitempty"`
 	Others  []Target `json:",omitempty"`
+	Host    int      `json:",omitempty"`
 	Attempt int      `json:",omitempty"`
 	Age     time.Duration
 	Route   string `json:",omitempty"`
@@ -50,7 +54,7 @@ func (h *jobHead) prefill() []Target {
 }
 
 func marshalJob(j Job, now time.Time) ([]byte, error) {
-	h := jobHead{Request: j.Request, Prefill: j.Prefill, Others: j.Others, Attempt: j.Attempt, Route: j.Route, Apart: j.Apart, Planes: j.Planes}
+	h := jobHead{Request: j.Request, Prefill: j.Prefill, Others: j.Others, Host: j.Host, Attempt: j.Attempt, Route: j.Route, Apart: j.Apart, Planes: j.Planes}
 	h.Request.Prompt = nil
 	if !j.Arrival.IsZero() {
 		h.Age = max(now.Sub(j.Arrival), 0)
@@ -88,6 +92,9 @@ func unmarshalJob(data []byte, now time.Time) (Job, error) {
 	if err := json.Unmarshal(headJSON, &h); err != nil {
 		return Job{}, fmt.Errorf("cannot read a job: %w", err)
 	}
+	if h.Host < 0 || h.Host > 0 && h.Prefill == nil {
+		return Job{}, fmt.Errorf("cannot read a job: a replica of %d tokens of nobody's", h.Host)
+	}
 	if h.Age < 0 || h.Attempt < 0 {
 		return Job{}, fmt.Errorf("cannot read a job: age %v, attempt %d", h.Age, h.Attempt)
 	}
@@ -98,7 +105,7 @@ func unmarshalJob(data []byte, now time.Time) (Job, error) {
 	}
 	h.Request.Prompt = prompt
 	return Job{
-		Request: h.Request, Prefill: h.Prefill, Others: h.Others, Attempt: h.Attempt, Arrival: now.Add(-h.Age),
+		Request: h.Request, Prefill: h.Prefill, Others: h.Others, Host: h.Host, Attempt: h.Attempt, Arrival: now.Add(-h.Age),
 		Route: h.Route, Apart: h.Apart, Planes: h.Planes,
 	}, nil
 }

@@ -41,6 +41,9 @@ type Member struct {
 	// there: on, off or auto, see route; empty = off.
 	Progressive string `json:",omitempty"`
 
+	// Replicas are requests that others decode and whose KV is here too.
+	Replicas []string `json:",omitempty"`
+
 	// Wedged says why no KV gets through to or from the worker although it is
 	// there; empty where all is well.
 	Wedged string `json:",omitempty"`
@@ -60,6 +63,9 @@ const (
 
 // MaxLinks is how many prefill workers a record may have the link of.
 const MaxLinks = 64
+
+// MaxReplicas is how many replicas a record may name.
+const MaxReplicas = 128
 
 // record is the payload on the members subject.
 type record struct {
@@ -107,6 +113,14 @@ func (m Member) validate() error {
 	for _, s := range []string{m.DataAddr, m.Model, m.ModelHash, m.Text, m.Calibration, m.Format, m.Progressive, m.Wedged} {
 		if len(s) > maxFieldBytes {
 			return fmt.Errorf("cannot use member %q: a field of %d bytes, at most %d are taken", m.ID, len(s), maxFieldBytes)
+		}
+	}
+	if len(m.Replicas) > MaxReplicas {
+		return fmt.Errorf("cannot use member %q: %d replicas, at most %d are taken", m.ID, len(m.Replicas), MaxReplicas)
+	}
+	for _, id := range m.Replicas {
+		if id == "" || len(id) > maxIDBytes {
+			return fmt.Errorf("cannot use member %q: it has a replica of a request with an ID of %d bytes", m.ID, len(id))
 		}
 	}
 	counts := []int64{int64(m.MaxContext), int64(m.VocabSize), int64(m.Running), int64(m.Waiting), int64(m.WaitingTokens), m.KVFree, m.KVTotal}

@@ -157,7 +157,7 @@ func (s *serving) tick(beat bool) {
 	for _, r := range s.runs {
 		r.silent++
 		if r.silent >= leaseTicks {
-			r.cancel(&terse.Error{Code: terse.CodeCancelled, Message: "the gateway that submitted the job is gone"})
+			r.cancel(&terse.Error{Code: terse.CodeWorkerLost, Message: "the gateway that submitted the job is gone"})
 		}
 		runs = append(runs, r)
 	}

@@ -59,12 +59,18 @@ func TestJobRoundTrip(t *testing.T) {
 				},
 			},
 			Prefill: rapid.SampledFrom([]*Target{nil, {WorkerID: "p1", DataAddr: "10.0.0.1:9000"}}).Draw(t, "prefill"),
+			Host:    64 * rapid.IntRange(0, 1).Draw(t, "host"),
 			Attempt: rapid.IntRange(0, 5).Draw(t, "attempt"),
 			Arrival: now.Add(-time.Duration(rapid.Int64Range(0, 1e12).Draw(t, "age"))),
 			Route:   rapid.String().Draw(t, "route"),
 		}
 		data, err := marshalJob(job, now)
 		require.NoError(t, err)
+		if job.Host > 0 && job.Prefill == nil { // a replica of nobody's
+			_, err := unmarshalJob(data, now)
+			require.ErrorContains(t, err, "a replica of 64 tokens")
+			return
+		}
 		got, err := unmarshalJob(data, now)
 		require.NoError(t, err)
 		require.True(t, job.Arrival.Equal(got.Arrival))

@@ -28,11 +28,21 @@ type fleet struct {
 // newFleet starts workers named for their role and a letter: "prefill-a".
 func newFleet(t *testing.T, ids ...string) *fleet {
 	t.Helper()
+	return newFleetWith(t, nil, ids...)
+}
+
+// newFleetWith is newFleet with flags for decode workers.
+func newFleetWith(t *testing.T, decode []string, ids ...string) *fleet {
+	t.Helper()
 	h := loopback()
 	f := &fleet{nats: h.nats(t), workers: map[string]*process{}}
 	for _, id := range ids {
 		role, _, _ := strings.Cut(id, "-")
-		f.workers[id] = h.worker(t, f.nats, role, id, "--threads", "1")
+		args := []string{"--threads", "1"}
+		if role == "decode" {
+			args = append(args, decode...)
+		}
+		f.workers[id] = h.worker(t, f.nats, role, id, args...)
 	}
 	f.gateway = h.gateway(t, f.nats, nil, ids...)
 	f.view = observer(t, f.nats)

@@ -154,9 +154,22 @@ func (c *Cluster) decide(req *terse.Request, chain []uint64, exclude []string) (
 		Resumed:      req.Resumed > 0,
 		LocalBelow:   c.opts.LocalBelow,
 		Exclude:      exclude,
+		Prefer:       replicasOf(req, members),
 		TTFT:         c.opts.TTFT,
 	})
 	return d, members, err
+}
+
+// replicasOf are the workers that hold a replica of a request that is to be gone on
+// with.
+func replicasOf(req *terse.Request, members []cluster.Member) []string {
+	var ids []string
+	for _, m := range members {
+		if req.Resumed > 0 && slices.Contains(m.Replicas, req.ID) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 func newJob(req *terse.Request, d route.Decision, members []cluster.Member, attempt int, arrival time.Time) cluster.Job {

@@ -189,6 +189,23 @@ func TestDispatchGoesOn(t *testing.T) {
 		[]any{last.Timing.TTFT, last.Timing.Prefill, last.Timing.Replayed, last.Timing.Retries, last.Timing.DecodeWorker})
 }
 
+// Whoever holds a replica of the request goes on with it, however busy, and says
+// how much of it was there.
+func TestDispatchGoesOnBehindAReplica(t *testing.T) {
+	list := append(slices.Clone(xPyD), clusterMember("d3", terse.RoleDecode))
+	list[len(list)-1].Replicas, list[len(list)-1].Running = []string{"other", "r1"}, 50
+	w := &workers{list: list, do: map[string]func(cluster.Job, func(terse.Output) error) error{
+		"p1>d1": losing(1, 2, 3),
+		"d3": func(_ cluster.Job, emit func(terse.Output) error) error {
+			return emit(terse.Output{Tokens: []terse.Token{4}, Finish: terse.FinishStop, Timing: &terse.Timing{Recovered: 960}, Usage: &terse.Usage{}})
+		},
+	}}
+	_, last, err := gather(newCluster(w, w, ClusterOptions{}), longRequest())
+	require.NoError(t, err)
+	require.Equal(t, []string{"p1>d1", "d3"}, w.tried)
+	require.Equal(t, []int{3, 960}, []int{last.Timing.Replayed, last.Timing.Recovered})
+}
+
 // Whoever goes on gets the record of what the client's tokens were computed on,
 // which comes with them.
 func TestDispatchGoesOnByRecord(t *testing.T) {

@@ -86,7 +86,7 @@ func (a *delivery) merge(out terse.Output) terse.Output {
 		t := a.timing
 		t.DecodeWorker, t.Retries, t.Route = later.DecodeWorker, later.Retries, later.Route
 		t.PlaneRecord, t.TopTokens, t.Adoption = later.PlaneRecord, later.TopTokens, 0
-		t.Replayed, t.Expected, t.Decode = a.resent, 0, time.Since(a.first)
+		t.Replayed, t.Recovered, t.Expected, t.Decode = a.resent, later.Recovered, 0, time.Since(a.first)
 		out.Timing = &t
 	}
 	if out.Usage != nil {

@@ -107,7 +107,7 @@ func testTiming() *terse.Timing {
 		Queue: 1500 * time.Microsecond, Prefill: 20 * time.Millisecond, Quantise: 2 * time.Millisecond,
 		Transfer: 3 * time.Millisecond, Wait: time.Millisecond, Decode: 40 * time.Millisecond, Attend: 30 * time.Millisecond, Pack: 7 * time.Millisecond, Unpack: 6 * time.Millisecond, TTFT: 25 * time.Millisecond,
 		TransferTotal: 10 * time.Millisecond, KVFormat: "hq3", KVBytes: 1000, KVSecond: 300, KVBytesHeld: 500, KVExposed: 100, KVBytesF16: 4000,
-		PrefillWorker: "p0", DecodeWorker: "d0", Route: "split", Expected: 20 * time.Millisecond, Replayed: 2, Retries: 1,
+		PrefillWorker: "p0", DecodeWorker: "d0", Route: "split", Expected: 20 * time.Millisecond, Replayed: 2, Recovered: 9, Retries: 1,
 		Planes: "apart: late otherwise, 0.4 s", PlaneRecord: terse.PlaneRecord{Awaited: []int{1}, Adopted: []terse.Adoption{{At: 64, Pages: []int{1}}}},
 		TopTokens: 7, Adoption: 5 * time.Millisecond,
 	}

@@ -23,11 +23,11 @@ type metrics struct {
 	latency, queue, prefill, decode  prometheus.Histogram
 	requestPrompt, requestGeneration prometheus.Histogram
 
-	kvBytes, kvHeld, kvBytesF16, retries, replayed prometheus.Counter
-	transfer, transferTotal                        prometheus.Histogram
-	exposed                                        prometheus.Histogram
-	routes                                         *prometheus.CounterVec // reason
-	expected                                       prometheus.Histogram   // of routing
+	kvBytes, kvHeld, kvBytesF16, retries, replayed, recovered prometheus.Counter
+	transfer, transferTotal                                   prometheus.Histogram
+	exposed                                                   prometheus.Histogram
+	routes                                                    *prometheus.CounterVec // reason
+	expected                                                  prometheus.Histogram   // of routing
 
 	planes                *prometheus.CounterVec // reason
 	topBytes, secondBytes prometheus.Counter     // of transfers in two parts
@@ -116,6 +116,7 @@ func newMetrics(opts *Options) (*metrics, error) {
 		kvBytes:       r.counter("terse_kv_transfer_bytes_total", "KV bytes that crossed between workers."),
 		kvHeld:        r.counter("terse_kv_transfer_held_bytes_total", "KV bytes that did not cross between workers because the decode worker held the prefix."),
 		kvBytesF16:    r.counter("terse_kv_transfer_f16_bytes_total", "What the same tokens' KV would have been in f16."),
+		recovered:     r.counter("terse_request_recovered_tokens_total", "Tokens that were not computed again for that, as a replica had their KV."),
 		replayed:      r.counter("terse_request_replayed_tokens_total", "Generated tokens from behind which another decode worker went on, as theirs was lost."),
 		retries:       r.counter("terse_request_retries_total", "Attempts on another worker after a lost one or a broken transfer."),
 		transfer:      r.histogram("terse_kv_transfer_seconds", "KV transfer that was not hidden behind prefill.", ttftBuckets()),
@@ -162,6 +163,7 @@ func (m *metrics) choice(r choiceResult, err error) {
 	}
 	m.retries.Add(float64(t.Retries))
 	m.replayed.Add(float64(t.Replayed))
+	m.recovered.Add(float64(t.Recovered))
 	if t.Route != "" {
 		m.routes.WithLabelValues(routeLabel(t.Route)).Inc()
 	}
@@ -266,16 +268,17 @@ func (t *tokenMeter) decode() time.Duration { return t.last.Sub(t.first) }
 
 // memberCollector reads the workers' load when it is scraped.
 type memberCollector struct {
-	of                      Dispatcher
-	running, waiting, usage *prometheus.Desc
+	of                                Dispatcher
+	running, waiting, usage, replicas *prometheus.Desc
 }
 
 func newMemberCollector(of Dispatcher) *memberCollector {
 	return &memberCollector{
-		of:      of,
-		running: prometheus.NewDesc("vllm:num_requests_running", "Requests in a batch, over all workers.", nil, nil),
-		waiting: prometheus.NewDesc("vllm:num_requests_waiting", "Requests queued at workers.", nil, nil),
-		usage:   prometheus.NewDesc("vllm:kv_cache_usage_perc", "Part of the workers' KV memory in use, 0 to 1.", nil, nil),
+		of:       of,
+		running:  prometheus.NewDesc("vllm:num_requests_running", "Requests in a batch, over all workers.", nil, nil),
+		waiting:  prometheus.NewDesc("vllm:num_requests_waiting", "Requests queued at workers.", nil, nil),
+		usage:    prometheus.NewDesc("vllm:kv_cache_usage_perc", "Part of the workers' KV memory in use, 0 to 1.", nil, nil),
+		replicas: prometheus.NewDesc("terse_replicas", "Replicas of requests that others decode, over all workers.", nil, nil),
 	}
 }
 
@@ -284,15 +287,17 @@ func (c *memberCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.running
 	out <- c.waiting
 	out <- c.usage
+	out <- c.replicas
 }
 
 // Collect implements [prometheus.Collector].
 func (c *memberCollector) Collect(out chan<- prometheus.Metric) {
-	var running, waiting int
+	var running, waiting, replicas int
 	var free, total int64
 	for _, m := range c.of.Members() {
 		running += m.Running
 		waiting += m.Waiting
+		replicas += len(m.Replicas)
 		free += m.KVFree
 		total += m.KVTotal
 	}
@@ -303,4 +308,5 @@ func (c *memberCollector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(c.running, prometheus.GaugeValue, float64(running))
 	out <- prometheus.MustNewConstMetric(c.waiting, prometheus.GaugeValue, float64(waiting))
 	out <- prometheus.MustNewConstMetric(c.usage, prometheus.GaugeValue, usage)
+	out <- prometheus.MustNewConstMetric(c.replicas, prometheus.GaugeValue, float64(replicas))
 }

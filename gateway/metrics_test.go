@@ -78,6 +78,7 @@ func TestMetrics(t *testing.T) {
 	f("terse_kv_transfer_held_bytes_total", "", "1500")
 	f("terse_request_retries_total", "", "3")
 	f("terse_request_replayed_tokens_total", "", "6")
+	f("terse_request_recovered_tokens_total", "", "27")
 	f("terse_route_ttft_ratio_sum", "", "3.75")
 	f("terse_progressive_decisions_total", `MODEL,reason="apart: late otherwise"`, "3")
 	f("terse_progressive_top_bytes_total", "", "2100")

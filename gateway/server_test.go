@@ -327,7 +327,7 @@ func TestRequestLine(t *testing.T) {
 		"queue_ms": 1.5, "prefill_ms": 20.0, "quantise_ms": 2.0, "transfer_ms": 3.0, "transfer_total_ms": 10.0,
 		"wait_ms": 1.0, "decode_ms": 40.0, "attend_ms": 30.0, "pack_ms": 7.0, "unpack_ms": 6.0, "ttft_ms": 25.0, "kv_format": "hq3", "kv_bytes": 1000.0, "kv_bytes_held": 500.0, "kv_bytes_exposed": 100.0, "kv_bytes_f16": 4000.0,
 		"kv_bytes_second": 300.0, "planes": "apart: late otherwise, 0.4 s", "top_plane_tokens": 7.0, "adoption_ms": 5.0,
-		"route": "split", "ttft_expected_ms": 20.0, "replayed_tokens": 2.0, "prefill_worker": "p0", "decode_worker": "d0", "retries": 1.0,
+		"route": "split", "ttft_expected_ms": 20.0, "replayed_tokens": 2.0, "recovered_tokens": 9.0, "prefill_worker": "p0", "decode_worker": "d0", "retries": 1.0,
 	} {
 		if line[key] != want {
 			t.Errorf("%s is %v, want %v", key, line[key], want)

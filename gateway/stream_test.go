@@ -28,7 +28,7 @@ func frames(events ...string) string {
 // timingJSON is the report of a fixed server's clock and the fake's timing.
 const timingJSON = `{"jct_ms":0,"queue_ms":1.5,"prefill_ms":20,"quantise_ms":2,"transfer_ms":3,"wait_ms":1,"decode_ms":40,"attend_ms":30,` +
 	`"ttft_ms":25,"transfer_total_ms":10,"pack_ms":7,"unpack_ms":6,"kv_format":"hq3","kv_bytes":1000,"kv_bytes_second":300,"kv_bytes_held":500,"kv_bytes_exposed":100,"kv_bytes_f16":4000,"route":"split","ttft_expected_ms":20,` +
-	`"prefill_worker":"p0","decode_worker":"d0","planes":"apart: late otherwise, 0.4 s","top_plane_tokens":7,"adoption_ms":5,"replayed_tokens":2,"retries":1}`
+	`"prefill_worker":"p0","decode_worker":"d0","planes":"apart: late otherwise, 0.4 s","top_plane_tokens":7,"adoption_ms":5,"replayed_tokens":2,"recovered_tokens":9,"retries":1}`
 
 func TestChatStreamBytes(t *testing.T) {
 	s := newTestServer(t).fixed()

@@ -46,6 +46,7 @@ type timingReport struct {
 	TopTokens     int     `json:"top_plane_tokens"` // computed while some second planes were not read
 	Adoption      float64 `json:"adoption_ms"`      // from the first token until all were read; 0 where some never were
 	Replayed      int     `json:"replayed_tokens"`  // from behind which another decode worker went on
+	Recovered     int     `json:"recovered_tokens"` // that came from a replica and were not computed again for it
 	Retries       int     `json:"retries"`
 }
 
@@ -60,7 +61,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 	var slowest terse.Timing
 	var longest time.Duration
 	var bytes, second, held, exposed, bytesF16 int64
-	retries, replayed, top := 0, 0, 0
+	retries, replayed, recovered, top := 0, 0, 0, 0
 	for _, r := range results {
 		if r.jct >= longest {
 			slowest, longest = r.timing, r.jct
@@ -73,6 +74,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		bytesF16 += r.timing.KVBytesF16
 		retries += r.timing.Retries
 		replayed += r.timing.Replayed
+		recovered += r.timing.Recovered
 	}
 	return timingReport{
 		JCT: millis(jct), Queue: millis(slowest.Queue), Prefill: millis(slowest.Prefill),
@@ -80,7 +82,7 @@ func newTimingReport(results []choiceResult, jct time.Duration) timingReport {
 		Decode: millis(slowest.Decode), Attend: millis(slowest.Attend), TTFT: millis(slowest.TTFT), TransferTotal: millis(slowest.TransferTotal),
 		Pack: millis(slowest.Pack), Unpack: millis(slowest.Unpack), KVFormat: slowest.KVFormat, KVBytes: bytes, KVSecond: second, KVHeld: held, KVExposed: exposed, KVBytesF16: bytesF16, Route: slowest.Route, Expected: millis(slowest.Expected),
 		PrefillWorker: slowest.PrefillWorker, DecodeWorker: slowest.DecodeWorker,
-		Planes: slowest.Planes, TopTokens: top, Adoption: millis(slowest.Adoption), Replayed: replayed, Retries: retries,
+		Planes: slowest.Planes, TopTokens: top, Adoption: millis(slowest.Adoption), Replayed: replayed, Recovered: recovered, Retries: retries,
 	}
 }
 
@@ -138,7 +140,7 @@ func (s *Server) logRequest(x *exchange) {
 		slog.Int64("kv_bytes_f16", report.KVBytesF16), slog.String("route", report.Route), slog.Float64("ttft_expected_ms", report.Expected),
 		slog.String("prefill_worker", report.PrefillWorker), slog.String("decode_worker", report.DecodeWorker),
 		slog.String("planes", report.Planes), slog.Int("top_plane_tokens", report.TopTokens), slog.Float64("adoption_ms", report.Adoption),
-		slog.Int("replayed_tokens", report.Replayed), slog.Int("retries", report.Retries),
+		slog.Int("replayed_tokens", report.Replayed), slog.Int("recovered_tokens", report.Recovered), slog.Int("retries", report.Retries),
 	}
 	level := slog.LevelInfo
 	if x.err != nil {

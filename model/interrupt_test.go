@@ -90,7 +90,7 @@ func (b *bench) longSequence(n int) *sequence {
 	for range (n + b.g.Format.PageTokens - 1) / b.g.Format.PageTokens {
 		var coded []byte
 		if b.g.Format.Coded() {
-			coded = make([]byte, b.g.Layers*b.g.CodedBytes())
+			coded = make([]byte, b.g.CodedPage())
 		}
 		s.view.Coded = append(s.view.Coded, coded)
 		s.view.Exact = append(s.view.Exact, make([]byte, b.g.ExactPage()))

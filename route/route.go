@@ -44,6 +44,7 @@ type Ask struct {
 	// worker. 0 = DefaultLocalBelow, negative = split whatever can be split.
 	LocalBelow int
 	Exclude    []string      // workers that failed this request
+	Prefer     []string      // decode workers that hold a replica of it
 	TTFT       time.Duration // time to the first token that is asked for; 0 = none
 }
 
@@ -189,6 +190,9 @@ func pickDecode(usable []Candidate, ask Ask) (Candidate, error) {
 		return Candidate{}, &terse.Error{Code: terse.CodeContextLength, Message: fmt.Sprintf(
 			"a prompt of %d tokens and %d to generate at least need more than the longest context of a worker: %d tokens (%q)",
 			ask.PromptTokens, min(ask.MaxTokens, 1), longest.MaxContext, longest.ID)}
+	}
+	if holding := slices.DeleteFunc(slices.Clone(fitting), func(c Candidate) bool { return !slices.Contains(ask.Prefer, c.ID) }); len(holding) > 0 {
+		fitting = holding
 	}
 	return slices.MinFunc(fitting, byLoad), nil
 }

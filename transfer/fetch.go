@@ -126,6 +126,15 @@ func (f *Fetch) End() {
 	f.settle()
 }
 
+// Revoke takes the pages away from a fetch that may be going on, whose context has
+// ended: nothing writes to them when it has returned.
+func (f *Fetch) Revoke() {
+	f.mu.Lock()
+	f.view = nil
+	f.mu.Unlock()
+	f.settle()
+}
+
 // settle waits for the copies of frames that were taken before.
 func (f *Fetch) settle() {
 	f.copying.Lock()

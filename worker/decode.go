@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -16,8 +17,18 @@ import (
 
 // handle runs one job on a decoding worker.
 func (w *Worker) handle(ctx context.Context, job cluster.Job, emit func(terse.Output) error) error {
+	if job.Host > 0 {
+		return w.host(ctx, job)
+	}
 	req := job.Request
 	emit = w.stamped(job, emit)
+	if w.cfg.Replicas > 0 {
+		ctx, cancel := context.WithCancel(ctx)
+		var copies sync.WaitGroup
+		defer copies.Wait()
+		defer cancel()
+		emit = w.replicated(ctx, job, emit, &copies)
+	}
 	// Prompt scores are made where the prompt is computed and may be larger than
 	// its codes: such requests stay here.
 	if job.Prefill == nil || job.Prefill.WorkerID == w.cfg.ID || req.Sampling.PromptLogprobs >= 0 {

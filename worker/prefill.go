@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,17 @@ import (
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/transfer"
 )
+
+// serveData answers whoever fetches KV from here.
+func (w *Worker) serveData(ctx context.Context, payload []byte, to *transfer.Sender) error {
+	switch {
+	case bytes.HasPrefix(payload, lendPrefix):
+		return w.lend(ctx, payload, to)
+	case !w.cfg.Role.Prefills():
+		return &terse.Error{Code: terse.CodeInvalid, Message: fmt.Sprintf("worker %s is a %s worker and computes no prompts for others", w.cfg.ID, w.cfg.Role)}
+	}
+	return w.servePrefill(ctx, payload, to)
+}
 
 // servePrefill computes a prompt for the decode worker at the other end; its
 // KV goes there as the engine writes it.

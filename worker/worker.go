@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -35,9 +36,10 @@ type Config struct {
 	VocabSize   int
 	Progressive route.Progressive // whether decoding begins while second planes still come; "" = off
 	Numerics    string            // what computes KV here, see transfer.Hello
+	Replicas    int               // decode workers that keep a replica of each request decoded here
 	Logger      *slog.Logger
 
-	// DataListen is where a prefilling worker serves KV (host:port, port 0 for
+	// DataListen is where a worker that prefills, or has replicas kept, serves KV (host:port, port 0 for
 	// any); DataAdvertise is the address others reach it at, if that differs.
 	DataListen, DataAdvertise string
 	Key                       []byte      // of the cluster; nil where peers need none
@@ -53,11 +55,13 @@ type Config struct {
 type Worker struct {
 	cfg     Config
 	hello   transfer.Hello
-	data    net.Listener     // nil unless the role prefills
+	data    net.Listener     // nil where nobody fetches KV from here
 	server  *transfer.Server // likewise
 	client  *transfer.Client
 	trouble trouble
 	links   links
+	peers   atomic.Pointer[cluster.View] // of the others; nil before Run
+	leaving context.Context              // ends when the worker is to stop; Run sets it
 	log     *slog.Logger
 
 	fixed, perToken, second float64 // bytes of a prompt's KV on the wire, see cluster.Member
@@ -81,7 +85,10 @@ func New(c Config) (*Worker, error) {
 		dial = tcp.Dialer(c.TLS)
 	}
 	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: dial, Key: c.Key, Timeouts: c.Timeouts}
-	if !c.Role.Prefills() {
+	if c.Replicas > 0 && !c.Geometry.Format.Settles() {
+		return nil, fmt.Errorf("cannot have replicas kept in %s: its pages change after they are full", c.Geometry.Format.Name)
+	}
+	if !c.Role.Prefills() && c.Replicas == 0 {
 		return w, nil
 	}
 	l, err := tcp.Listen(c.DataListen, c.TLS)
@@ -90,7 +97,7 @@ func New(c Config) (*Worker, error) {
 	}
 	w.data = l
 	w.server = &transfer.Server{
-		Hello: w.hello, Geometry: c.Geometry, Handler: w.servePrefill, Key: c.Key, MaxTokens: c.Engine.MaxContext(),
+		Hello: w.hello, Geometry: c.Geometry, Handler: w.serveData, Key: c.Key, MaxTokens: c.Engine.MaxContext(),
 		Timeouts: c.Timeouts, Logger: w.log, Drain: c.Drain,
 	}
 	return w, nil
@@ -122,6 +129,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stop(nil)
 	outer, leave := context.WithCancel(ctx)
 	defer leave()
+	w.leaving = outer
 	var engine, data sync.WaitGroup
 	part := func(wg *sync.WaitGroup, f func() error) {
 		wg.Go(func() {
@@ -158,6 +166,7 @@ func (w *Worker) keepWarm(ctx context.Context) error {
 		return err
 	}
 	defer view.Close()
+	w.peers.Store(view)
 	var known []string
 	wait, said := rewarm, ""
 	for ctx.Err() == nil {
@@ -249,7 +258,7 @@ func (w *Worker) record() cluster.Member {
 		KVFree: load.KVTotal - load.KVUsed, KVTotal: load.KVTotal, PrefillRate: load.PrefillRate,
 		KVFixed: w.fixed, KVPerToken: w.perToken, KVSecond: w.second, Links: w.links.rates(time.Now()),
 		Progressive: string(w.cfg.Progressive),
-		Wedged:      w.wedged(),
+		Wedged:      w.wedged(), Replicas: load.Replicas,
 	}
 }
 

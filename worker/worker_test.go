@@ -38,6 +38,7 @@ type rig struct {
 	running sync.WaitGroup
 
 	progressive route.Progressive // of workers started from now on
+	replicas    int               // likewise
 }
 
 // newRig starts workers named for their role and a letter: "prefill-a".
@@ -105,7 +106,7 @@ func (r *rig) start(id, format string) {
 	conn := r.connect(id)
 	w, err := New(Config{
 		ID: id, Role: role, Conn: conn, Engine: e, Geometry: g, Model: "tiny", ModelHash: hash, VocabSize: modeltest.Vocab,
-		DataListen: "127.0.0.1:0", Drain: time.Second, Progressive: r.progressive,
+		DataListen: "127.0.0.1:0", Drain: time.Second, Progressive: r.progressive, Replicas: r.replicas,
 		Timeouts: transfer.Timeouts{Idle: 800 * time.Millisecond, Ping: 100 * time.Millisecond, Lease: time.Second},
 	})
 	if err != nil {

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/terse-llm/terse/cluster"
+)
+
+// A decode worker that is killed in the middle of an answer, of which another one
+// keeps a replica: that one goes on with what would have come, greedy or drawn, and
+// computes less again than the prompt alone has. Nothing is held afterwards.
+func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
+	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
+	for i, temperature := range []float64{0, 1} {
+		if i > 0 && !*full {
+			break
+		}
+		q := greedy(passage(t, 1000*i, 600), 1200+i)
+		q.Temperature, q.Seed = temperature, 11
+		a := fl.beginStream(t, q, 100)
+		fl.await(t, "decode-b", "with a replica", func(m cluster.Member) bool { return len(m.Replicas) > 0 })
+		fl.workers["decode-a"].kill() // of equals the first by name was taken
+		if err := a.rest(); err != nil {
+			t.Fatalf("after %d chunks the stream ended by %v", a.chunks, err)
+		}
+		said := fl.gateway.awaitLog(fmt.Sprintf(`prompt_tokens=(\d+) .*completion_tokens=%d .*decode_worker=decode-b .*replayed_tokens=(\d+) recovered_tokens=(\d+)`, q.MaxTokens))
+		var n []int
+		for _, s := range said[1:] {
+			v, err := strconv.Atoi(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n = append(n, v)
+		}
+		t.Logf("a prompt of %d tokens and an answer lost behind %d: %d came from the replica", n[0], n[1], n[2])
+		if slices.Contains(n, 0) || n[0]+n[1]-n[2] >= n[0] {
+			t.Errorf("of a prompt of %d tokens and %d generated ones only %d came from the replica", n[0], n[1], n[2])
+		}
+		fl.awaitIdle(t)
+		undisturbed := loopback().serve(t)
+		if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
+			t.Errorf("temperature %v: after decode-a was lost the answer is\n%q, want\n%q", temperature, a.text.String(), want)
+		}
+		undisturbed.stop()
+		fl.workers["decode-a"] = loopback().worker(t, fl.nats, "decode", "decode-a", "--threads", "1", "--replicas", "1")
+		fl.await(t, "decode-a", "back", idle)
+	}
+	if got := fl.gateway.metric("terse_request_recovered_tokens_total"); got == 0 {
+		t.Error("terse_request_recovered_tokens_total stays 0")
+	}
+}
