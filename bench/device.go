@@ -246,7 +246,7 @@ func (t *texts) decode(steps int) ([]float64, error) {
 			return nil, err
 		}
 		t.n++
-		for k, best := range res.Best {
+		for k, best := range res.Tokens {
 			t.last[k] = terse.Token(best)
 			t.cache.Trim(&t.tables[k], t.n, 0)
 		}

@@ -187,10 +187,12 @@ func (e *Engine) run(plan sched.Plan) (model.Result, error) {
 		switch {
 		case w.AllLogits:
 			b.WantAll(len(w.Tokens))
-		case w.Sample && s.sampler.Greedy():
-			b.WantBest()
 		case w.Sample:
-			b.WantLast()
+			if p := s.pick(); p.Token {
+				b.WantToken(p)
+			} else {
+				b.WantLast()
+			}
 		}
 		s.computed = max(s.computed, min(w.From+len(w.Tokens), len(s.req.Prompt)))
 		if w.From+len(w.Tokens) <= w.PromptLen {
@@ -277,9 +279,9 @@ func (e *Engine) commit(plan sched.Plan, r model.Result) {
 			}
 			logits, row = logits[n:], row+len(w.Tokens)
 		case w.Sample:
-			if r.Best != nil && s.sampler.Greedy() {
-				best := terse.Token(r.Best[row])
-				e.emit(s, best, terse.Scored{Logprob: terse.Logprob{Token: best}})
+			if r.Tokens != nil && s.pick().Token {
+				picked := terse.Token(r.Tokens[row])
+				e.emit(s, picked, terse.Scored{Logprob: terse.Logprob{Token: picked}})
 			} else {
 				e.take(s, logits[:vocab])
 			}

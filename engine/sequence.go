@@ -8,6 +8,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/engine/sample"
+	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/sched"
 )
@@ -93,6 +94,16 @@ func (s *sequence) admit(now time.Time, a sched.Admission) {
 		s.cached = a.CachedTokens
 		s.timing.Recovered = a.Replicated
 	}
+}
+
+// pick is what the next row's logits are wanted for: a token is enough where nothing
+// else is done with them than to take the largest or to draw.
+func (s *sequence) pick() model.Pick {
+	if s.sampler.Greedy() {
+		return model.Pick{Token: true}
+	}
+	d, enough := s.sampler.Drawing(s.generated)
+	return model.Pick{Token: enough, Temperature: d.Temperature, TopP: d.TopP, MinP: d.MinP, TopK: d.TopK, U: d.U}
 }
 
 // emitToken queues a picked token and reports whether it was the last.

@@ -13,13 +13,22 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
+// Pick is what a row's logits are wanted for: themselves, or a token. Runners that
+// pick tokens do so as package sample.
+type Pick struct {
+	Token                   bool    // a token is enough, from a runner that picks it
+	Temperature, TopP, MinP float32 // Temperature 0: the most likely one; TopP and MinP 0: all
+	TopK                    int     // 0: all
+	U                       float64 // the random number of [0, 1)
+}
+
 // Batch is the rows of one step: runs of tokens of one or more sequences. The
 // zero value is empty, and Reset makes it so again.
 type Batch struct {
 	Tokens   []int32             // one per row
 	Segments []attention.Segment // cover all rows in order
 	Logits   []int               // the rows whose logits are wanted, ascending
-	Greedy   []bool              // of each of Logits: only the most likely token is wanted
+	Picks    []Pick              // of each of Logits: what they are wanted for
 	// AfterLayer, where set, is called once a layer's K and V of all rows are
 	// in the pages and coded, before the layer attends: whoever streams them to
 	// another machine need not wait for the rest of the step.
@@ -41,7 +50,7 @@ var ErrAbandoned = errors.New("the step was abandoned")
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
 	clear(b.Segments) // lets go of the views
-	b.Tokens, b.Segments, b.Logits, b.Greedy = b.Tokens[:0], b.Segments[:0], b.Logits[:0], b.Greedy[:0]
+	b.Tokens, b.Segments, b.Logits, b.Picks = b.Tokens[:0], b.Segments[:0], b.Logits[:0], b.Picks[:0]
 	b.from, b.givenUp = b.from[:0], b.givenUp[:0]
 	b.AfterLayer, b.AfterAttend, b.Interrupt = nil, nil, nil
 }
@@ -66,7 +75,7 @@ func (b *Batch) AppendMore(tokens []terse.Token, view *quant.View, pos int) {
 // WantAll asks for the logits of the last n rows.
 func (b *Batch) WantAll(n int) {
 	for row := len(b.Tokens) - n; row < len(b.Tokens); row++ {
-		b.Logits, b.Greedy = append(b.Logits, row), append(b.Greedy, false)
+		b.Logits, b.Picks = append(b.Logits, row), append(b.Picks, Pick{})
 	}
 }
 
@@ -74,7 +83,7 @@ func (b *Batch) WantAll(n int) {
 func (b *Batch) WantEvery(n int) {
 	for row := range b.Tokens {
 		if row%n == n-1 || row == len(b.Tokens)-1 {
-			b.Logits, b.Greedy = append(b.Logits, row), append(b.Greedy, false)
+			b.Logits, b.Picks = append(b.Logits, row), append(b.Picks, Pick{})
 		}
 	}
 }
@@ -82,11 +91,15 @@ func (b *Batch) WantEvery(n int) {
 // WantLast asks for the logits of the last row.
 func (b *Batch) WantLast() { b.WantAll(1) }
 
-// WantBest asks for the most likely token after the last row.
-func (b *Batch) WantBest() {
+// WantToken asks for the token after the last row: p says which.
+func (b *Batch) WantToken(p Pick) {
 	b.WantAll(1)
-	b.Greedy[len(b.Greedy)-1] = true
+	p.Token = true
+	b.Picks[len(b.Picks)-1] = p
 }
+
+// WantBest asks for the most likely token after the last row.
+func (b *Batch) WantBest() { b.WantToken(Pick{}) }
 
 // Rows is the number of rows.
 func (b *Batch) Rows() int { return len(b.Tokens) }

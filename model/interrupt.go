@@ -91,11 +91,11 @@ func (s *Scratch) shed(c *Config, b *Batch) {
 	wanted := 0
 	for i, row := range b.Logits {
 		if names[row] >= 0 {
-			b.Logits[wanted], b.Greedy[wanted] = names[row], b.Greedy[i]
+			b.Logits[wanted], b.Picks[wanted] = names[row], b.Picks[i]
 			wanted++
 		}
 	}
-	b.Logits, b.Greedy = b.Logits[:wanted], b.Greedy[:wanted]
+	b.Logits, b.Picks = b.Logits[:wanted], b.Picks[:wanted]
 	for i, row := range rows {
 		b.Tokens[i] = b.Tokens[row]
 	}

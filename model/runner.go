@@ -39,11 +39,11 @@ type Pages interface {
 // Result is what a step gives. Its slices are valid until the next step.
 type Result struct {
 	Logits []float32 // [len(Batch.Logits)][VocabSize]
-	// Best has the most likely token of each of Batch.Logits, where the runner
-	// picks it; nil where it does not. Then the logits of rows that are Greedy are
-	// not there.
-	Best  []int32
-	Stats Stats
+	// Tokens has a token after each of Batch.Logits, where the runner picks them: the
+	// most likely one, or as Batch.Picks says; nil where it does not. The logits of
+	// rows of which only a token is wanted are then not there.
+	Tokens []int32
+	Stats  Stats
 }
 
 // host is the Runner of processors.

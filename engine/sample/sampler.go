@@ -81,6 +81,21 @@ func (s *Sampler) Greedy() bool {
 	return !(s.p.Temperature >= greedyBelow) && s.p.Logprobs < 0 && !s.penalties && len(s.bias) == 0
 }
 
+// Drawing is a draw that needs nothing but the logits: temperature, min-p, top-k,
+// top-p and a random number.
+type Drawing struct {
+	U                       float64 // of [0, 1)
+	Temperature, TopP, MinP float32
+	TopK                    int
+}
+
+// Drawing is how the n-th token is drawn, where Next would do nothing else: whatever
+// draws so elsewhere need not ask it.
+func (s *Sampler) Drawing(n int) (Drawing, bool) {
+	d := Drawing{U: uniform(s.p.Seed, uint64(n)), Temperature: s.p.Temperature, TopP: s.p.TopP, MinP: s.p.MinP, TopK: s.p.TopK}
+	return d, s.p.Temperature >= greedyBelow && s.p.Logprobs < 0 && !s.penalties && len(s.bias) == 0
+}
+
 // Next picks the request's n-th generated token (n counts from 0 and is the
 // random counter) and observes it. logits are changed during the call and as
 // before after it. The Scored has the log-probabilities that Sampling.Logprobs

@@ -172,7 +172,7 @@ func (b *bench) step(all ...*text) []float32 {
 	}
 	logits := append([]float32(nil), res.Logits...)
 	vocab := b.r.Config().VocabSize
-	for i, best := range res.Best {
+	for i, best := range res.Tokens {
 		if row := logits[i*vocab : (i+1)*vocab]; row[best] != row[argmax(row)] {
 			b.t.Errorf("row %d: token %d is said to be the most likely, %d is", i, best, argmax(row))
 		}

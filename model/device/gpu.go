@@ -131,6 +131,7 @@ func weightBytes(c *model.Config) int64 {
 type kernelSet struct {
 	layer  *cuda.Layer
 	few    *cuda.Few
+	drawer *cuda.Drawer
 	turner *cuda.Turner
 	// Of the hq formats and f16:
 	encoder *cuda.Encoder
@@ -158,6 +159,9 @@ func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geom
 		return k, errors.Join(err, k.close(c))
 	}
 	if k.few, err = c.NewFew(m, products, g.HeadDim); err != nil {
+		return k, err
+	}
+	if k.drawer, err = c.NewDrawer(m); err != nil {
 		return k, err
 	}
 	k.layer, err = c.NewLayer(m, products)

@@ -12,12 +12,13 @@ import (
 // inputs are what changes from step to step, in pinned memory and where it goes on
 // the device: at fixed places, so that a graph can read it.
 type inputs struct {
-	host   []byte // tokens, positions, wanted, items
+	host   []byte // tokens, positions, wanted, draws, items
 	device cuda.Ptr
 
-	tokens, positions, wanted []int32 // of host
+	tokens, positions, wanted []int32     // of host
+	draws                     []cuda.Draw // of wanted
 	items                     []byte
-	itemsAt                   int // in host
+	drawsAt, itemsAt          int // in host
 
 	// Tables of the addresses of pages, [kind][segment][pages], the same on both
 	// sides but for what changed.
@@ -34,7 +35,8 @@ type tableRange struct{ kind, lo, hi int }
 
 func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 	rows, sequences := r.options.Rows+1, r.options.Sequences
-	in.itemsAt = (3*4*rows + 63) / 64 * 64
+	in.drawsAt = (3*4*rows + 63) / 64 * 64
+	in.itemsAt = (in.drawsAt + rows*cuda.DrawBytes + 63) / 64 * 64
 	size := in.itemsAt
 	if d := r.kernels.decoder; d != nil {
 		size += d.MaxItems(r.dev.Info, sequences)
@@ -47,6 +49,8 @@ func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 	}
 	ints := cuda.Int32s(in.host[:3*4*rows])
 	in.tokens, in.positions, in.wanted = ints[:rows], ints[rows:2*rows], ints[2*rows:]
+	in.draws = cuda.Draws(in.host[in.drawsAt : in.drawsAt+rows*cuda.DrawBytes])
+	clear(in.draws)
 	in.items = in.host[in.itemsAt:]
 
 	in.width = (r.options.Context + r.geometry.Format.PageTokens - 1) / r.geometry.Format.PageTokens
@@ -73,6 +77,7 @@ func (in *inputs) close(c *cuda.Context) error {
 func (in *inputs) tokensAt() cuda.Ptr    { return in.device }
 func (in *inputs) positionsAt() cuda.Ptr { return in.device + cuda.Ptr(4*len(in.tokens)) }
 func (in *inputs) wantedAt() cuda.Ptr    { return in.device + cuda.Ptr(8*len(in.tokens)) }
+func (in *inputs) drawRowsAt() cuda.Ptr  { return in.device + cuda.Ptr(in.drawsAt) }
 func (in *inputs) stepItemsAt() cuda.Ptr { return in.device + cuda.Ptr(in.itemsAt) }
 
 // row is where a segment's table begins.

@@ -248,12 +248,17 @@ func (r *Runner) mlp(c *cuda.Context, l *layer) error {
 		r.linear(c, a.sum, a.gated, l.down, l.downBias, n, cfg.Hidden))
 }
 
-// fetch brings the most likely tokens to the host, and the logits of rows that
-// need them there.
+// fetch draws the tokens that are to be drawn and brings all to the host, and the
+// logits of rows that need them there.
 func (r *Runner) fetch(c *cuda.Context, b *model.Batch) error {
 	n, o := r.step.wanted, &r.out
 	if n == 0 {
 		return nil
+	}
+	if r.step.drawn {
+		if err := c.Draw(r.kernels.drawer, o.best, o.logits, r.in.drawRowsAt(), n, r.model.config.VocabSize, r.stream); err != nil {
+			return err
+		}
 	}
 	if err := c.DownloadAsync(o.bestHost[:4*n], o.best, r.stream); err != nil {
 		return err
@@ -261,7 +266,7 @@ func (r *Runner) fetch(c *cuda.Context, b *model.Batch) error {
 	row := 4 * r.model.config.VocabSize
 	for lo := 0; lo < n; {
 		hi := lo
-		for hi < n && !(hi < len(b.Greedy) && b.Greedy[hi]) {
+		for hi < n && !b.Picks[hi].Token {
 			hi++
 		}
 		if hi > lo {
@@ -278,7 +283,7 @@ func (r *Runner) result(c *cuda.Context) (model.Result, error) {
 	n := r.step.wanted
 	res := model.Result{
 		Logits: cuda.Float32s(r.out.logitsHost[:4*n*r.model.config.VocabSize]),
-		Best:   cuda.Int32s(r.out.bestHost[:4*n]),
+		Tokens: cuda.Int32s(r.out.bestHost[:4*n]),
 	}
 	if len(r.step.prompts) > 0 {
 		us, err := c.Elapsed(r.coding[0], r.coding[1])

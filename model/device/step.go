@@ -1,6 +1,7 @@
 package device
 
 import (
+	"math"
 	"slices"
 
 	"github.com/terse-llm/terse/attention"
@@ -19,6 +20,7 @@ type step struct {
 	prompts  []attention.Segment // those of several rows
 	rows     int
 	wanted   int
+	drawn    bool       // some of the wanted rows' tokens are
 	plan     *cuda.Plan // of the single rows' attention; nil for none
 	lengths  []int
 	floors   []int
@@ -49,8 +51,11 @@ func (s *step) lay(r *Runner, b *model.Batch) {
 		}
 	}
 	s.prompts = s.segments[s.singles:]
+	s.drawn = false
 	for i, row := range b.Logits {
 		r.in.wanted[i] = int32(s.order[row])
+		r.in.draws[i] = drawOf(b.Picks[i])
+		s.drawn = s.drawn || r.in.draws[i].Draws != 0
 	}
 	for i, seg := range s.segments {
 		r.in.table(r.pages, i, seg.View)
@@ -66,6 +71,14 @@ func (s *step) lay(r *Runner, b *model.Batch) {
 	if s.singles > 0 && r.kernels.decoder != nil {
 		s.plan = r.kernels.decoder.PlanFrom(r.dev.Info, s.lengths, s.floors[:s.singles])
 	}
+}
+
+// drawOf is how a token is drawn; the most likely one is not.
+func drawOf(p model.Pick) cuda.Draw {
+	if !p.Token || p.Temperature == 0 {
+		return cuda.Draw{}
+	}
+	return cuda.Draw{U: p.U, Scale: float32(1 / float64(p.Temperature)), TopP: p.TopP, MinP: p.MinP, TopK: int32(min(p.TopK, math.MaxInt32)), Draws: 1}
 }
 
 // single reports whether a segment goes with those of single rows. Prompts that are

@@ -80,6 +80,8 @@ DEV void warpSync() {
 }
 DEV void blockSync() { emu::meetBlock(); }
 DEV u32 countIn(u32* p) { return (*p)++; }
+template <class T>
+DEV void addTo(T* p, T x) { *p += x; }
 
 // A warpgroup's products, a warp at a time: rows of operands in shared memory as
 // prim.cuh's groupOperand describes them.

@@ -5,6 +5,7 @@
 #include "hack.cuh"
 #include "layer.cuh"
 #include "prefill.cuh"
+#include "sample.cuh"
 #include "step.cuh"
 #ifdef TERSE_HOPPER
 #include "wide.cuh"

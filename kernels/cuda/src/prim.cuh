@@ -58,6 +58,10 @@ DEV u32 countIn(u32* p) {
   return old;
 }
 
+// Adds to shared memory, whoever else does.
+template <class T>
+DEV void addTo(T* p, T x) { atomicAdd(p, x); }
+
 // c += A·B, A 16x32 unsigned codes by rows, B 32x8 by columns, signed queries or
 // unsigned weights.
 DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
