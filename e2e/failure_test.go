@@ -266,6 +266,45 @@ func TestTermDrainsPrefill(t *testing.T) {
 	})
 }
 
+// A decode worker that is asked to stop gets nothing new from then on, and what it has
+// not finished in time another one goes on with, behind its replica where it has one;
+// the client does not notice.
+func TestTermHandsOver(t *testing.T) {
+	needFull(t)
+	for _, replicas := range []string{"0", "1"} {
+		t.Run("replicas "+replicas, func(t *testing.T) {
+			fl := newFleetWith(t, []string{"--replicas", replicas, "--drain", "1500ms"}, "prefill-a", "decode-a", "decode-b")
+			q := greedy(passage(t, 0, 600), 1500)
+			a := fl.beginStream(t, q, 100)
+			if replicas != "0" {
+				fl.await(t, "decode-b", "with a replica", func(m cluster.Member) bool { return len(m.Replicas) > 0 })
+			}
+			fl.workers["decode-a"].signal(syscall.SIGTERM)
+			fl.gateway.awaitLog(`member left.* id=decode-a `)
+			if got := fl.gateway.ask(greedy(passage(t, 900, 300), 2)); got.timing.Decode != "decode-b" {
+				t.Errorf("a request went to %q after decode-a had said that it leaves", got.timing.Decode)
+			}
+			if err := a.rest(); err != nil {
+				t.Fatalf("after %d chunks the stream ended by %v", a.chunks, err)
+			}
+			if status := fl.workers["decode-a"].exit(); status != 0 {
+				t.Errorf("decode-a exited with status %d", status)
+			}
+			said := fl.gateway.awaitLog(`completion_tokens=1500 .*decode_worker=decode-b .*replayed_tokens=(\d+) recovered_tokens=(\d+)`)
+			t.Logf("handed over behind %s tokens; %s came from a replica", said[1], said[2])
+			if said[1] == "0" || said[2] == "0" != (replicas == "0") {
+				t.Errorf("handed over behind %s tokens, %s of them from a replica", said[1], said[2])
+			}
+			fl.awaitIdle(t)
+			undisturbed := loopback().serve(t)
+			defer undisturbed.stop()
+			if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
+				t.Errorf("handed over, the answer is\n%q, want\n%q", a.text.String(), want)
+			}
+		})
+	}
+}
+
 // Clients that leave, at whatever moment, leave nothing behind.
 func TestAbortsFreeEverything(t *testing.T) {
 	aborts, most := 200, 1500*time.Millisecond

@@ -65,11 +65,14 @@ func (e *Engine) Host(ctx context.Context, id string, first int, begin func(view
 	code := terse.CodeOf(err)
 	keep := code != terse.CodeInvalid && code != terse.CodeCancelled && ctx.Err() == nil || code == terse.CodeWorkerLost
 	drop := func(e *Engine) { e.release(h) }
-	if !keep {
-		_ = e.do(context.WithoutCancel(ctx), drop) // an engine that has stopped holds nothing
-		return err
+	_ = e.do(context.WithoutCancel(ctx), func(e *Engine) { // an engine that has stopped holds nothing
+		if keep = keep && h.held > 0; !keep {
+			drop(e)
+		}
+	})
+	if keep {
+		time.AfterFunc(ReplicaLease, func() { _ = e.send(context.Background(), drop) })
 	}
-	time.AfterFunc(ReplicaLease, func() { _ = e.send(context.Background(), drop) })
 	return err
 }
 
@@ -144,6 +147,7 @@ func (e *Engine) release(h *hosting) {
 	if h != nil && e.hosted[h.id] == h {
 		e.unhost(h, errUnhosted)
 		e.sched.Unhost(h.id)
+		e.publishLoad()
 	}
 }
 

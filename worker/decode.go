@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/terse-llm/terse"
@@ -23,11 +22,9 @@ func (w *Worker) handle(ctx context.Context, job cluster.Job, emit func(terse.Ou
 	req := job.Request
 	emit = w.stamped(job, emit)
 	if w.cfg.Replicas > 0 {
-		ctx, cancel := context.WithCancel(ctx)
-		var copies sync.WaitGroup
-		defer copies.Wait()
-		defer cancel()
-		emit = w.replicated(ctx, job, emit, &copies)
+		var stop func()
+		emit, stop = w.replicated(ctx, job, emit)
+		defer stop()
 	}
 	// Prompt scores are made where the prompt is computed and may be larger than
 	// its codes: such requests stay here.

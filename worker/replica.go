@@ -27,20 +27,34 @@ type lendRequest struct {
 // lendPrefix is what a lendRequest begins with, and no prefill request.
 var lendPrefix = []byte(`{"Lend":`)
 
-// replicated has replicas of a request kept by others from its first token on,
-// while ctx lasts.
-func (w *Worker) replicated(ctx context.Context, job cluster.Job, emit func(terse.Output) error, copies *sync.WaitGroup) func(terse.Output) error {
+// replicated has replicas of a request kept by others from its first token on, until
+// stop: the request is over. Where this worker leaves it to others, the replicas are
+// not told so: one of those who have them will be asked to go on.
+func (w *Worker) replicated(ctx context.Context, job cluster.Job, emit func(terse.Output) error) (_ func(terse.Output) error, stop func()) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var copies sync.WaitGroup
 	begun := false
+	stop = func() {
+		if context.Cause(ctx) != nil && terse.CodeOf(context.Cause(ctx)) == terse.CodeWorkerLost {
+			go func() { // the connection's end is what ends them
+				copies.Wait()
+				cancel()
+			}()
+			return
+		}
+		cancel()
+		copies.Wait()
+	}
 	return func(o terse.Output) error {
 		if !begun && len(o.Tokens) > 0 && o.Finish == "" {
 			begun = true
 			others := &holders{}
 			for range w.cfg.Replicas {
-				copies.Go(func() { w.replicate(ctx, job.Request.ID, others) })
+				copies.Go(func() { w.replicate(life, job.Request.ID, others) })
 			}
 		}
 		return emit(o)
-	}
+	}, stop
 }
 
 // holders are the workers that keep, or refused to keep, replicas of one request.
@@ -87,7 +101,7 @@ func (w *Worker) replicate(ctx context.Context, id string, others *holders) {
 		target, ok := others.pick(w)
 		for late := true; ok && late && ctx.Err() == nil; {
 			n, err := w.cfg.Engine.LendFrom(ctx, id)
-			if err != nil || n == 0 {
+			if err != nil || n == 0 || w.leaving.Err() != nil {
 				return
 			}
 			err = w.cfg.Conn.Submit(ctx, target, cluster.Job{
@@ -101,6 +115,8 @@ func (w *Worker) replicate(ctx context.Context, id string, others *holders) {
 		}
 		select {
 		case <-ctx.Done():
+		case <-w.leaving.Done(): // nobody is asked any more
+			return
 		case <-time.After(retryReplica):
 		}
 		if ok {

@@ -44,11 +44,17 @@ type rig struct {
 // newRig starts workers named for their role and a letter: "prefill-a".
 func newRig(t testing.TB, format string, ids ...string) *rig {
 	t.Helper()
+	return newRigWith(t, 0, format, ids...)
+}
+
+// newRigWith is newRig with replicas of what is decoded.
+func newRigWith(t testing.TB, replicas int, format string, ids ...string) *rig {
+	t.Helper()
 	server, err := cluster.StartServer(cluster.ServerOptions{InProcess: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, server: server, workers: map[string]*Worker{}, cancel: map[string]context.CancelFunc{}}
+	r := &rig{t: t, server: server, replicas: replicas, workers: map[string]*Worker{}, cancel: map[string]context.CancelFunc{}}
 	r.conn = r.connect("test")
 	for _, id := range ids {
 		r.start(id, format)
@@ -298,7 +304,7 @@ func TestAborts(t *testing.T) {
 	before := descriptors()
 	ignore := goleak.IgnoreCurrent()
 	func() {
-		r := newRig(t, "hq3", "prefill-a", "decode-a")
+		r := newRigWith(t, 1, "hq3", "prefill-a", "decode-a", "decode-b")
 		defer r.stop()
 		start := time.Now()
 		if _, _, err := r.ask(t.Context(), r.job("whole", prompt(0, 600), 20, "prefill-a", "")); err != nil {
@@ -344,7 +350,7 @@ func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("run with -soak 10m")
 	}
-	r := newRig(t, "f16", "prefill-a", "prefill-b", "decode-a")
+	r := newRigWith(t, 1, "f16", "prefill-a", "prefill-b", "decode-a", "decode-b")
 	defer r.stop()
 	relay, err := mem.NewRelay(r.workers["prefill-a"].DataAddr(), mem.Framing{Head: transfer.HeaderLen, Size: transfer.FrameSize}, nil)
 	if err != nil {

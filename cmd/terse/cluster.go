@@ -47,6 +47,9 @@ cluster need the same --model, --kv and calibration, and the same
 			if nats.url == "" {
 				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
 			}
+			if w.Drain <= 0 {
+				return usageError{c.CommandPath(), fmt.Errorf("--drain is %v: it must be positive", w.Drain)}
+			}
 			if w.Replicas < 0 || w.Replicas > 0 && !r.Decodes() {
 				return usageError{c.CommandPath(), fmt.Errorf("--replicas %d: decode workers have replicas kept, none or more of each request", w.Replicas)}
 			}
@@ -62,6 +65,7 @@ cluster need the same --model, --kv and calibration, and the same
 	logs.register(c)
 	c.Flags().StringVar(&role, "role", "both", "prefill, decode or both")
 	secure.register(c)
+	c.Flags().DurationVar(&w.Drain, "drain", drain, "how long what runs may go on when this worker is asked to stop; then other workers go on with it")
 	c.Flags().IntVar(&w.Replicas, "replicas", 0, "decode workers that each keep a replica of the KV of what this one decodes, and go on with it where this one is lost (they fetch it from the data port)")
 	c.Flags().StringVar(&w.ID, "id", "", "name of this worker in the cluster (default: made up)")
 	c.Flags().StringVar(&w.DataListen, "data-listen", "127.0.0.1:0", "address of the KV data port (roles that prefill, and with --replicas)")

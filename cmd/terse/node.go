@@ -191,7 +191,10 @@ func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 	}
 	c.Model, c.ModelHash, c.VocabSize = n.files.name, n.files.identity(), n.files.config.VocabSize
 	c.Numerics = run.Numerics()
-	c.Logger, c.Drain = n.log.With("worker", c.ID), drain
+	c.Logger = n.log.With("worker", c.ID)
+	if c.Drain == 0 {
+		c.Drain = drain
+	}
 	return worker.New(c)
 }
 
