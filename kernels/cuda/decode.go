@@ -66,10 +66,14 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 func querySets(g *quant.Geometry) int {
 	words := g.HeadDim / 16
 	if k := g.Format.K; k.Second == quant.SecondLeading {
-		return (words-k.Leading/16+3)/4 + 1
+		return (words-leading(g)/16+3)/4 + 1
 	}
 	return (words + 3) / 4
 }
+
+// leading is the number of K's channels that have the second plane, where leading
+// ones have: a format may say it as a share of a head.
+func leading(g *quant.Geometry) int { return g.HQ[quant.HalfK].Segments[0].Hi }
 
 // spreadRows is the bytes that the second planes of some tokens only take in full,
 // which a kernel makes of them.
@@ -141,11 +145,11 @@ func attentionBase(g *quant.Geometry) (string, error) {
 		base = "some"
 	case k.Second == quant.SecondTokens && v.Second == quant.SecondTokens:
 		base = "somesome"
-	case k.Second == quant.SecondLeading && v.Second == quant.SecondNone && (k.Leading == 32 || k.Leading == 16 && g.HeadDim == 64):
-		base = fmt.Sprintf("lead%d", k.Leading)
+	case k.Second == quant.SecondLeading && v.Second == quant.SecondNone && (leading(g) == 32 || leading(g) == 16 && g.HeadDim == 64):
+		base = fmt.Sprintf("lead%d", leading(g))
 	}
 	if base == "" {
-		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq3, hq4, hq2,k2=lead:32 or hq2,k2=tokens:8", f.Name, g.HeadDim)
+		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq2+, hq3, hq4, hq2,k2=lead:32 or hq2,k2=tokens:8", f.Name, g.HeadDim)
 	}
 	return base + "_" + symmetry, nil
 }

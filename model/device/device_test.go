@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/terse-llm/terse"
@@ -85,7 +86,7 @@ func newTiny(t *testing.T, seed uint64) *tiny {
 
 func (x *tiny) geometry(kv string) *quant.Geometry {
 	x.t.Helper()
-	f, err := quant.ParseFormat(kv, false)
+	f, err := quant.ParseFormat(kv, calibration(kv) != nil)
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -96,9 +97,29 @@ func (x *tiny) geometry(kv string) *quant.Geometry {
 	return g
 }
 
+// calibration is one with a basis for formats that want it; nil for others.
+func calibration(kv string) *quant.Calibration {
+	if kv != "hq2+" {
+		return nil
+	}
+	const layers, heads, d = modeltest.Layers, modeltest.KVHeads, modeltest.HeadDim
+	c := &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: d, KMean: make([]float32, layers*heads*d), VMean: make([]float32, layers*heads*d)}
+	r := rand.New(rand.NewPCG(9, 4))
+	for range layers * heads {
+		for i := range d * d {
+			x := r.NormFloat64() * 0.3 / math.Sqrt(d)
+			if i/d == i%d {
+				x++
+			}
+			c.KBasis = append(c.KBasis, float32(x))
+		}
+	}
+	return c
+}
+
 func (x *tiny) onDevice(g *quant.Geometry, o RunnerOptions) *Runner {
 	x.t.Helper()
-	r, err := x.device.NewRunner(g, nil, o)
+	r, err := x.device.NewRunner(g, calibration(g.Format.Name), o)
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -108,7 +129,7 @@ func (x *tiny) onDevice(g *quant.Geometry, o RunnerOptions) *Runner {
 
 func (x *tiny) onHost(g *quant.Geometry) model.Runner {
 	x.t.Helper()
-	r, err := model.NewRunner(x.host, g, nil)
+	r, err := model.NewRunner(x.host, g, calibration(g.Format.Name))
 	if err != nil {
 		x.t.Fatal(err)
 	}
@@ -228,7 +249,7 @@ func bound(kv string) float64 {
 // what its 2 bits make of this random model hangs on the last bits of K and V.
 func TestStep(t *testing.T) {
 	x := newTiny(t, 1)
-	formats := []string{"f16", "hq2", "hq3", "hq4", "hack,bits=8,round=nearest", "hack:v2"}
+	formats := []string{"f16", "hq2", "hq3", "hq4", "hq2+", "hack,bits=8,round=nearest", "hack:v2"}
 	if testing.Short() {
 		formats = formats[2:3]
 	}
@@ -260,6 +281,18 @@ func TestStep(t *testing.T) {
 		for range 4 {
 			run("rows", func(b *bench, s []*text) []*text { b.add(s[0], 1); b.add(s[1], 1); b.add(s[2], 1); return s }, s)
 			run("a row", func(b *bench, s []*text) []*text { b.add(s[0], 1); return s[:1] }, s)
+		}
+	}
+}
+
+// What GPUs do not serve is refused by name, with what they do.
+func TestRefused(t *testing.T) {
+	x := newTiny(t, 1)
+	for _, kv := range []string{"int4", "int8", "kivi", "f32", "hq2,important=10", "hq2,k2=lead:48"} {
+		g := x.geometry(kv)
+		_, err := x.device.NewRunner(g, nil, RunnerOptions{Rows: 8, Sequences: 1, Context: 64})
+		if err == nil || !strings.Contains(err.Error(), g.Format.Name) || !strings.Contains(err.Error(), "GPU") {
+			t.Errorf("%s: %v", kv, err)
 		}
 	}
 }
