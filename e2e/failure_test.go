@@ -218,6 +218,9 @@ func TestTermDrains(t *testing.T) {
 	t.Run("serve", func(t *testing.T) {
 		s := loopback().serve(t)
 		drains(t, s, s.process, greedy(passage(t, 0, 300), tokens), 3)
+		if n := strings.Count(s.log.String(), `msg="member joined"`); n != 2 {
+			t.Errorf("one process with two workers logs %d times that one joined", n)
+		}
 	})
 	for _, id := range []string{"decode-a", "gateway"} {
 		t.Run(id, func(t *testing.T) {

@@ -70,8 +70,11 @@ func (w path) through(t *testing.T, g *quant.Geometry, src *quant.View, n int, t
 	w.set(script)
 	c := client(t, g)
 	c.Dial = w.dial
+	if want == right {
+		c.Timeouts = patient
+	}
 	defer c.Close() // the next script's connections count from 0
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	dst := fullView(g, n, func([]byte) {})
 	res, err := fetch(ctx, c, w.addr, "go", dst, n)
@@ -97,7 +100,7 @@ func TestFaults(t *testing.T) {
 	g := geometry(t, "hq3")
 	const n = 700
 	src := fullView(g, n, noise(9))
-	p := peer{hello: hello(g), g: g, view: src, n: n, chunk: 128}
+	p := peer{hello: hello(g), g: g, view: src, n: n, chunk: 128, to: patient}
 	for name, w := range paths(t, p) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -368,7 +371,11 @@ func TestRandomFaults(t *testing.T) {
 func (p peer) serve(t testing.TB, l net.Listener, change ...func(*Server)) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	s := &Server{Hello: p.hello, Geometry: p.g, Handler: p.handle, Key: p.key, Timeouts: quick, Logger: slog.New(slog.DiscardHandler)}
+	to := p.to
+	if to == (Timeouts{}) {
+		to = quick
+	}
+	s := &Server{Hello: p.hello, Geometry: p.g, Handler: p.handle, Key: p.key, Timeouts: to, Logger: slog.New(slog.DiscardHandler)}
 	for _, f := range change {
 		f(s)
 	}

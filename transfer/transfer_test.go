@@ -25,6 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // quick are timeouts that keep the tests of silence short.
 var quick = Timeouts{Idle: 400 * time.Millisecond, Ping: 50 * time.Millisecond, Hello: 400 * time.Millisecond, Lease: 300 * time.Millisecond}
 
+// patient are timeouts that a busy machine keeps: where what is right must come
+// whatever happens on the way, silence has to be the link's and not the tests' own.
+var patient = Timeouts{Idle: time.Second, Ping: 100 * time.Millisecond, Hello: time.Second, Lease: 800 * time.Millisecond}
+
 func geometry(t testing.TB, format string) *quant.Geometry {
 	t.Helper()
 	f, err := quant.ParseFormat(format, true)
@@ -92,6 +96,7 @@ type peer struct {
 	chunk int
 	pause time.Duration // before the first frame
 	key   []byte
+	to    Timeouts      // zero = quick
 	after func(*Sender) // when the decoder has everything; may be nil
 }
 
