@@ -134,7 +134,14 @@ type NUQTables struct {
 	scale, zero []float32 // of K: [Layers][KVHeads][HeadDim]
 	// Cos and Sin turn a page's tokens from where the page begins: [token][pairs].
 	Cos, Sin []float32
+	// The same of positions that are whole pages, up to basePages, and of those that
+	// are so many pages: [basePages][pairs].
+	pages, runs [2][]float32
 }
+
+// basePages is how many pages' angles are at hand, and how many runs of so many pages:
+// 262,144 tokens.
+const basePages = 64
 
 // newNUQTables makes g's tables.
 func (g *Geometry) newNUQTables(fit *NUQ) (*NUQTables, error) {
@@ -145,12 +152,10 @@ func (g *Geometry) newNUQTables(fit *NUQ) (*NUQTables, error) {
 	for i, lo := range fit.Low {
 		t.scale[i], t.zero[i] = fit.High[i]/2-lo/2, fit.High[i]/2+lo/2
 	}
-	for tok := range g.Format.PageTokens {
-		for _, f := range fit.Inverse {
-			sin, cos := math.Sincos(float64(tok) * float64(f))
-			t.Cos, t.Sin = append(t.Cos, float32(cos)), append(t.Sin, float32(sin))
-		}
-	}
+	page := g.Format.PageTokens
+	t.Cos, t.Sin = fit.angles(page, 1)
+	t.pages[0], t.pages[1] = fit.angles(basePages, page)
+	t.runs[0], t.runs[1] = fit.angles(basePages, basePages*page)
 	return t, nil
 }
 
@@ -175,11 +180,37 @@ func (t *NUQTables) Levels(layer, half int) []float32 {
 	return NUQBook(t.fit.Levels, layer, half, t.bits)
 }
 
-// Base sets cosines and sines, Pairs of each, of a position.
+// angles are the cosines and sines of positions 0, step, 2·step, …, n of them.
+func (q *NUQ) angles(n, step int) (cos, sin []float32) {
+	for i := range n {
+		for _, f := range q.Inverse {
+			s, c := math.Sincos(float64(i*step) * float64(f))
+			cos, sin = append(cos, float32(c)), append(sin, float32(s))
+		}
+	}
+	return cos, sin
+}
+
+// Base sets cosines and sines, Pairs of each, of the position where a page begins:
+// those of the run of pages that it is in, turned by those of the page in the run.
 func (t *NUQTables) Base(cos, sin []float32, position int) {
-	for i, f := range t.fit.Inverse {
-		s, c := math.Sincos(float64(position) * float64(f))
-		cos[i], sin[i] = float32(c), float32(s)
+	n := t.Pairs()
+	page := position * n / len(t.Cos) // a page has len(Cos)/n tokens
+	run := page / basePages
+	page %= basePages
+	if run >= basePages { // no model goes so far
+		for i, f := range t.fit.Inverse {
+			s, c := math.Sincos(float64(position) * float64(f))
+			cos[i], sin[i] = float32(c), float32(s)
+		}
+		return
+	}
+	pageCos, pageSin := t.pages[0][page*n:(page+1)*n], t.pages[1][page*n:(page+1)*n]
+	runCos, runSin := t.runs[0][run*n:(run+1)*n], t.runs[1][run*n:(run+1)*n]
+	for i, c := range pageCos {
+		s := pageSin[i]
+		cos[i] = float32(c*runCos[i]) - float32(s*runSin[i])
+		sin[i] = float32(s*runCos[i]) + float32(c*runSin[i])
 	}
 }
 

@@ -90,19 +90,15 @@ func (s *attender) groupAhead(it *attendItem, tiles []kernels.Tile, next upcomin
 	return s.groupPage(it, tiles, next, i+1, 0)
 }
 
-// widenedRows is the first n rows of one half of a coded tile of kivi or kvquant, in
-// float32. K of kvquant is turned from where its page begins on.
-func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
+// widenedRows is n rows of one half of a coded tile of kivi or kvquant, from token from
+// of the page on, in float32. K of kvquant is turned from where its page begins on.
+func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, from, n int, ahead []byte) exact.Rows {
 	g, e := it.job.Geometry, &s.exact
 	e.floats = grow(e.floats, n*g.HeadDim)
 	page := baseline.Page{Coded: g.CodedHead(t.Coded, it.job.Head), Layer: it.job.Layer, Head: it.job.Head}
-	s.ops.widen.Rows(&e.widen, e.floats, g, page, half, t.Lo, t.Lo+n, ahead)
+	s.ops.widen.Rows(&e.widen, e.floats, g, page, half, from, from+n, ahead)
 	if half == quant.HalfK && turns(it.job) {
-		tab, pairs := g.Tables, g.Tables.Pairs()
-		for i := range n {
-			at := (t.Lo + i) * pairs
-			s.ops.vec.RoPE(e.floats[i*g.HeadDim:], 1, g.HeadDim, tab.Cos[at:at+pairs], tab.Sin[at:at+pairs], tab.Interleaved())
-		}
+		s.ops.widen.Turn(e.floats, g, from, n)
 	}
 	return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
 }
@@ -194,7 +190,10 @@ func (s *attender) turnedBack(it *attendItem, first int) []float32 {
 	e.turned, e.angles = grow(e.turned, (it.hi-it.lo)*g.HeadDim), grow(e.angles, 2*n)
 	copy(e.turned, it.job.Q[it.lo*g.HeadDim:it.hi*g.HeadDim])
 	cos, sin := e.angles[:n], e.angles[n:]
-	g.Tables.Base(cos, sin, -first)
+	g.Tables.Base(cos, sin, first)
+	for i, x := range sin {
+		sin[i] = -x
+	}
 	s.ops.vec.RoPE(e.turned, it.hi-it.lo, g.HeadDim, cos, sin, g.Tables.Interleaved())
 	return e.turned
 }

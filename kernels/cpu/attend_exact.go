@@ -60,6 +60,7 @@ func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upco
 	}
 	s.exact.w = grow(s.exact.w, n*softmax.Tokens)
 	q := it.job.Q[it.lo*g.HeadDim : it.hi*g.HeadDim]
+	turned, page := q, -1 // of which page
 	s.eachPage(it, tiles, next, most, quant.HalfK, func(t *kernels.Tile, at, tokens int, rows exact.Rows) {
 		if rows.Data == nil {
 			s.fusedScores(it, t, at, tokens, rows.Next)
@@ -67,7 +68,10 @@ func (s *attender) exactProducts(it *attendItem, tiles []kernels.Tile, next upco
 		}
 		x := q
 		if t.KCoded && turns(it.job) {
-			x = s.turnedBack(it, t.First)
+			if page != t.First {
+				turned, page = s.turnedBack(it, t.First), t.First
+			}
+			x = turned
 		}
 		s.ops.exact.QK(s.exact.w[at:], softmax.Tokens, x, n, g.HeadDim, rows)
 	})
@@ -93,6 +97,13 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 		case len(next.tiles) > 0:
 			ahead = s.exactAhead(next.it, &next.tiles[0], quant.HalfK)
 		}
+		if coded(&tiles[i], half) && !s.ops.fused.HasKIVI(g) {
+			s.eachWidened(it, &tiles[i], half, n, ahead, func(part, tokens int, rows exact.Rows) {
+				f(&tiles[i], at+part, tokens, rows)
+			})
+			at += n
+			continue
+		}
 		rows := s.rows(it, &tiles[i], half, n, ahead)
 		if it.hi-it.lo >= widenVectors && rows.Type == tensor.F16 {
 			s.exact.wide = grow(s.exact.wide, 4*g.HeadDim*n)
@@ -100,6 +111,20 @@ func (s *attender) eachPage(it *attendItem, tiles []kernels.Tile, next upcoming,
 		}
 		f(&tiles[i], at, n, rows)
 		at += n
+	}
+}
+
+// widenedBytes is how much is widened before it is used: half of a level 1 cache.
+const widenedBytes = 16 << 10
+
+// eachWidened hands out the first n rows of one half of a coded tile a few at a time,
+// with the place of the first of them in the tile.
+func (s *attender) eachWidened(it *attendItem, t *kernels.Tile, half, n int, ahead []byte, f func(at, tokens int, rows exact.Rows)) {
+	step := max(8, widenedBytes/(4*it.job.Geometry.HeadDim)&^7)
+	for from := t.Lo; from < t.Lo+n; {
+		next := min((from/step+1)*step, t.Lo+n) // cut where the page is, whatever the tile
+		f(from-t.Lo, next-from, s.widenedRows(it, t, half, from, next-from, ahead))
+		from = next
 	}
 }
 
@@ -126,10 +151,7 @@ func coded(t *kernels.Tile, half int) bool {
 // rows is the first n rows of one half of a tile; ahead is what is read afterwards.
 func (s *attender) rows(it *attendItem, t *kernels.Tile, half, n int, ahead []byte) exact.Rows {
 	if coded(t, half) {
-		if s.ops.fused.HasKIVI(it.job.Geometry) {
-			return exact.Rows{Next: ahead}
-		}
-		return s.widenedRows(it, t, half, n, ahead)
+		return exact.Rows{Next: ahead} // kivi's kernels read the page
 	}
 	g := it.job.Geometry
 	data := g.ExactK(t.Exact, it.job.Head)

@@ -3,6 +3,8 @@
 package widen
 
 import (
+	"encoding/binary"
+
 	"github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/quant/baseline"
@@ -13,7 +15,7 @@ import (
 // octet is how many tokens' words of K lie side by side.
 const octet = 8
 
-// rows is Rows without kvquant's outliers, and reports whether the level has kernels.
+// rows is Rows, and reports whether the level has kernels.
 func (k Kernels) rows(dst []float32, g *quant.Geometry, p baseline.Page, half, lo, hi int, next []byte) bool {
 	if k.level != cpu.AVX2 && k.level != cpu.AVX512 {
 		return false
@@ -26,6 +28,7 @@ func (k Kernels) rows(dst []float32, g *quant.Geometry, p baseline.Page, half, l
 			levels[i] = book[i%len(book)]
 		}
 	}
+	whole, first := dst, lo
 	for lo < hi {
 		n := min(hi, lo/octet*octet+octet) - lo
 		switch {
@@ -45,6 +48,32 @@ func (k Kernels) rows(dst []float32, g *quant.Geometry, p baseline.Page, half, l
 		fetchPart(next, lo, g.Format.PageTokens)
 		dst = dst[n*g.HeadDim:]
 		lo += n
+	}
+	if learned && first < hi {
+		restoreOutliers(whole, g, p.Coded, half, first, hi)
+	}
+	return true
+}
+
+// restoreOutliers is baseline.Scratch.Restore.
+func restoreOutliers(dst []float32, g *quant.Geometry, page []byte, half, lo, hi int) {
+	l, d := &g.NUQ[half], g.HeadDim
+	if half == quant.HalfV {
+		restoreAVX2(&dst[0], &page[l.Exact+4*l.Slots*lo], l.Slots, hi-lo, lo*d, d)
+	} else if n := min(binary.LittleEndian.Uint32(page[l.Exact:]), uint32(l.Slots)); n > 0 {
+		restoreAVX2(&dst[0], &page[l.Exact+4], int(n), 1, lo*d, (hi-lo)*d)
+	}
+}
+
+// turn is Turn of channels that lie in two halves.
+func (k Kernels) turn(rows []float32, d, n int, cos, sin []float32, pairs int) bool {
+	switch k.level {
+	case cpu.AVX2:
+		turnAVX2(&rows[0], d, n, &cos[0], &sin[0], pairs)
+	case cpu.AVX512:
+		turnAVX512(&rows[0], d, n, &cos[0], &sin[0], pairs)
+	default:
+		return false
 	}
 	return true
 }

@@ -25,7 +25,21 @@ func (k Kernels) Rows(s *baseline.Scratch, dst []float32, g *quant.Geometry, p b
 	}
 	if !k.rows(dst, g, p, half, lo, hi, next) {
 		s.Rows(dst, g, p, half, lo, hi)
-	} else if g.Format.Family == quant.FamilyKVQuant {
-		s.Restore(dst[:(hi-lo)*g.HeadDim], g, p.Coded, half, lo)
+	}
+}
+
+// Turn does to n rows of K of kvquant, of tokens from t on of a page, what RoPE does if
+// the page begins at position 0.
+func (k Kernels) Turn(rows []float32, g *quant.Geometry, t, n int) {
+	tab, pairs := g.Tables, g.Tables.Pairs()
+	if t < 0 || n < 0 || t+n > g.Format.PageTokens || len(rows) < n*g.HeadDim {
+		panic("BUG: turning beyond slices")
+	}
+	cos, sin := tab.Cos[t*pairs:(t+n)*pairs], tab.Sin[t*pairs:(t+n)*pairs]
+	if n > 0 && !tab.Interleaved() && k.turn(rows, g.HeadDim, n, cos, sin, pairs) {
+		return
+	}
+	for i := range n {
+		tab.Turn(rows[i*g.HeadDim:], cos[i*pairs:(i+1)*pairs], sin[i*pairs:(i+1)*pairs], false)
 	}
 }

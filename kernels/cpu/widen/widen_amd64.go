@@ -54,6 +54,11 @@ func levelKeys4AVX2(dst *float32, stride int, low *byte, high *byte, third int, 
 //go:noescape
 func levelValues4AVX2(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
 
+// turnAVX2 turns channels i and pairs+i of n >= 1 rows of d channels by the rows' angles, pairs cosines and sines each.
+//
+//go:noescape
+func turnAVX2(x *float32, d int, n int, cos *float32, sin *float32, pairs int)
+
 // keys2AVX512 widens n >= 1 tokens of K to rows of channels, a multiple of 8, stride bytes apart. Their words begin at top and low, words of 16 channels 32 bytes apart; scale and min are float16s.
 //
 //go:noescape
@@ -103,6 +108,16 @@ func levelKeys4AVX512(dst *float32, stride int, low *byte, high *byte, third int
 //
 //go:noescape
 func levelValues4AVX512(dst *float32, low *byte, high *byte, third int, b int, scale *byte, zero *byte, levels *float32, channels int)
+
+// turnAVX512 turns channels i and pairs+i of n >= 1 rows of d channels by the rows' angles, pairs cosines and sines each.
+//
+//go:noescape
+func turnAVX512(x *float32, d int, n int, cos *float32, sin *float32, pairs int)
+
+// restoreAVX2 puts the values of runs·slots outliers, a place and a float16 each, into dst, where place first is: of each run those that lie in its d places.
+//
+//go:noescape
+func restoreAVX2(dst *float32, list *byte, slots int, runs int, first int, d int)
 
 // fetch fetches n >= 1 bytes.
 //

@@ -1173,6 +1173,82 @@ done40:
 	VZEROUPPER
 	RET
 
+// func turnAVX2(x *float32, d int, n int, cos *float32, sin *float32, pairs int)
+// Requires: AVX, FMA3
+TEXT ·turnAVX2(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ d+8(FP), CX
+	MOVQ n+16(FP), DX
+	MOVQ cos+24(FP), BX
+	MOVQ sin+32(FP), SI
+	MOVQ pairs+40(FP), DI
+
+rows41:
+	LEAQ (AX)(DI*4), R8
+	MOVQ DI, R9
+	XORQ R10, R10
+
+singles43:
+	CMPQ         R9, $0x00000008
+	JL           rest44
+	VMOVUPS      (AX)(R10*4), Y0
+	VMOVUPS      (R8)(R10*4), Y1
+	VMOVUPS      (BX)(R10*4), Y2
+	VMOVUPS      (SI)(R10*4), Y3
+	VMULPS       Y2, Y0, Y4
+	VMULPS       Y2, Y1, Y2
+	VFNMADD231PS Y3, Y1, Y4
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y4, (AX)(R10*4)
+	VMOVUPS      Y2, (R8)(R10*4)
+	ADDQ         $0x00000008, R10
+	SUBQ         $0x00000008, R9
+	JMP          singles43
+
+rest44:
+	TESTQ        R9, R9
+	JZ           done45
+	LEAQ         tailMask<>+0(SB), R11
+	NEGQ         R9
+	VMOVUPS      32(R11)(R9*4), Y0
+	VMASKMOVPS   (AX)(R10*4), Y0, Y1
+	VMASKMOVPS   (R8)(R10*4), Y0, Y2
+	VMASKMOVPS   (BX)(R10*4), Y0, Y3
+	VMASKMOVPS   (SI)(R10*4), Y0, Y4
+	VMULPS       Y3, Y1, Y5
+	VMULPS       Y3, Y2, Y3
+	VFNMADD231PS Y4, Y2, Y5
+	VFMADD231PS  Y4, Y1, Y3
+	VMASKMOVPS   Y5, Y0, (AX)(R10*4)
+	VMASKMOVPS   Y3, Y0, (R8)(R10*4)
+
+done45:
+	LEAQ (AX)(CX*4), AX
+	LEAQ (BX)(DI*4), BX
+	LEAQ (SI)(DI*4), SI
+	DECQ DX
+	JNZ  rows41
+	VZEROUPPER
+	RET
+
+DATA tailMask<>+0(SB)/4, $0xffffffff
+DATA tailMask<>+4(SB)/4, $0xffffffff
+DATA tailMask<>+8(SB)/4, $0xffffffff
+DATA tailMask<>+12(SB)/4, $0xffffffff
+DATA tailMask<>+16(SB)/4, $0xffffffff
+DATA tailMask<>+20(SB)/4, $0xffffffff
+DATA tailMask<>+24(SB)/4, $0xffffffff
+DATA tailMask<>+28(SB)/4, $0xffffffff
+DATA tailMask<>+32(SB)/4, $0x00000000
+DATA tailMask<>+36(SB)/4, $0x00000000
+DATA tailMask<>+40(SB)/4, $0x00000000
+DATA tailMask<>+44(SB)/4, $0x00000000
+DATA tailMask<>+48(SB)/4, $0x00000000
+DATA tailMask<>+52(SB)/4, $0x00000000
+DATA tailMask<>+56(SB)/4, $0x00000000
+DATA tailMask<>+60(SB)/4, $0x00000000
+GLOBL tailMask<>(SB), RODATA|NOPTR, $64
+
 // func keys2AVX512(dst *float32, stride int, top *byte, low *byte, scale *byte, min *byte, channels int, n int)
 // Requires: AVX, AVX2, AVX512F, F16C
 TEXT ·keys2AVX512(SB), NOSPLIT, $0-64
@@ -1186,16 +1262,16 @@ TEXT ·keys2AVX512(SB), NOSPLIT, $0-64
 	VMOVUPS words3<>+0(SB), Z0
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
 
-words41:
+words46:
 	CMPQ      DI, $0x10
-	JL        rest42
+	JL        rest47
 	VCVTPH2PS (BX), Z2
 	VCVTPH2PS (SI), Z3
 	MOVQ      AX, R10
 	MOVQ      R8, R11
 	XORQ      R9, R9
 
-tokens44:
+tokens49:
 	VPBROADCASTD (DX)(R9*4), Z4
 	VPSRLVD      Z1, Z4, Z4
 	VPANDD       Z0, Z4, Z4
@@ -1206,23 +1282,23 @@ tokens44:
 	ADDQ         CX, R10
 	INCQ         R9
 	CMPQ         R9, R11
-	JL           tokens44
+	JL           tokens49
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, SI
 	SUBQ         $0x10, DI
-	JMP          words41
+	JMP          words46
 
-rest42:
+rest47:
 	TESTQ     DI, DI
-	JZ        done43
+	JZ        done48
 	VCVTPH2PS (BX), Y2
 	VCVTPH2PS (SI), Y3
 	MOVQ      R8, SI
 	XORQ      BX, BX
 
-tokens45:
+tokens50:
 	VPBROADCASTD (DX)(BX*4), Y4
 	VPSRLVD      Y1, Y4, Y4
 	VPAND        Y0, Y4, Y4
@@ -1233,9 +1309,9 @@ tokens45:
 	ADDQ         CX, AX
 	INCQ         BX
 	CMPQ         BX, SI
-	JL           tokens45
+	JL           tokens50
 
-done43:
+done48:
 	VZEROUPPER
 	RET
 
@@ -1273,9 +1349,9 @@ TEXT ·values2AVX512(SB), NOSPLIT, $0-64
 	XORQ    R9, R9
 	VMOVUPS words3<>+0(SB), Z0
 
-groups46:
+groups51:
 	CMPQ            R8, $0x20
-	JL              rest47
+	JL              rest52
 	MOVQ            R9, R10
 	SHRQ            CL, R10
 	VBROADCASTI64X4 (DX), Z0
@@ -1296,11 +1372,11 @@ groups46:
 	ADDQ            $0x20, DX
 	INCQ            R9
 	SUBQ            $0x20, R8
-	JMP             groups46
+	JMP             groups51
 
-rest47:
+rest52:
 	TESTQ           R8, R8
-	JZ              done48
+	JZ              done53
 	MOVQ            R9, R10
 	SHRQ            CL, R10
 	VBROADCASTI64X4 (DX), Z0
@@ -1315,17 +1391,17 @@ rest47:
 	VPERMILPS       Y1, Y3, Y1
 	VMOVUPS         Y1, (AX)
 	CMPQ            R8, $0x08
-	JLE             done48
+	JLE             done53
 	VPSRLVD         32(BX), Y0, Y1
 	VPERMILPS       Y1, Y3, Y1
 	VMOVUPS         Y1, 32(AX)
 	CMPQ            R8, $0x10
-	JLE             done48
+	JLE             done53
 	VPSRLVD         64(BX), Y0, Y0
 	VPERMILPS       Y0, Y3, Y0
 	VMOVUPS         Y0, 64(AX)
 
-done48:
+done53:
 	VZEROUPPER
 	RET
 
@@ -1343,16 +1419,16 @@ TEXT ·keys4AVX512(SB), NOSPLIT, $0-64
 	VMOVUPS words3<>+0(SB), Z0
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
 
-words49:
+words54:
 	CMPQ      R8, $0x10
-	JL        rest50
+	JL        rest55
 	VCVTPH2PS (SI), Z2
 	VCVTPH2PS (DI), Z3
 	MOVQ      AX, R11
 	MOVQ      R9, R12
 	XORQ      R10, R10
 
-tokens52:
+tokens57:
 	VPBROADCASTD (DX)(R10*4), Z4
 	VPBROADCASTD (BX)(R10*4), Z5
 	VPSRLVD      Z1, Z4, Z4
@@ -1368,24 +1444,24 @@ tokens52:
 	ADDQ         CX, R11
 	INCQ         R10
 	CMPQ         R10, R12
-	JL           tokens52
+	JL           tokens57
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	SUBQ         $0x10, R8
-	JMP          words49
+	JMP          words54
 
-rest50:
+rest55:
 	TESTQ     R8, R8
-	JZ        done51
+	JZ        done56
 	VCVTPH2PS (SI), Y2
 	VCVTPH2PS (DI), Y3
 	MOVQ      R9, DI
 	XORQ      SI, SI
 
-tokens53:
+tokens58:
 	VPBROADCASTD (DX)(SI*4), Y4
 	VPBROADCASTD (BX)(SI*4), Y5
 	VPSRLVD      Y1, Y4, Y4
@@ -1401,9 +1477,9 @@ tokens53:
 	ADDQ         CX, AX
 	INCQ         SI
 	CMPQ         SI, DI
-	JL           tokens53
+	JL           tokens58
 
-done51:
+done56:
 	VZEROUPPER
 	RET
 
@@ -1424,9 +1500,9 @@ TEXT ·values4AVX512(SB), NOSPLIT, $0-64
 	XORQ    R10, R10
 	VMOVUPS words3<>+0(SB), Z0
 
-groups54:
+groups59:
 	CMPQ            R9, $0x20
-	JL              rest55
+	JL              rest60
 	MOVQ            R10, R11
 	SHRQ            CL, R11
 	VBROADCASTI64X4 (DX), Z1
@@ -1460,11 +1536,11 @@ groups54:
 	ADDQ            $0x20, BX
 	INCQ            R10
 	SUBQ            $0x20, R9
-	JMP             groups54
+	JMP             groups59
 
-rest55:
+rest60:
 	TESTQ           R9, R9
-	JZ              done56
+	JZ              done61
 	MOVQ            R10, R11
 	SHRQ            CL, R11
 	VBROADCASTI64X4 (DX), Z1
@@ -1484,7 +1560,7 @@ rest55:
 	VADDPS          Y4, Y5, Y5
 	VMOVUPS         Y5, (AX)
 	CMPQ            R9, $0x08
-	JLE             done56
+	JLE             done61
 	VPSRLVD         32(SI), Y1, Y5
 	VPSRLVD         32(SI), Y2, Y6
 	VPAND           Y0, Y5, Y5
@@ -1496,7 +1572,7 @@ rest55:
 	VADDPS          Y4, Y5, Y5
 	VMOVUPS         Y5, 32(AX)
 	CMPQ            R9, $0x10
-	JLE             done56
+	JLE             done61
 	VPSRLVD         64(SI), Y1, Y1
 	VPSRLVD         64(SI), Y2, Y2
 	VPAND           Y0, Y1, Y1
@@ -1508,7 +1584,7 @@ rest55:
 	VADDPS          Y4, Y1, Y1
 	VMOVUPS         Y1, 64(AX)
 
-done56:
+done61:
 	VZEROUPPER
 	RET
 
@@ -1526,15 +1602,15 @@ TEXT ·levelKeys2AVX512(SB), NOSPLIT, $0-80
 	MOVQ    n+72(FP), R8
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z1
 
-words57:
+words62:
 	CMPQ    DI, $0x10
-	JL      rest58
+	JL      rest63
 	VMOVUPS (BX), Z2
 	VMOVUPS (SI), Z3
 	MOVQ    AX, R10
 	XORQ    R9, R9
 
-tokens60:
+tokens65:
 	VPBROADCASTD (DX)(R9*4), Z4
 	VPSRLVD      Z1, Z4, Z4
 	VPERMILPS    Z4, Z0, Z4
@@ -1544,23 +1620,23 @@ tokens60:
 	ADDQ         CX, R10
 	INCQ         R9
 	CMPQ         R9, R8
-	JL           tokens60
+	JL           tokens65
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x40, BX
 	ADDQ         $0x40, SI
 	SUBQ         $0x10, DI
-	JMP          words57
+	JMP          words62
 
-rest58:
+rest63:
 	TESTQ   DI, DI
-	JZ      done59
+	JZ      done64
 	VMOVUPS (BX), Y2
 	VMOVUPS (SI), Y3
 	MOVQ    AX, BX
 	XORQ    AX, AX
 
-tokens61:
+tokens66:
 	VPBROADCASTD (DX)(AX*4), Y4
 	VPSRLVD      Y1, Y4, Y4
 	VPERMILPS    Y4, Y0, Y4
@@ -1570,9 +1646,9 @@ tokens61:
 	ADDQ         CX, BX
 	INCQ         AX
 	CMPQ         AX, R8
-	JL           tokens61
+	JL           tokens66
 
-done59:
+done64:
 	VZEROUPPER
 	RET
 
@@ -1597,9 +1673,9 @@ TEXT ·levelValues2AVX512(SB), NOSPLIT, $0-72
 	VADDPS       Z2, Z0, Z0
 	MOVQ         channels+64(FP), BX
 
-groups62:
+groups67:
 	CMPQ            BX, $0x20
-	JL              rest63
+	JL              rest68
 	VBROADCASTI64X4 (CX), Z1
 	VPSRLVD         (DX), Z1, Z2
 	VPERMILPS       Z2, Z0, Z2
@@ -1610,27 +1686,27 @@ groups62:
 	ADDQ            $0x00000080, AX
 	ADDQ            $0x20, CX
 	SUBQ            $0x20, BX
-	JMP             groups62
+	JMP             groups67
 
-rest63:
+rest68:
 	TESTQ           BX, BX
-	JZ              done64
+	JZ              done69
 	VBROADCASTI64X4 (CX), Z1
 	VPSRLVD         (DX), Y1, Y2
 	VPERMILPS       Y2, Y0, Y2
 	VMOVUPS         Y2, (AX)
 	CMPQ            BX, $0x08
-	JLE             done64
+	JLE             done69
 	VPSRLVD         32(DX), Y1, Y2
 	VPERMILPS       Y2, Y0, Y2
 	VMOVUPS         Y2, 32(AX)
 	CMPQ            BX, $0x10
-	JLE             done64
+	JLE             done69
 	VPSRLVD         64(DX), Y1, Y1
 	VPERMILPS       Y1, Y0, Y1
 	VMOVUPS         Y1, 64(AX)
 
-done64:
+done69:
 	VZEROUPPER
 	RET
 
@@ -1654,15 +1730,15 @@ TEXT ·levelKeys3AVX512(SB), NOSPLIT, $0-80
 	MOVQ         n+72(FP), R9
 	VMOVUPS      words0810182a121a4c141c6e161e<>+0(SB), Z4
 
-words65:
+words70:
 	CMPQ    R8, $0x10
-	JL      rest66
+	JL      rest71
 	VMOVUPS (SI), Z5
 	VMOVUPS (DI), Z6
 	MOVQ    AX, R11
 	XORQ    R10, R10
 
-tokens68:
+tokens73:
 	VPBROADCASTD (DX)(R10*4), Z7
 	VPBROADCASTD (BX)(R10*4), Z8
 	VPSRLVD      Z4, Z7, Z7
@@ -1679,24 +1755,24 @@ tokens68:
 	ADDQ         CX, R11
 	INCQ         R10
 	CMPQ         R10, R9
-	JL           tokens68
+	JL           tokens73
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x40, SI
 	ADDQ         $0x40, DI
 	SUBQ         $0x10, R8
-	JMP          words65
+	JMP          words70
 
-rest66:
+rest71:
 	TESTQ   R8, R8
-	JZ      done67
+	JZ      done72
 	VMOVUPS (SI), Y5
 	VMOVUPS (DI), Y6
 	MOVQ    AX, SI
 	XORQ    AX, AX
 
-tokens69:
+tokens74:
 	VPBROADCASTD (DX)(AX*4), Y7
 	VPBROADCASTD (BX)(AX*4), Y8
 	VPSRLVD      Y4, Y7, Y7
@@ -1713,9 +1789,9 @@ tokens69:
 	ADDQ         CX, SI
 	INCQ         AX
 	CMPQ         AX, R9
-	JL           tokens69
+	JL           tokens74
 
-done67:
+done72:
 	VZEROUPPER
 	RET
 
@@ -1746,9 +1822,9 @@ TEXT ·levelValues3AVX512(SB), NOSPLIT, $0-72
 	VADDPS       Z5, Z3, Z3
 	MOVQ         channels+64(FP), BX
 
-groups70:
+groups75:
 	CMPQ            BX, $0x20
-	JL              rest71
+	JL              rest76
 	VBROADCASTI64X4 (CX), Z4
 	VBROADCASTI64X4 (DX), Z5
 	VPSRLVD         (SI), Z4, Z6
@@ -1773,11 +1849,11 @@ groups70:
 	ADDQ            $0x20, CX
 	ADDQ            $0x20, DX
 	SUBQ            $0x20, BX
-	JMP             groups70
+	JMP             groups75
 
-rest71:
+rest76:
 	TESTQ           BX, BX
-	JZ              done72
+	JZ              done77
 	VBROADCASTI64X4 (CX), Z4
 	VBROADCASTI64X4 (DX), Z5
 	VPSRLVD         (SI), Y4, Y6
@@ -1790,7 +1866,7 @@ rest71:
 	VPERMPS         Y3, Y6, Y6
 	VMOVUPS         Y6, (AX)
 	CMPQ            BX, $0x08
-	JLE             done72
+	JLE             done77
 	VPSRLVD         32(SI), Y4, Y6
 	VPSRLVD         32(SI), Y5, Y7
 	VPSRLVD         Y2, Y7, Y7
@@ -1801,7 +1877,7 @@ rest71:
 	VPERMPS         Y3, Y6, Y6
 	VMOVUPS         Y6, 32(AX)
 	CMPQ            BX, $0x10
-	JLE             done72
+	JLE             done77
 	VPSRLVD         64(SI), Y4, Y4
 	VPSRLVD         64(SI), Y5, Y5
 	VPSRLVD         Y2, Y5, Y5
@@ -1812,7 +1888,7 @@ rest71:
 	VPERMPS         Y3, Y4, Y4
 	VMOVUPS         Y4, 64(AX)
 
-done72:
+done77:
 	VZEROUPPER
 	RET
 
@@ -1832,15 +1908,15 @@ TEXT ·levelKeys4AVX512(SB), NOSPLIT, $0-80
 	MOVQ    n+72(FP), R9
 	VMOVUPS words0810182a121a4c141c6e161e<>+0(SB), Z2
 
-words73:
+words78:
 	CMPQ    R8, $0x10
-	JL      rest74
+	JL      rest79
 	VMOVUPS (SI), Z3
 	VMOVUPS (DI), Z4
 	MOVQ    AX, R11
 	XORQ    R10, R10
 
-tokens76:
+tokens81:
 	VPBROADCASTD (DX)(R10*4), Z5
 	VPBROADCASTD (BX)(R10*4), Z6
 	VPSRLVD      Z2, Z5, Z5
@@ -1856,25 +1932,25 @@ tokens76:
 	ADDQ         CX, R11
 	INCQ         R10
 	CMPQ         R10, R9
-	JL           tokens76
+	JL           tokens81
 	ADDQ         $0x40, AX
 	ADDQ         $0x20, DX
 	ADDQ         $0x20, BX
 	ADDQ         $0x40, SI
 	ADDQ         $0x40, DI
 	SUBQ         $0x10, R8
-	JMP          words73
+	JMP          words78
 
-rest74:
+rest79:
 	TESTQ         R8, R8
-	JZ            done75
+	JZ            done80
 	VEXTRACTF64X4 $0x01, Z1, Y3
 	VMOVUPS       (SI), Y4
 	VMOVUPS       (DI), Y5
 	MOVQ          AX, SI
 	XORQ          AX, AX
 
-tokens77:
+tokens82:
 	VPBROADCASTD (DX)(AX*4), Y6
 	VPBROADCASTD (BX)(AX*4), Y7
 	VPSRLVD      Y2, Y6, Y6
@@ -1893,9 +1969,9 @@ tokens77:
 	ADDQ         CX, SI
 	INCQ         AX
 	CMPQ         AX, R9
-	JL           tokens77
+	JL           tokens82
 
-done75:
+done80:
 	VZEROUPPER
 	RET
 
@@ -1923,9 +1999,9 @@ TEXT ·levelValues4AVX512(SB), NOSPLIT, $0-72
 	VEXTRACTF64X4 $0x01, Z1, Y2
 	MOVQ          channels+64(FP), SI
 
-groups78:
+groups83:
 	CMPQ            SI, $0x20
-	JL              rest79
+	JL              rest84
 	VBROADCASTI64X4 (CX), Z3
 	VBROADCASTI64X4 (DX), Z4
 	VPSRLVD         (BX), Z3, Z5
@@ -1948,11 +2024,11 @@ groups78:
 	ADDQ            $0x20, CX
 	ADDQ            $0x20, DX
 	SUBQ            $0x20, SI
-	JMP             groups78
+	JMP             groups83
 
-rest79:
+rest84:
 	TESTQ           SI, SI
-	JZ              done80
+	JZ              done85
 	VBROADCASTI64X4 (CX), Z3
 	VBROADCASTI64X4 (DX), Z4
 	VPSRLVD         (BX), Y3, Y5
@@ -1967,7 +2043,7 @@ rest79:
 	VBLENDVPS       Y6, Y7, Y5, Y5
 	VMOVUPS         Y5, (AX)
 	CMPQ            SI, $0x08
-	JLE             done80
+	JLE             done85
 	VPSRLVD         32(BX), Y3, Y5
 	VPSRLVD         32(BX), Y4, Y6
 	VPAND           Y0, Y5, Y5
@@ -1980,7 +2056,7 @@ rest79:
 	VBLENDVPS       Y6, Y7, Y5, Y5
 	VMOVUPS         Y5, 32(AX)
 	CMPQ            SI, $0x10
-	JLE             done80
+	JLE             done85
 	VPSRLVD         64(BX), Y3, Y3
 	VPSRLVD         64(BX), Y4, Y4
 	VPAND           Y0, Y3, Y3
@@ -1993,7 +2069,101 @@ rest79:
 	VBLENDVPS       Y4, Y0, Y3, Y3
 	VMOVUPS         Y3, 64(AX)
 
-done80:
+done85:
+	VZEROUPPER
+	RET
+
+// func turnAVX512(x *float32, d int, n int, cos *float32, sin *float32, pairs int)
+// Requires: AVX, AVX512F
+TEXT ·turnAVX512(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ d+8(FP), DX
+	MOVQ n+16(FP), BX
+	MOVQ cos+24(FP), SI
+	MOVQ sin+32(FP), DI
+	MOVQ pairs+40(FP), R8
+
+rows86:
+	LEAQ (AX)(R8*4), R9
+	MOVQ R8, CX
+	XORQ R10, R10
+
+singles88:
+	CMPQ         CX, $0x00000010
+	JL           rest89
+	VMOVUPS      (AX)(R10*4), Z0
+	VMOVUPS      (R9)(R10*4), Z1
+	VMOVUPS      (SI)(R10*4), Z2
+	VMOVUPS      (DI)(R10*4), Z3
+	VMULPS       Z2, Z0, Z4
+	VMULPS       Z2, Z1, Z2
+	VFNMADD231PS Z3, Z1, Z4
+	VFMADD231PS  Z3, Z0, Z2
+	VMOVUPS      Z4, (AX)(R10*4)
+	VMOVUPS      Z2, (R9)(R10*4)
+	ADDQ         $0x00000010, R10
+	SUBQ         $0x00000010, CX
+	JMP          singles88
+
+rest89:
+	TESTQ        CX, CX
+	JZ           done90
+	MOVL         $0x00000001, R11
+	SHLL         CL, R11
+	DECL         R11
+	KMOVW        R11, K1
+	VMOVUPS.Z    (AX)(R10*4), K1, Z0
+	VMOVUPS.Z    (R9)(R10*4), K1, Z1
+	VMOVUPS.Z    (SI)(R10*4), K1, Z2
+	VMOVUPS.Z    (DI)(R10*4), K1, Z3
+	VMULPS       Z2, Z0, Z4
+	VMULPS       Z2, Z1, Z2
+	VFNMADD231PS Z3, Z1, Z4
+	VFMADD231PS  Z3, Z0, Z2
+	VMOVUPS      Z4, K1, (AX)(R10*4)
+	VMOVUPS      Z2, K1, (R9)(R10*4)
+
+done90:
+	LEAQ (AX)(DX*4), AX
+	LEAQ (SI)(R8*4), SI
+	LEAQ (DI)(R8*4), DI
+	DECQ BX
+	JNZ  rows86
+	VZEROUPPER
+	RET
+
+// func restoreAVX2(dst *float32, list *byte, slots int, runs int, first int, d int)
+// Requires: AVX, F16C
+TEXT ·restoreAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ list+8(FP), CX
+	MOVQ slots+16(FP), DX
+	MOVQ runs+24(FP), BX
+	MOVQ first+32(FP), SI
+	MOVQ d+40(FP), DI
+
+runs91:
+	MOVQ DX, R8
+
+slots92:
+	MOVL      (CX), R9
+	MOVWLZX   R9, R10
+	SUBQ      SI, R10
+	CMPQ      R10, DI
+	JCC       skip93
+	SHRL      $0x10, R9
+	VMOVD     R9, X0
+	VCVTPH2PS X0, X0
+	VMOVSS    X0, (AX)(R10*4)
+
+skip93:
+	ADDQ $0x04, CX
+	DECQ R8
+	JNZ  slots92
+	ADDQ DI, SI
+	LEAQ (AX)(DI*4), AX
+	DECQ BX
+	JNZ  runs91
 	VZEROUPPER
 	RET
 
@@ -2003,9 +2173,9 @@ TEXT ·fetch(SB), NOSPLIT, $0-16
 	MOVQ p+0(FP), AX
 	MOVQ n+8(FP), CX
 
-lines81:
+lines94:
 	PREFETCHT0 (AX)
 	ADDQ       $0x40, AX
 	SUBQ       $0x40, CX
-	JG         lines81
+	JG         lines94
 	RET

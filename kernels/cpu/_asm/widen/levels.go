@@ -247,3 +247,66 @@ func eight(s lib.ISA, m Mem, x reg.VecVirtual) {
 	}
 	VMOVDQU(m, x)
 }
+
+// turn generates the turning of rows by angles of their own.
+func turn(s lib.ISA) {
+	s.Func("turn", "(x *float32, d, n int, cos, sin *float32, pairs int)",
+		"turns channels i and pairs+i of n >= 1 rows of d channels by the rows' angles, pairs cosines and sines each.")
+	x, d, n, cos, sin, pairs := integer("x"), integer("d"), integer("n"), integer("cos"), integer("sin"), integer("pairs")
+	rows := lib.NewLabel("rows")
+	Label(rows)
+	other, left := GP64(), GP64()
+	LEAQ(Mem{Base: x, Index: pairs, Scale: 4}, other)
+	MOVQ(pairs, left)
+	s.Sweep(left, 1, func(st lib.Step) {
+		a, b, c, e, p, q := s.Vec(), s.Vec(), s.Vec(), s.Vec(), s.Vec(), s.Vec()
+		st.Load(st.At(x, 4), a)
+		st.Load(st.At(other, 4), b)
+		st.Load(st.At(cos, 4), c)
+		st.Load(st.At(sin, 4), e)
+		VMULPS(c, a, p)
+		VMULPS(c, b, q)
+		VFNMADD231PS(e, b, p)
+		VFMADD231PS(e, a, q)
+		st.Store(p, st.At(x, 4))
+		st.Store(q, st.At(other, 4))
+	})
+	LEAQ(Mem{Base: x, Index: d, Scale: 4}, x)
+	LEAQ(Mem{Base: cos, Index: pairs, Scale: 4}, cos)
+	LEAQ(Mem{Base: sin, Index: pairs, Scale: 4}, sin)
+	DECQ(n)
+	JNZ(LabelRef(rows))
+	lib.Finish()
+}
+
+// restore generates the putting of outliers in their places, slots of them for every
+// run of d places.
+func restore() {
+	s := lib.AVX2
+	s.Func("restore", "(dst *float32, list *byte, slots, runs, first, d int)",
+		"puts the values of runs·slots outliers, a place and a float16 each, into dst, where place first is: of each run those that lie in its d places.")
+	dst, list, slots, runs, first, d := integer("dst"), integer("list"), integer("slots"), integer("runs"), integer("first"), integer("d")
+	outer, inner, skip := lib.NewLabel("runs"), lib.NewLabel("slots"), lib.NewLabel("skip")
+	left, word, place, x := GP64(), GP64(), GP64(), XMM()
+	Label(outer)
+	MOVQ(slots, left)
+	Label(inner)
+	MOVL(Mem{Base: list}, word.As32())
+	MOVWLZX(word.As16(), place.As32())
+	SUBQ(first, place)
+	CMPQ(place, d)
+	JCC(LabelRef(skip)) // unsigned: not below
+	SHRL(U8(16), word.As32())
+	VMOVD(word.As32(), x)
+	VCVTPH2PS(x, x)
+	VMOVSS(x, Mem{Base: dst, Index: place, Scale: 4})
+	Label(skip)
+	ADDQ(Imm(4), list)
+	DECQ(left)
+	JNZ(LabelRef(inner))
+	ADDQ(d, first)
+	LEAQ(Mem{Base: dst, Index: d, Scale: 4}, dst)
+	DECQ(runs)
+	JNZ(LabelRef(outer))
+	lib.Finish()
+}

@@ -22,7 +22,9 @@ func main() {
 			levelKeys(s, bits)
 			levelValues(s, bits, shifts)
 		}
+		turn(s)
 	}
+	restore()
 	lib.Fetch()
 	Generate()
 }
