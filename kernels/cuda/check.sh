@@ -18,7 +18,7 @@ if want engine; then
 fi
 if want sanitize; then
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool $tool --error-exitcode 9 "$bin" -test.timeout 100s -test.short -test.run 'Decode$|Encode$|Layer|Prefill|Hack' -gpu -image image 2>&1 | grep -vE '^(PASS|=+ *$)' | tail -n 12
+    compute-sanitizer --tool $tool --error-exitcode 9 "$bin" -test.timeout 100s -test.short -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each' -gpu -image image 2>&1 | grep -vE '^(PASS|=+ *$)' | tail -n 12
     [ "${PIPESTATUS[0]}" = 0 ] || failed=1
   done
 fi

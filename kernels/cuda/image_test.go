@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,6 +46,14 @@ func TestImageHasKernels(t *testing.T) {
 	ok(t, err)
 	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all",
 		"hack_attend_64", "hack_attend_128", "hack_encode_64", "hack_encode_128"}
+	for _, dim := range []int{64, 128} {
+		names = append(names, fmt.Sprint("turn_", dim), fmt.Sprint("leave_", dim), fmt.Sprint("enter_", dim))
+	}
+	for _, name := range []string{"few_rows", "few_norm", "few_leave_64", "few_leave_128"} {
+		for _, stages := range fewStages {
+			names = append(names, fmt.Sprintf("%s_%d", name, stages))
+		}
+	}
 	for _, f := range decodeFormats {
 		for _, queries := range []int{4, 8} {
 			d := &Decoder{g: f.geometry(t, 1), group: queries, queries: queries}
