@@ -1,6 +1,7 @@
 package device
 
 import (
+	"errors"
 	"flag"
 	"math"
 	"math/rand/v2"
@@ -294,5 +295,28 @@ func TestRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), g.Format.Name) || !strings.Contains(err.Error(), "GPU") {
 			t.Errorf("%s: %v", kv, err)
 		}
+	}
+}
+
+// What does not fit is refused before anything is loaded, with what to do.
+func TestFits(t *testing.T) {
+	x := newTiny(t, 1)
+	g, c := x.geometry("hq3"), &x.host.Config
+	if err := x.device.gpu.Fits(c, g, nil, 1<<20); err != nil {
+		t.Error(err)
+	}
+	err := x.device.gpu.Fits(c, g, nil, 1<<40)
+	if !errors.Is(err, cuda.ErrNoMemory) || !strings.Contains(err.Error(), "--kv-memory") {
+		t.Errorf("a TiB of KV: %v", err)
+	}
+	if err := x.device.gpu.Fits(c, x.geometry("int4"), nil, 1<<20); err == nil || !strings.Contains(err.Error(), "int4") {
+		t.Errorf("a format without kernels: %v", err)
+	}
+	free, err := x.device.gpu.FreeMemory()
+	if room := KVRoom(c, free); err != nil || room <= 0 || 2*room > free {
+		t.Errorf("%d of %d bytes for a KV cache, %v", room, free, err)
+	}
+	if _, err := Open(Options{Ordinal: 99, Driver: x.device.gpu.options.Driver, Libraries: x.device.gpu.options.Libraries}); !errors.Is(err, cuda.ErrNoDriver) || !strings.Contains(err.Error(), "GPU 99") {
+		t.Errorf("GPU 99: %v", err)
 	}
 }
