@@ -428,3 +428,38 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// Leading channels that share a scale are clipped by an eighth at most: where they
+// are large the others' steps grow with them.
+func TestSharedScale(t *testing.T) {
+	g := geometry(t, "hq2,k2=shared:16", 1, 64)
+	channel, next := 0, gaussian(3)
+	exact := fill(g, func() float32 {
+		x := next()
+		if channel++; channel%64 == 5 {
+			x *= 4
+		}
+		return x
+	})
+	coded := make([]byte, g.CodedBytes())
+	encode(g, exact, coded, 0)
+	x, y := dequant.Exact(g, exact, 0, quant.HalfK), dequant.Half(g, coded, 0, quant.HalfK)
+	raised := 0
+	for tok := range 64 {
+		scale, _ := dequant.Params(g, coded, quant.HalfK, tok, 0, 4)
+		reach := 0.0
+		for c := range 16 {
+			i := tok*64 + c
+			reach = max(reach, math.Abs(x[i]))
+			if e := math.Abs(x[i] - y[i]); e > scale/2*1.001 && e > 0.126*math.Abs(x[i]) {
+				t.Fatalf("token %d channel %d: %g is coded as %g", tok, c, x[i], y[i])
+			}
+		}
+		if math.Abs(scale*7.5/reach-0.875) < 0.001 {
+			raised++
+		}
+	}
+	if raised < 5 || raised > 60 {
+		t.Errorf("the scale of %d of 64 tokens is what the leading channels need", raised)
+	}
+}

@@ -54,6 +54,13 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 			if g.KeepsNorm(half) && q == code2 {
 				scale, zero = g.keepNorm(x, codes, scale, zero)
 			}
+			if i == 1 && l.Segments[0].Shared {
+				_, reach := g.spread(w.x[t*d : t*d+l.Segments[0].Hi])
+				if least := SharedScale(reach); least > scale {
+					scale, zero = least, -float32(q.Half*least)
+					q.code(codes, x, scale, zero)
+				}
+			}
 			tensor.PutF16(page[s.Scale:], t, scale)
 			if s.Zero >= 0 {
 				tensor.PutF16(page[s.Zero:], t, zero)
@@ -127,6 +134,14 @@ func (g *Geometry) fit(q Uniform, x []float32) (scale, zero float32) {
 		}
 	}
 	return scale, zero
+}
+
+// SharedScale is the least scale that leading channels of a certain reach may
+// share: their 4-bit codes, whose step is a quarter of it, then clip an eighth of the
+// reach. (Of larger ones that is hardly less: more clipping costs more than coarser
+// codes of the other channels.)
+func SharedScale(reach float32) float32 {
+	return roundF16(float32(reach * (0.875 * 4 / 7.5)))
 }
 
 // KeepsNorm reports whether the 2-bit codes of a half get the scale by which they

@@ -12,7 +12,7 @@ shift 2
 mkdir -p "$out/parts"
 
 # One format after another within a set; every set has f16 beside.
-sets="hq4,hq3,hq2+ hq2++important=10,hq2+basis=balanced+important=10,hq2+important=10,hq2 int8,int4,kivi,hack:v2 cachegen,kvquant,kvquant+bits=4"
+sets="hq4,hq3,hq2+ hq2b,hq2b+recent=256 hq2++important=10,hq2+basis=balanced+important=10,hq2+important=10,hq2 int8,int4,kivi,hack:v2 cachegen,kvquant,kvquant+bits=4"
 all=$(echo $sets | tr ' ' ',')
 
 job() { # NAME FLAGS...: a part of the report NAME.json

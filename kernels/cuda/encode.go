@@ -100,8 +100,8 @@ func (e *Encoder) layout() error {
 	f := g.Format
 	switch {
 	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
-		f.Coded() && f.Family != quant.FamilyHQ, f.Selects(), !g.Even():
-		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens, alike in all layers, and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+		f.Coded() && f.Family != quant.FamilyHQ, f.Selects(), f.K.Second == quant.SecondShared, !g.Even():
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens or shared scales, alike in all layers, and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
 	}
 	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1

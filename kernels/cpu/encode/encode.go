@@ -51,7 +51,8 @@ type Scratch struct {
 	two, four levels    // of 2-bit and of 4-bit tokens
 	mixed     levels
 	fit       fitted
-	plain     quant.Scratch // of what is left to quant
+	most      [blockTokens]float32 // of the leading channels that share a scale
+	plain     quant.Scratch        // of what is left to quant
 }
 
 func (s *Scratch) prepare(g *quant.Geometry) {
@@ -172,6 +173,10 @@ func (s *Scratch) mix(set uint64) *levels {
 // encodeBlock codes the tokens of one block, from token t on, of one segment.
 func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, half int, seg quant.Segment, t int, lv *levels, top, low []byte) {
 	d, n := g.HeadDim, seg.Hi-seg.Lo
+	lead := g.HQ[half].Segments[0]
+	if lead.Shared && seg.Lo > 0 {
+		k.reach(s, lead, src[2*d*t:2*d*(t+blockTokens)], d)
+	}
 	if n <= 0 || n%8 != 0 || seg.Hi > d {
 		panic(fmt.Sprintf("BUG: channels [%d,%d) of %d to code", seg.Lo, seg.Hi, d))
 	}
@@ -190,6 +195,9 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 		s.share(page[seg.Scale+2*t:], lv)
 	} else {
 		k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.KeepsNorm(half) && lv != &s.four)
+		if lead.Shared {
+			s.raise(lv)
+		}
 		k.narrow(&page[seg.Scale+2*t:][:2*blockTokens][0], f, blockTokens)
 	}
 	if seg.Zero >= 0 {
@@ -206,6 +214,27 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 		return
 	}
 	k.packValues(&x[0], seg.Width/32, l, f, upper, lower, seg.Width)
+}
+
+// reach finds the largest of each token's leading channels.
+func (k *Kernels) reach(s *Scratch, lead quant.Segment, src []byte, d int) {
+	x := s.x[:lead.Hi*blockTokens]
+	k.load(&x[0], &src[0], 2*d, lead.Hi)
+	s.most = [blockTokens]float32{}
+	for ; len(x) > 0; x = x[blockTokens:] {
+		for lane, v := range x[:blockTokens] {
+			s.most[lane] = max(s.most[lane], v, -v)
+		}
+	}
+}
+
+// raise makes the scales of a block what its leading channels need at least.
+func (s *Scratch) raise(lv *levels) {
+	for lane, reach := range s.most {
+		if least := quant.SharedScale(reach); least > s.fit[0][lane] {
+			s.fit[0][lane], s.fit[1][lane], s.fit[2][lane] = least, 1/least, -lv.half[lane]*least
+		}
+	}
 }
 
 // share takes a quarter of a block's stored scales.
