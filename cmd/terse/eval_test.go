@@ -91,6 +91,7 @@ func TestQualityReproduced(t *testing.T) {
 	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", "hq4,hq3,hq2+,hq2,int8,int4,kivi,hack:v2,hack")
 	if *full {
 		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq4,hq3,hq2,hack:v2,hack,int8,int4,kivi")
+		f("kvquant.json", "--windows", "6", "--tasks", "none", "--kv", "kvquant")
 		f("plus.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2")
 		f("tasks.json", "--texts", "none", "--tasks", "retrieval", "--kv", "hq4,hq3,hq2", "--cases", "40")
 		f("recall.json", "--texts", "none", "--tasks", "recall@4096,recall@3072", "--kv", "hq4,hq3,hq2+important=10,hq2++important=10,hq2+,hq2,int8,hack:v2", "--cases", "60")
