@@ -314,7 +314,7 @@ func TestAbortsFreeEverything(t *testing.T) {
 	if !*full {
 		aborts, most = 20, 500*time.Millisecond
 	}
-	fl := newFleet(t, "prefill-a", "decode-a")
+	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
 	var wg sync.WaitGroup
 	work := make(chan int)
 	for range 8 {
@@ -371,7 +371,7 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 // A gateway that is killed in mid answer leaves nothing behind at the workers.
 func TestGatewayDies(t *testing.T) {
 	needFull(t)
-	fl := newFleet(t, "prefill-a", "decode-a")
+	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
 	for name, begin := range map[string]func(api){
 		"in decode": func(g api) {
 			s, err := g.stream(t.Context(), greedy(passage(t, 0, 300), 3000))
@@ -388,7 +388,7 @@ func TestGatewayDies(t *testing.T) {
 			fl.await(t, "prefill-a", "busy", busy)
 		},
 	} {
-		g := loopback().gateway(t, fl.nats, nil, "prefill-a", "decode-a")
+		g := loopback().gateway(t, fl.nats, nil, "prefill-a", "decode-a", "decode-b")
 		begin(g)
 		g.kill()
 		for id := range fl.workers {

@@ -52,3 +52,27 @@ func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
 		t.Error("terse_request_recovered_tokens_total stays 0")
 	}
 }
+
+// A worker that keeps a replica is not missed when it is killed, and neither is what
+// it held: another one keeps one from then on.
+func TestReplicaHolderDies(t *testing.T) {
+	needFull(t)
+	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b", "decode-c")
+	q := greedy(passage(t, 0, 600), 6500)
+	a := fl.beginStream(t, q, 100)
+	holds := func(m cluster.Member) bool { return len(m.Replicas) > 0 }
+	fl.await(t, "decode-b", "with a replica", holds)
+	fl.workers["decode-b"].kill()
+	fl.await(t, "decode-c", "with a replica", holds)
+	fl.workers["decode-a"].kill()
+	if err := a.rest(); err != nil {
+		t.Fatalf("after %d chunks the stream ended by %v", a.chunks, err)
+	}
+	fl.gateway.awaitLog(`decode_worker=decode-c .*replayed_tokens=[1-9]\d* recovered_tokens=[1-9]`)
+	fl.awaitIdle(t)
+	undisturbed := loopback().serve(t)
+	defer undisturbed.stop()
+	if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
+		t.Errorf("the answer is\n%q, want\n%q", a.text.String(), want)
+	}
+}
