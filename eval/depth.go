@@ -52,7 +52,7 @@ func (r *Report) Grids(bins int) []*Grid {
 func (r *Report) Depths(bins int) string {
 	head := []string{"task", "format"}
 	for i := range bins {
-		head = append(head, fmt.Sprintf("%.0f–%.0f %%", 100*float64(i)/float64(bins), 100*float64(i+1)/float64(bins)))
+		head = append(head, binName(i, bins))
 	}
 	table := [][]string{head}
 	for _, g := range r.Grids(bins) {
@@ -65,6 +65,11 @@ func (r *Report) Depths(bins int) string {
 		}
 	}
 	return align(table)
+}
+
+// binName is the i-th of bins parts of a text.
+func binName(i, bins int) string {
+	return fmt.Sprintf("%.0f–%.0f %%", 100*float64(i)/float64(bins), 100*float64(i+1)/float64(bins))
 }
 
 func (c Cell) text() string {

@@ -73,7 +73,10 @@ func (r *Report) Merge(o *Report) error {
 	if r.Model != o.Model || r.Calibration != o.Calibration {
 		return fmt.Errorf("cannot merge reports of different models: %s with calibration %q and %s with calibration %q", r.Model, r.Calibration, o.Model, o.Calibration)
 	}
-	if r.Windows != o.Windows || r.Window != o.Window || r.From != o.From {
+	if len(r.Texts) == 0 { // sizes are of texts only
+		r.Windows, r.Window, r.From = o.Windows, o.Window, o.From
+	}
+	if len(o.Texts) > 0 && (r.Windows != o.Windows || r.Window != o.Window || r.From != o.From) {
 		return fmt.Errorf("cannot merge reports over different windows: %d of %d tokens from %d on and %d of %d from %d on",
 			r.Windows, r.Window, r.From, o.Windows, o.Window, o.From)
 	}
@@ -198,7 +201,10 @@ func (t *TaskResult) join(o *TaskResult) bool {
 
 // Markdown is the report as one table with a row for each format, its columns
 // aligned for readers of plain text. Divergences are means over the texts.
-func (r *Report) Markdown() string {
+func (r *Report) Markdown() string { return align(r.table()) }
+
+// table is the header and the formats' rows.
+func (r *Report) table() [][]string {
 	table := [][]string{r.header()}
 	for _, c := range r.Costs {
 		row := []string{"`" + c.Format + "`", fmt.Sprintf("%.3f", c.Bits), fmt.Sprintf("%.1f %%", 100*c.Wire)}
@@ -209,7 +215,7 @@ func (r *Report) Markdown() string {
 		}
 		table = append(table, row)
 	}
-	return align(table)
+	return table
 }
 
 func (r *Report) header() []string {

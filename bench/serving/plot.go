@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"math"
 	"strings"
+
+	"github.com/terse-llm/terse/internal/plot"
 )
 
 // Title says what was replayed, where, and over which link.
@@ -58,7 +59,7 @@ func (r *Report) Bars() string {
 	}
 	height := top + row*len(r.Rows) + 10
 	var b strings.Builder
-	open(&b, width, height)
+	plot.Open(&b, width, height)
 	x := left
 	for _, p := range parts() {
 		fmt.Fprintf(&b, `<rect x="%d" y="10" width="10" height="10" fill="%s"/><text x="%d" y="19">%s</text>`, x, p.colour, x+14, p.name)
@@ -80,14 +81,8 @@ func (r *Report) Bars() string {
 		}
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d">%s</text>`, float64(left)+target.JCT.Mean*scale+6, y+13, clock(target.JCT.Mean))
 	}
-	b.WriteString("</svg>")
+	plot.Close(&b)
 	return b.String()
-}
-
-// palette has a colour a target, by its place.
-func palette(i int) string {
-	colours := []string{"#000000", "#e15759", "#4e79a7", "#59a14f", "#f28e2b", "#b07aa1", "#76b7b2", "#9c755f", "#edc948", "#ff9da7"}
-	return colours[i%len(colours)]
 }
 
 // Scatter draws every request's JCT over its prompt's length, as SVG.
@@ -100,47 +95,26 @@ func (r *Report) Scatter() string {
 	px := func(n int) float64 { return left + float64(n)/float64(max(most, 1))*(width-left-right) }
 	py := func(s float64) float64 { return height - bottom - s/max(longest, 1e-9)*(height-bottom-top) }
 	var b strings.Builder
-	open(&b, width, height)
+	plot.Open(&b, width, height)
 	fmt.Fprintf(&b, `<path d="M%d %d V%d H%d" fill="none" stroke="#888"/>`, left, top, height-bottom, width-right)
-	for _, tick := range ticks(longest) {
+	for _, tick := range plot.Ticks(longest) {
 		fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`, left-6, py(tick)+4, clock(tick))
 	}
-	for _, tick := range ticks(float64(most)) {
+	for _, tick := range plot.Ticks(float64(most)) {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%.0f</text>`, px(int(tick)), height-bottom+16, tick)
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">prompt tokens</text>`, (left+width-right)/2, height-6)
 	for i, row := range r.Rows {
-		fmt.Fprintf(&b, `<circle cx="%d" cy="%d" r="4" fill="%s"/><text x="%d" y="%d">%s</text>`, width-right+14, top+10+18*i, palette(i), width-right+24, top+14+18*i,
+		fmt.Fprintf(&b, `<circle cx="%d" cy="%d" r="4" fill="%s"/><text x="%d" y="%d">%s</text>`, width-right+14, top+10+18*i, plot.Palette(i), width-right+24, top+14+18*i,
 			template.HTMLEscapeString(row.Target))
 		for _, o := range r.Requests {
 			if o.Target == row.Target && o.Error == "" {
-				fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s" fill-opacity="0.75"/>`, px(o.Input), py(o.JCT), palette(i))
+				fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s" fill-opacity="0.75"/>`, px(o.Input), py(o.JCT), plot.Palette(i))
 			}
 		}
 	}
-	b.WriteString("</svg>")
+	plot.Close(&b)
 	return b.String()
-}
-
-func open(b *strings.Builder, width, height int) {
-	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`, width, height, width, height)
-	fmt.Fprintf(b, `<rect width="%d" height="%d" fill="white"/>`, width, height)
-}
-
-// ticks are about five round numbers from 0 to most.
-func ticks(most float64) []float64 {
-	if !(most > 0) || math.IsInf(most, 1) {
-		return []float64{0}
-	}
-	step := math.Pow(10, math.Floor(math.Log10(most)))
-	for most/step < 4 {
-		step /= 2
-	}
-	var at []float64
-	for x := 0.0; x <= most*1.0001; x += step {
-		at = append(at, x)
-	}
-	return at
 }
 
 // page is self-contained: nothing is loaded from elsewhere.

@@ -30,6 +30,7 @@ type evalFlags struct {
 	tasks                                   string
 	agree                                   int
 	depths                                  int
+	html, speed                             string
 	style                                   string
 	part                                    string
 	taskFiles, merge                        []string
@@ -79,6 +80,8 @@ and with "complete": true the prompt is gone on with as it is instead of asked a
 	flags.IntVar(&f.length, "length", 4096, "tokens of a task's prompt")
 	flags.IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
 	flags.StringVar(&f.json, "json", "", "also write the results to this file")
+	flags.StringVar(&f.html, "html", "", "also write the results to this file as a page with plots")
+	flags.StringVar(&f.speed, "speed", "", "a report of terse bench serve --json, or of terse bench model or kernels --format json: the page shows quality against its times too")
 	flags.StringSliceVar(&f.merge, "merge", nil, "measure nothing: print the table of these --json files")
 	return c
 }
@@ -151,6 +154,9 @@ func (f *evalFlags) check() error {
 	}
 	if f.windows < 1 || f.cases < 1 || f.length < 1 {
 		return fmt.Errorf("--windows, --cases and --length are at least 1")
+	}
+	if f.speed != "" && f.html == "" {
+		return fmt.Errorf("--speed is for the page: say --html FILE too")
 	}
 	if f.depths < 0 || f.depths > maxDepths {
 		return fmt.Errorf("--depths is 0 to %d", maxDepths)
@@ -388,6 +394,9 @@ func (f *evalFlags) mergeReports(c *cobra.Command) error {
 // finish prints the report's table and keeps the report where asked.
 func (f *evalFlags) finish(c *cobra.Command, r *eval.Report) error {
 	if err := f.save(r); err != nil {
+		return err
+	}
+	if err := f.savePage(r); err != nil {
 		return err
 	}
 	text := r.Markdown()

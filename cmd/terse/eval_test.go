@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -96,6 +97,49 @@ func TestQualityReproduced(t *testing.T) {
 		f("tasks.json", "--texts", "none", "--tasks", "retrieval", "--kv", "hq4,hq3,hq2", "--cases", "40")
 		f("recall.json", "--texts", "none", "--tasks", "recall@4096,recall@3072", "--kv", "hq4,hq3,hq2+important=10,hq2++important=10,hq2+,hq2,int8,hack:v2", "--cases", "60")
 		f("quote.json", "--texts", "none", "--tasks", "quote@512", "--kv", "hq4,hq3,hq2+,hq2", "--cases", "60")
+	}
+}
+
+// Reports of texts and of tasks make one page, with speed from a report of bench
+// serve, model or kernels.
+func TestQualityPage(t *testing.T) {
+	speed := func(text string) *eval.Speed {
+		t.Helper()
+		s, err := readSpeed([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	f := func(text, format string, want float64, title string) {
+		t.Helper()
+		if s := speed(text); s.Of[format] != want || !strings.Contains(s.Title, title) {
+			t.Errorf("%s: %+v, want %g of %s and %q", text, s, want, format, title)
+		}
+	}
+	f(`{"workload":"8000 in","rows":[{"target":"f16","jct_s":{"mean":2.5}},{"target":"hq2","jct_s":{"mean":1.5}}]}`, "hq2", 1.5, "8000 in")
+	f(`{"model":"m","machine":{"cpu":"x"},"rows":[{"kv":"hq2","test":"decode","tokens":9,"median_ns":4e6},{"kv":"hq2","test":"decode","tokens":5,"median_ns":1e6},{"kv":"hq2","test":"prefill","tokens":99,"median_ns":7}]}`, "hq2", 4, "9 tokens")
+	f(`{"rows":[{"name":"attend/decode/d=64/4K/hq2","ns_per_unit":3},{"name":"attend/decode/d=64/8K/hq2","ns_per_unit":5},{"name":"store/8K/hq2","ns_per_unit":9}]}`, "hq2", 5, "8K")
+	for _, bad := range []string{"", "{}", `{"rows":[{"target":"f16"}]}`} {
+		if _, err := readSpeed([]byte(bad)); err == nil {
+			t.Errorf("%q has times", bad)
+		}
+	}
+
+	out := filepath.Join(t.TempDir(), "page.html")
+	root := newRoot()
+	root.SetOut(io.Discard)
+	root.SetArgs([]string{"eval", "--html", out, "--speed", filepath.Join("..", "..", "docs", "results", "long-r10.json"),
+		"--merge", filepath.Join("testdata", "eval", "small.json") + "," + filepath.Join("testdata", "eval", "recall.json")})
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(b); !strings.Contains(text, "Divergence against seconds of a mean request") || !strings.Contains(text, "recall@4096 against bits") {
+		t.Errorf("the page lacks a plot: %.2000s", text)
 	}
 }
 
