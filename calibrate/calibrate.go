@@ -27,8 +27,10 @@ func Fit(ctx context.Context, m *model.Model, windows [][]terse.Token, progress 
 		return nil, nil, err
 	}
 	sums := newSums(g, m.Ops())
-	if sums.levels, err = quant.NewLevelCounts(g.Layers, g.KVHeads, g.HeadDim); err != nil {
-		return nil, nil, err
+	for i, format := range []string{"cachegen", "cachegen,delta=10"} {
+		if sums.levels[i], err = quant.NewLevelCounts(format, g.Layers, g.KVHeads, g.HeadDim); err != nil {
+			return nil, nil, err
+		}
 	}
 	if !slices.ContainsFunc(windows, func(w []terse.Token) bool { return len(w) > 0 }) {
 		return nil, nil, fmt.Errorf("cannot calibrate: there is no text")
@@ -73,7 +75,7 @@ type sums struct {
 	kk, qq []float64 // products, [layer][head][channel][channel at least that]
 	tokens int
 	tasks  []headSums
-	levels *quant.LevelCounts
+	levels [2]*quant.LevelCounts // of cachegen, without deltas and with
 }
 
 func newSums(g *quant.Geometry, ops kernels.Ops) *sums {
@@ -120,7 +122,9 @@ func (s *sums) addCache(view *quant.View, n int) {
 	}))
 	s.ops.Parallel(g.Layers, kernels.TaskFunc(func(layer int) {
 		for first := 0; first < n; first += t {
-			s.levels.Add(layer, view.ExactLayer(first/t, layer), min(t, n-first))
+			for _, l := range s.levels {
+				l.Add(layer, view.ExactLayer(first/t, layer), min(t, n-first))
+			}
 		}
 	}))
 }
@@ -154,7 +158,7 @@ func addProducts(m, x []float64) {
 func (s *sums) calibration() (*quant.Calibration, []float64) {
 	g, d := s.g, s.g.HeadDim
 	c := &quant.Calibration{Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: d,
-		KMean: make([]float32, len(s.k)), VMean: make([]float32, len(s.v)), KBasis: make([]float32, len(s.kk)), Levels: s.levels.Frequencies()}
+		KMean: make([]float32, len(s.k)), VMean: make([]float32, len(s.v)), KBasis: make([]float32, len(s.kk)), Levels: s.levels[0].Frequencies(), Deltas: s.levels[1].Frequencies()}
 	n := float64(s.tokens)
 	for i := range s.k {
 		c.KMean[i] = float32(s.k[i] / n)

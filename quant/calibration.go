@@ -32,6 +32,9 @@ type Calibration struct {
 	// all KV heads: frequencies that sum to entropy.Total, the least level first; nil
 	// where a file has none.
 	Levels []uint16
+	// Deltas has the same of cachegen,delta=10, where the distributions of a half
+	// follow that of its anchors' 255 levels, all channels together.
+	Deltas []uint16
 	Hash   [32]byte // sha256 of the file; part of the handshake
 }
 

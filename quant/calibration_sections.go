@@ -30,7 +30,8 @@ func calibrationSections() []section {
 		floatSection("v_mean", true, means, func(c *Calibration) *[]float32 { return &c.VMean }),
 		floatSection("k_basis", false, bases, func(c *Calibration) *[]float32 { return &c.KBasis }),
 		nuqSection(),
-		levelSection(),
+		levelSection("cachegen_levels", 0, func(c *Calibration) *[]uint16 { return &c.Levels }),
+		levelSection("cachegen_deltas", 2*anchorLevel+1, func(c *Calibration) *[]uint16 { return &c.Deltas }),
 		floatSection("k_gain", false, (*Calibration).gains, func(c *Calibration) *[]float32 { return &c.KGain }),
 		planSection(),
 	}
@@ -79,35 +80,37 @@ func floatSection(name string, required bool, count func(*Calibration) int, fiel
 		}}
 }
 
-// levelSection is the frequencies of cachegen's levels, u16.
-func levelSection() section {
-	return section{name: "cachegen_levels",
+// levelSection is the frequencies of cachegen's levels, u16, and before those of every
+// half those of so many levels of its anchors.
+func levelSection(name string, anchors int, field func(*Calibration) *[]uint16) section {
+	return section{name: name,
 		get: func(c *Calibration) []byte {
-			if c.Levels == nil {
+			if *field(c) == nil {
 				return nil
 			}
-			b := make([]byte, 0, 2*len(c.Levels))
-			for _, v := range c.Levels {
+			b := make([]byte, 0, 2*len(*field(c)))
+			for _, v := range *field(c) {
 				b = binary.LittleEndian.AppendUint16(b, v)
 			}
 			return b
 		},
 		put: func(c *Calibration, body []byte) error {
-			if want := 2 * c.levelCount(); len(body) != want {
+			if want := 2 * c.levelCount(anchors); len(body) != want {
 				return fmt.Errorf("its shape [%d,%d,%d] wants %d bytes, found %d", c.Layers, c.KVHeads, c.HeadDim, want, len(body))
 			}
-			c.Levels = make([]uint16, len(body)/2)
-			for i := range c.Levels {
-				c.Levels[i] = binary.LittleEndian.Uint16(body[2*i:])
+			f := make([]uint16, len(body)/2)
+			for i := range f {
+				f[i] = binary.LittleEndian.Uint16(body[2*i:])
 			}
+			*field(c) = f
 			return nil
 		},
 		check: func(c *Calibration) error {
-			if want := c.levelCount(); len(c.Levels) != want {
-				return fmt.Errorf("its shape [%d,%d,%d] wants %d numbers, found %d", c.Layers, c.KVHeads, c.HeadDim, want, len(c.Levels))
+			rest := *field(c)
+			if want := c.levelCount(anchors); len(rest) != want {
+				return fmt.Errorf("its shape [%d,%d,%d] wants %d numbers, found %d", c.Layers, c.KVHeads, c.HeadDim, want, len(rest))
 			}
-			rest := c.Levels
-			for i, levels := range c.levelSizes() {
+			for i, levels := range c.levelSizes(anchors) {
 				sum := 0
 				for _, f := range rest[:levels] {
 					sum += int(f)
@@ -124,22 +127,29 @@ func levelSection() section {
 		}}
 }
 
-// levelCount is the number of frequencies in Levels.
-func (c *Calibration) levelCount() (n int) {
+// levelCount is the number of frequencies in Levels (Deltas).
+func (c *Calibration) levelCount(anchors int) (n int) {
 	for layer := range c.Layers {
 		k, v := cacheGenBits(layer, c.Layers)
-		n += c.KVHeads * c.HeadDim * (levelsOf(k) + levelsOf(v))
+		n += 2*anchors + c.KVHeads*c.HeadDim*(levelsOf(k)+levelsOf(v))
 	}
 	return n
 }
 
-// levelSizes are the numbers of levels of the distributions in Levels, in order.
-func (c *Calibration) levelSizes() iter.Seq2[int, int] {
+// levelSizes are the numbers of levels of the distributions in Levels (Deltas), in
+// order.
+func (c *Calibration) levelSizes(anchors int) iter.Seq2[int, int] {
 	return func(yield func(int, int) bool) {
 		i := 0
 		for layer := range c.Layers {
 			k, v := cacheGenBits(layer, c.Layers)
 			for _, bits := range []int{k, v} {
+				if anchors > 0 {
+					if !yield(i, anchors) {
+						return
+					}
+					i++
+				}
 				for range c.KVHeads * c.HeadDim {
 					if !yield(i, levelsOf(bits)) {
 						return

@@ -23,7 +23,7 @@ import (
 var codedFormats = []string{
 	"hq2", "hq2,sym=off", "hq3", "hq4,sym=off", "hq4,clip=off", "hq2,k2=lead:16,v2=lead:32", "hq2,k2=shared:16", "hq2,sym=off,k2=tokens:8,v2=tokens:16",
 	"hack", "hack,round=nearest", "hack,bits=4,partition=32,se=off,rqe=off", "hack,bits=8,partition=128",
-	"int8", "int4", "kivi", "kivi,bits=4,group=64", "cachegen",
+	"int8", "int4", "kivi", "kivi,bits=4,group=64", "cachegen", "cachegen,delta=10",
 	"hack:v2", "hack:v2,bits=4,partition=32,round=stochastic", "hack:v2,partition=128,rqe=off,bits=8",
 }
 

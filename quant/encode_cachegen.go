@@ -26,10 +26,6 @@ func cacheGenBits(layer, layers int) (k, v int) {
 	return k, v
 }
 
-// MaxLevel is the largest level of one half of a layer of cachegen, the least being
-// its negative: 32 bins are 31 levels, 16 are 15.
-func (h *GroupHalf) MaxLevel() int { return levelsOf(h.Bits) / 2 }
-
 // levelsOf is the number of levels that cachegen keeps in codes of so many bits.
 func levelsOf(bits int) int {
 	if bits == 8 {
@@ -50,24 +46,69 @@ func cacheGenScale(most float32, levels int) float32 {
 	return roundF16(min(math.Float32frombits(bits&^0xffff), maxCacheGenScale))
 }
 
+// anchorLevel is the largest level of anchors: 8 bits.
+const anchorLevel = 127
+
+// anchor is the token that token t is coded as the difference from, t itself if none.
+func (l *GroupLayout) anchor(t int) int {
+	if l.Delta == 0 {
+		return t
+	}
+	return t - t%l.Delta
+}
+
+// most is the largest level of a token.
+func (l *GroupLayout) most(half, t int) int {
+	if l.Delta > 0 && t%l.Delta == 0 {
+		return anchorLevel
+	}
+	return l.Halves[half].Most
+}
+
 // encodeCacheGen codes tokens [a.Lo, a.Hi): every token of K and of V on one scale
-// for all heads, to nearest, symmetric about zero.
+// for all heads, to nearest, symmetric about zero; with deltas anchors first, as the
+// others are coded as their differences from what the anchors stand for.
 func (g *Geometry) encodeCacheGen(a *EncodeArgs, w *Scratch) {
+	l := &g.Group
 	for half := range 2 {
-		h := &g.Group.Halves[half]
-		levels := h.MaxLevel()
-		clear(w.column)
-		g.eachHead(a, w, half, func(_ int, t int, x []float32) {
-			for _, v := range x {
-				w.column[t] = max(w.column[t], v, -v)
+		for _, anchors := range []bool{true, false} {
+			if l.Delta == 0 && anchors {
+				continue
 			}
-		})
-		for t := a.Lo; t < a.Hi; t++ {
-			w.column[t] = cacheGenScale(w.column[t], levels)
+			clear(w.column)
+			each := func(f func(head, t int, x []float32)) {
+				g.eachHead(a, w, half, func(head, t int, x []float32) {
+					if l.Delta > 0 && (l.anchor(t) == t) != anchors {
+						return
+					}
+					l.subtract(x, g.CodedHead(a.Coded, head), half, t)
+					f(head, t, x)
+				})
+			}
+			each(func(_, t int, x []float32) {
+				for _, v := range x {
+					w.column[t] = max(w.column[t], v, -v)
+				}
+			})
+			for t := a.Lo; t < a.Hi; t++ {
+				w.column[t] = cacheGenScale(w.column[t], l.most(half, t))
+			}
+			each(func(head, t int, x []float32) {
+				l.encodeLevels(g.CodedHead(a.Coded, head), half, t, x, w.column[t])
+			})
 		}
-		g.eachHead(a, w, half, func(head int, t int, x []float32) {
-			g.Group.encodeLevels(g.CodedHead(a.Coded, head), half, t, x, w.column[t])
-		})
+	}
+}
+
+// subtract takes what a token's anchor stands for from its values.
+func (l *GroupLayout) subtract(x []float32, page []byte, half, t int) {
+	at := l.anchor(t)
+	if at == t {
+		return
+	}
+	scale := tensor.GetF16(page[l.Halves[half].Scales:], at)
+	for c := range x {
+		x[c] -= float32(scale * float32(l.Code(page, half, at, c)))
 	}
 }
 
@@ -89,7 +130,7 @@ func (g *Geometry) eachHead(a *EncodeArgs, w *Scratch, half int, f func(head, t 
 // encodeLevels codes one head's row of a token with the given scale.
 func (l *GroupLayout) encodeLevels(page []byte, half, t int, x []float32, scale float32) {
 	h := &l.Halves[half]
-	levels := float32(h.MaxLevel())
+	levels := float32(l.most(half, t))
 	zero, first := float32(0), -levels
 	l.putScale(page, half, t, scale)
 	if h.Bits == 4 {
@@ -105,7 +146,7 @@ func (l *GroupLayout) putScale(page []byte, half, t int, scale float32) {
 		at := g*groupTokens + t
 		tensor.PutF16(page[h.Scales:], at, scale)
 		if h.Bits == 4 {
-			tensor.PutF16(page[h.Zeros:], at, -float32(h.MaxLevel())*scale)
+			tensor.PutF16(page[h.Zeros:], at, -float32(h.Most)*scale)
 		}
 	}
 }
@@ -114,9 +155,10 @@ func (l *GroupLayout) putScale(page []byte, half, t int, scale float32) {
 // least: dst is [Width channels][64 tokens].
 func (l *GroupLayout) takeLevels(dst []uint8, page []byte, half, tokens int) {
 	h := &l.Halves[half]
-	codes, most := page[h.Codes:], uint8(h.MaxLevel())
+	codes := page[h.Codes:]
 	for t := range tokens {
 		at, step := l.row(half, t)
+		most := uint8(l.most(half, t))
 		if h.Bits == 8 {
 			for c := range l.HeadDim {
 				dst[c*groupTokens+t] = codes[at+c*step] + most
@@ -138,9 +180,10 @@ func (l *GroupLayout) takeLevels(dst []uint8, page []byte, half, tokens int) {
 // putLevels writes what takeLevels read; the page has zeros there.
 func (l *GroupLayout) putLevels(page []byte, half int, src []uint8, tokens int) {
 	h := &l.Halves[half]
-	codes, most := page[h.Codes:], uint8(h.MaxLevel())
+	codes := page[h.Codes:]
 	for t := range tokens {
 		at, step := l.row(half, t)
+		most := uint8(l.most(half, t))
 		if h.Bits == 8 {
 			for c := range l.HeadDim {
 				codes[at+c*step] = src[c*groupTokens+t] - most

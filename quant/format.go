@@ -83,6 +83,7 @@ type Format struct {
 	RQE          bool
 	Stochastic   bool
 	Seed         uint64 // of the stochastic rounding's counters
+	Delta        int    // cachegen: tokens from one anchor to the next; 0 = none
 	ExactPrefill bool   // prompt queries attend exactly (the artifact's default)
 }
 

@@ -11,7 +11,7 @@ var everyFormat = []string{
 	"hack", "hack,rqe=off", "hack,partition=32", "hack,partition=128", "hack,partition=32,rqe=off", "hack,prefill=exact",
 	"hack:v2", "hack:v2,rqe=off", "hack:v2,partition=32", "hack:v2,partition=128", "hack:v2,prefill=codes",
 	"int8", "int4", "kivi", "kivi,bits=4,group=64,residual=64", "kivi,residual=256,prefill=codes",
-	"kvquant", "kvquant,bits=3", "kvquant,bits=4,prefill=codes", "cachegen", "cachegen,prefill=codes",
+	"kvquant", "kvquant,bits=3", "kvquant,bits=4,prefill=codes", "cachegen", "cachegen,prefill=codes", "cachegen,delta=10",
 }
 
 func parse(t testing.TB, name string, calibrated bool) Format {

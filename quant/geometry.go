@@ -87,7 +87,14 @@ func NewCalibratedGeometry(f Format, cal *Calibration, layers, kvHeads, headDim 
 		g.layGroup(f.Bits, f.Bits)
 	case FamilyCacheGen:
 		g.layEach(func(layer *Geometry, at int) {
-			layer.layGroup(cacheGenBits(at, layers))
+			k, v := cacheGenBits(at, layers)
+			if f.Delta > 0 { // anchors want a byte
+				layer.layGroup(8, 8)
+				layer.Group.Delta = f.Delta
+				layer.Group.Halves[HalfK].Most, layer.Group.Halves[HalfV].Most = levelsOf(k)/2, levelsOf(v)/2
+			} else {
+				layer.layGroup(k, v)
+			}
 			layer.unprofiled()
 		})
 	case FamilyKVQuant:

@@ -27,10 +27,15 @@ type GroupLayout struct {
 	Groups, Width int // Width = 64·Groups channels
 	Halves        [2]GroupHalf
 	Bytes         int
+
+	// Of cachegen: the tokens from one anchor to the next, which others are coded as
+	// the difference from; 0 where all are coded for themselves.
+	Delta int
 }
 
-// GroupHalf is the bits of a code and the offsets of K or V.
-type GroupHalf struct{ Bits, Scales, Zeros, Codes int }
+// GroupHalf is the bits of a code and the offsets of K or V, and of cachegen the
+// largest level.
+type GroupHalf struct{ Bits, Scales, Zeros, Codes, Most int }
 
 // NewGroupLayout lays out heads of d channels, K and V in 4 or 8 bits each.
 func NewGroupLayout(d, k, v int) GroupLayout {
@@ -41,7 +46,7 @@ func NewGroupLayout(d, k, v int) GroupLayout {
 			panic("BUG: groups of other than 4 or 8 bits")
 		}
 		h := &l.Halves[half]
-		h.Bits = bits
+		h.Bits, h.Most = bits, levelsOf(bits)/2
 		h.Scales = l.Bytes
 		l.Bytes += 2 * groupTokens * l.Groups
 		h.Zeros = l.Bytes

@@ -13,8 +13,10 @@ import (
 // levelTables are the distributions of one layer's levels: of a half, those of all
 // channels of all KV heads, or one for all.
 type levelTables struct {
-	halves [2][]*entropy.Table
-	bits   float64 // that a token's levels take, if they come as the distributions say
+	halves     [2][]*entropy.Table
+	anchors    [2]*entropy.Table // of anchors' levels, all channels
+	bits       float64           // that a token's levels take, if they come as the distributions say
+	anchorBits float64           // and an anchor's
 }
 
 // of is the distribution of a channel of all heads' channels.
@@ -26,11 +28,11 @@ func (l *levelTables) of(half, channel int) *entropy.Table {
 func (g *Geometry) Packs() bool { return g.Format.Family == FamilyCacheGen }
 
 // unprofiled sets distributions that suit no model in particular: a level is 3/4 as
-// frequent as the next one nearer to zero.
+// frequent as the next one nearer to zero, and all of an anchor's are alike.
 func (g *Geometry) unprofiled() {
-	var f [2][]uint16
-	for half := range f {
-		most := g.Group.Halves[half].MaxLevel()
+	var f []uint16
+	for half := range 2 {
+		most := g.Group.Halves[half].Most
 		counts := make([]uint64, 2*most+1)
 		for k := -most; k <= most; k++ {
 			counts[k+most] = uint64(1) << (2 * most) // times (3/4)^|k|, in whole numbers
@@ -38,41 +40,57 @@ func (g *Geometry) unprofiled() {
 				counts[k+most] = counts[k+most] / 4 * 3
 			}
 		}
-		f[half] = entropy.Frequencies(counts)
+		if g.Group.Delta > 0 {
+			f = append(f, entropy.Frequencies(make([]uint64, 2*anchorLevel+1))...)
+		}
+		f = append(f, entropy.Frequencies(counts)...)
 	}
-	if err := g.setTables(f, 1); err != nil {
+	if _, err := g.setTables(f, 1); err != nil {
 		panic("BUG: " + err.Error())
 	}
 }
 
-// setTables makes a layer's distributions of n channels, side by side in f.
-func (g *Geometry) setTables(f [2][]uint16, n int) error {
+// setTables makes a layer's distributions of n channels, which come first in f: of a
+// half, of anchors where there are some, and then of the channels. It returns the rest.
+func (g *Geometry) setTables(f []uint16, n int) (rest []uint16, err error) {
 	t := &levelTables{}
-	for half := range f {
-		levels, bits := 2*g.Group.Halves[half].MaxLevel()+1, 0.0
+	channels := float64(g.KVHeads * g.HeadDim)
+	for half := range 2 {
+		if g.Group.Delta > 0 {
+			const levels = 2*anchorLevel + 1
+			if t.anchors[half], err = entropy.NewTable(f[:levels]); err != nil {
+				return nil, fmt.Errorf("levels of anchors: %w", err)
+			}
+			t.anchorBits += entropy.Bits(f[:levels]) * channels
+			f = f[levels:]
+		}
+		levels := 2*g.Group.Halves[half].Most + 1
 		for c := range n {
-			own := f[half][c*levels : (c+1)*levels]
-			table, err := entropy.NewTable(own)
+			table, err := entropy.NewTable(f[:levels])
 			if err != nil {
-				return fmt.Errorf("levels of channel %d: %w", c, err)
+				return nil, fmt.Errorf("levels of channel %d: %w", c, err)
 			}
 			t.halves[half] = append(t.halves[half], table)
-			for _, x := range own {
-				p := float64(x) / entropy.Total
-				bits -= p * math.Log2(p)
-			}
+			t.bits += entropy.Bits(f[:levels]) / float64(n) * channels
+			f = f[levels:]
 		}
-		t.bits += bits / float64(n) * float64(g.KVHeads*g.HeadDim)
 	}
 	g.tables = t
-	return nil
+	return f, nil
 }
 
 // Profiled is g with the distributions that a calibration has of the model's levels;
 // g itself where its format, or the calibration, has no use for, or none of, them. Both
 // sides of a wire need the same.
 func (g *Geometry) Profiled(cal *Calibration) (*Geometry, error) {
-	if !g.Packs() || cal == nil || cal.Levels == nil {
+	if !g.Packs() || cal == nil {
+		return g, nil
+	}
+	f := cal.Levels
+	if g.Format.Delta > 0 {
+		f = cal.Deltas
+	}
+	if f == nil {
 		return g, nil
 	}
 	if cal.Layers != g.Layers || cal.KVHeads != g.KVHeads || cal.HeadDim != g.HeadDim {
@@ -80,15 +98,9 @@ func (g *Geometry) Profiled(cal *Calibration) (*Geometry, error) {
 	}
 	out := *g
 	out.layers = make([]*Geometry, g.Layers)
-	rest, n := cal.Levels, g.KVHeads*g.HeadDim
 	for i := range out.layers {
-		layer := *g.layers[i]
-		var f [2][]uint16
-		for half := range f {
-			size := n * (2*layer.Group.Halves[half].MaxLevel() + 1)
-			f[half], rest = rest[:size], rest[size:]
-		}
-		if err := layer.setTables(f, n); err != nil {
+		layer, err := *g.layers[i], error(nil)
+		if f, err = layer.setTables(f, g.KVHeads*g.HeadDim); err != nil {
 			return nil, fmt.Errorf("cannot use the calibration: layer %d: %w", i, err)
 		}
 		out.layers[i] = &layer
@@ -100,7 +112,8 @@ func (g *Geometry) Profiled(cal *Calibration) (*Geometry, error) {
 // ready; it serves one call at a time.
 type PackScratch struct {
 	coder  entropy.Encoder
-	levels []uint8 // of one head's half: [channel][token], as symbols
+	levels []uint8               // of one head's half: [channel][token], as symbols
+	apart  [2][groupTokens]uint8 // of a channel, anchors and the others
 }
 
 // packPlain, in the length of a packed page, says that its levels are not coded.
@@ -114,7 +127,21 @@ func (g *Geometry) PackedMost(tokens int) int {
 
 // PackedTypical is what they take if levels are distributed as they are said to be.
 func (g *Geometry) PackedTypical(tokens int) int {
-	return min(g.PackedMost(tokens), 4+4*tokens+entropy.Bound(0)+int(math.Ceil(float64(tokens)*g.tables.bits/8)))
+	return min(g.PackedMost(tokens), 4+4*tokens+entropy.Bound(0)+int(math.Ceil(g.tokenBits(tokens)/8)))
+}
+
+// tokenBits is what tokens' levels take if they come as they are said to.
+func (g *Geometry) tokenBits(tokens int) float64 {
+	anchors := g.Group.anchors(tokens)
+	return float64(anchors)*g.tables.anchorBits + float64(tokens-anchors)*g.tables.bits
+}
+
+// anchors is how many of the first tokens of a page are anchors.
+func (l *GroupLayout) anchors(tokens int) int {
+	if l.Delta == 0 {
+		return 0
+	}
+	return (tokens + l.Delta - 1) / l.Delta
 }
 
 // plainBytes is the size of levels that are not coded.
@@ -143,7 +170,7 @@ func (g *Geometry) Pack(dst, page []byte, tokens int, s *PackScratch) []byte {
 		for head := g.KVHeads - 1; head >= 0; head-- {
 			g.takeLevels(s, page, half, head, tokens)
 			for c := g.HeadDim - 1; c >= 0; c-- {
-				s.coder.Run(s.levels[c*groupTokens:c*groupTokens+tokens], g.tables.of(half, head*g.HeadDim+c))
+				g.code(s, half, head*g.HeadDim+c, s.levels[c*groupTokens:c*groupTokens+tokens])
 			}
 		}
 	}
@@ -155,6 +182,47 @@ func (g *Geometry) Pack(dst, page []byte, tokens int, s *PackScratch) []byte {
 	}
 	binary.LittleEndian.PutUint32(dst[start:], uint32(len(dst)-start-4)|plain)
 	return dst
+}
+
+// code codes a channel's symbols: anchors, and then the others.
+func (g *Geometry) code(s *PackScratch, half, channel int, row []uint8) {
+	n := g.Group.anchors(len(row))
+	if n > 0 {
+		anchors, others := 0, 0
+		for t, x := range row {
+			if g.Group.anchor(t) == t {
+				s.apart[0][anchors] = x
+				anchors++
+			} else {
+				s.apart[1][others] = x
+				others++
+			}
+		}
+		row = s.apart[1][:others]
+	}
+	s.coder.Run(row, g.tables.of(half, channel))
+	if n > 0 {
+		s.coder.Run(s.apart[0][:n], g.tables.anchors[half])
+	}
+}
+
+// decode is code's inverse.
+func (g *Geometry) decode(d *entropy.Decoder, s *PackScratch, half, channel int, row []uint8) {
+	n := g.Group.anchors(len(row))
+	if n == 0 {
+		d.Run(row, g.tables.of(half, channel))
+		return
+	}
+	anchors, others := s.apart[0][:n], s.apart[1][:len(row)-n]
+	d.Run(anchors, g.tables.anchors[half])
+	d.Run(others, g.tables.of(half, channel))
+	for t := range row {
+		from := &others
+		if g.Group.anchor(t) == t {
+			from = &anchors
+		}
+		row[t], *from = (*from)[0], (*from)[1:]
+	}
 }
 
 // takeLevels reads a head's half into s.levels.
@@ -234,7 +302,7 @@ func (g *Geometry) Unpack(page, data []byte, tokens int, s *PackScratch) error {
 		return err
 	}
 	return g.putLevels(page, tokens, s, func(half, channel int, row []uint8) error {
-		d.Run(row, g.tables.of(half, channel))
+		g.decode(&d, s, half, channel, row)
 		return nil
 	}, d.Close)
 }
@@ -272,8 +340,8 @@ func (g *Geometry) unpackPlain(page, data []byte, tokens int, s *PackScratch) er
 			} else {
 				row[t] = own[t/2] >> (4 * (t % 2)) & 0xf
 			}
-			if int(row[t]) > 2*h.MaxLevel() {
-				return fmt.Errorf("level %d of %d in a packed page", row[t], 2*h.MaxLevel()+1)
+			if most := g.Group.most(half, t); int(row[t]) > 2*most {
+				return fmt.Errorf("level %d of %d in a packed page", row[t], 2*most+1)
 			}
 		}
 		return nil

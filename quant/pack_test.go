@@ -23,9 +23,9 @@ func modelPage(g *quant.Geometry, seed uint64) []byte {
 	})
 }
 
-func cacheGen(t testing.TB, layers, heads, d int) *quant.Geometry {
+func cacheGen(t testing.TB, name string, layers, heads, d int) *quant.Geometry {
 	t.Helper()
-	f, err := quant.ParseFormat("cachegen", false)
+	f, err := quant.ParseFormat(name, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func cacheGen(t testing.TB, layers, heads, d int) *quant.Geometry {
 // profiled is g with the distributions of pages like modelPage's.
 func profiled(t testing.TB, g *quant.Geometry) *quant.Geometry {
 	t.Helper()
-	counts, err := quant.NewLevelCounts(g.Layers, g.KVHeads, g.HeadDim)
+	counts, err := quant.NewLevelCounts(g.Format.Name, g.Layers, g.KVHeads, g.HeadDim)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +49,20 @@ func profiled(t testing.TB, g *quant.Geometry) *quant.Geometry {
 		}
 	}
 	n := g.Layers * g.KVHeads * g.HeadDim
-	out, err := g.Profiled(&quant.Calibration{Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: g.HeadDim,
-		KMean: make([]float32, n), VMean: make([]float32, n), Levels: counts.Frequencies()})
+	cal := &quant.Calibration{Layers: g.Layers, KVHeads: g.KVHeads, HeadDim: g.HeadDim, KMean: make([]float32, n), VMean: make([]float32, n)}
+	if g.Format.Delta > 0 {
+		cal.Deltas = counts.Frequencies()
+	} else {
+		cal.Levels = counts.Frequencies()
+	}
+	var file bytes.Buffer
+	if err := quant.WriteCalibration(&file, cal); err != nil {
+		t.Fatal(err)
+	}
+	if cal, err = quant.ReadCalibration(&file); err != nil {
+		t.Fatal(err)
+	}
+	out, err := g.Profiled(cal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,14 +73,14 @@ func profiled(t testing.TB, g *quant.Geometry) *quant.Geometry {
 // noise, which no code makes smaller) not.
 func TestPack(t *testing.T) {
 	var s quant.PackScratch
-	for _, d := range []int{8, 64, 80, 128} {
-		plain := cacheGen(t, 9, 2, d)
+	for i, d := range []int{8, 64, 80, 128, 8, 64, 80} {
+		plain := cacheGen(t, []string{"cachegen", "cachegen,delta=10"}[i/4], 9, 2, d)
 		for _, model := range []*quant.Geometry{plain, profiled(t, plain)} {
 			for layer := range 4 { // of all kinds
 				g := model.At(layer)
 				for _, n := range []int{1, 2, 3, 16, 17, 63, 64} {
 					for kind, exact := range [][]byte{modelPage(g, uint64(n)), fill(g, func() float32 { return 0 }), noisePage(g, uint64(n))} {
-						what := fmt.Sprintf("head_dim %d, layer %d, %d tokens, kind %d", d, layer, n, kind)
+						what := fmt.Sprintf("%s, head_dim %d, layer %d, %d tokens, kind %d", g.Format.Name, d, layer, n, kind)
 						page := make([]byte, g.CodedBytes())
 						g.Encode(quant.EncodeArgs{Exact: exact, Coded: page, Layer: layer, Hi: n})
 						data := g.Pack([]byte("before"), page, n, &s)[6:]
@@ -98,7 +110,7 @@ func noisePage(g *quant.Geometry, seed uint64) []byte {
 // A page of levels that come as the calibration has it takes what their entropy says,
 // within 1 %, scales aside; and what PackedTypical says.
 func TestPackedSize(t *testing.T) {
-	g := profiled(t, cacheGen(t, 9, 4, 64))
+	g := profiled(t, cacheGen(t, "cachegen", 9, 4, 64))
 	var s quant.PackScratch
 	for layer := range g.Layers {
 		g := g.At(layer)
@@ -135,7 +147,7 @@ func TestPackedSize(t *testing.T) {
 
 // A calibration of another model, and frequencies that are none, are refused.
 func TestProfiledRefuses(t *testing.T) {
-	g := cacheGen(t, 9, 2, 64)
+	g := cacheGen(t, "cachegen", 9, 2, 64)
 	other := &quant.Calibration{Layers: 8, KVHeads: 2, HeadDim: 64, Levels: []uint16{1}}
 	if _, err := g.Profiled(other); err == nil {
 		t.Error("another model's levels were taken")
@@ -148,18 +160,20 @@ func TestProfiledRefuses(t *testing.T) {
 // Bytes from anywhere unpack to codes or to an error; what unpacks packs to the same
 // page, and nothing is read or written outside.
 func FuzzUnpack(f *testing.F) {
-	g := cacheGen(f, 9, 2, 16)
+	models := map[bool]*quant.Geometry{false: cacheGen(f, "cachegen", 9, 2, 16), true: cacheGen(f, "cachegen,delta=10", 9, 2, 16)}
 	var s quant.PackScratch
-	for layer := range 4 {
+	for i := range 8 {
+		layer, deltas := i%4, i > 3
+		g := models[deltas]
 		for _, exact := range [][]byte{modelPage(g, 1), noisePage(g, 1)} {
 			page := make([]byte, g.At(layer).CodedBytes())
 			g.Encode(quant.EncodeArgs{Exact: exact, Coded: page, Layer: layer, Hi: 64})
-			f.Add(g.At(layer).Pack(nil, page, 5, &s), uint8(layer), uint8(5))
-			f.Add(g.At(layer).Pack(nil, page, 64, &s), uint8(layer), uint8(64))
+			f.Add(g.At(layer).Pack(nil, page, 5, &s), uint8(layer), uint8(5), deltas)
+			f.Add(g.At(layer).Pack(nil, page, 64, &s), uint8(layer), uint8(64), deltas)
 		}
 	}
-	f.Fuzz(func(t *testing.T, data []byte, layer, tokens uint8) {
-		g, n := g.At(int(layer%9)), 1+int(tokens)%64
+	f.Fuzz(func(t *testing.T, data []byte, layer, tokens uint8, deltas bool) {
+		g, n := models[deltas].At(int(layer%9)), 1+int(tokens)%64
 		size, err := g.PackedLen(data, n)
 		if err != nil {
 			return
@@ -188,7 +202,7 @@ func FuzzUnpack(f *testing.F) {
 }
 
 func BenchmarkPack(b *testing.B) {
-	g := profiled(b, cacheGen(b, 9, 8, 128))
+	g := profiled(b, cacheGen(b, "cachegen", 9, 8, 128))
 	var s quant.PackScratch
 	for _, layer := range []int{0, 8} {
 		g := g.At(layer)

@@ -16,7 +16,7 @@ import (
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
-//	cachegen: prefill=exact|codes
+//	cachegen: delta=off|10 prefill=exact|codes
 //	kvquant: bits=2|3|4 prefill=exact|codes
 //
 // calibrated says whether the model has a calibration file: sym=auto, the
@@ -235,7 +235,21 @@ func kiviOptions() []option {
 }
 
 func cacheGenOptions() []option {
-	return []option{pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill })}
+	return []option{
+		{"delta", "off|10", func(p *parser, v string) bool {
+			p.Delta = 0
+			if v == "10" {
+				p.Delta = 10
+			}
+			return v == "10" || v == "off"
+		}, func(f Format) string {
+			if f.Delta == 0 {
+				return "off"
+			}
+			return strconv.Itoa(f.Delta)
+		}},
+		pair("prefill", "codes", "exact", func(f *Format) *bool { return &f.ExactPrefill }),
+	}
 }
 
 func kvquantOptions() []option {

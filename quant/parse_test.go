@@ -39,7 +39,7 @@ func TestParseFormatName(t *testing.T) {
 	f("hq2b,basis=balanced,recent=256", true, "hq2b,recent=256")
 	f("hq2,k2=shared:16", true, "hq2,k2=shared:16")
 	f("hq3,basis=balanced", false, "hq3,basis=balanced")
-	f("cachegen,prefill=codes", true, "cachegen,prefill=codes")
+	f("cachegen,prefill=codes,delta=10", true, "cachegen,delta=10,prefill=codes")
 	f("cachegen,prefill=exact", false, "cachegen")
 	f("kivi,group=32,bits=4", false, "kivi,bits=4")
 	f("kvquant,prefill=exact,bits=2", true, "kvquant")
@@ -112,7 +112,8 @@ func TestParseFormatErrors(t *testing.T) {
 	f("int3", "did you mean int8 or int4?")
 	f("kivi,group=16", "group=32|64")
 	f("kvquant,bits=8", "bits=2|3|4")
-	f("cachegen,bins=8", "its options are prefill")
+	f("cachegen,bins=8", "its options are delta, prefill")
+	f("cachegen,delta=9", "delta=off|10")
 	f("cachgen", "did you mean cachegen?")
 	f("kivi,residual=100", "residual=64|128|256")
 }

@@ -190,7 +190,7 @@ func sameHandover(t *testing.T, g *quant.Geometry, n int, want, got *quant.View)
 }
 
 func TestFetchMovesTheHandover(t *testing.T) {
-	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "cachegen", "kvquant", "hq2,important=10", "hq3,important=50"} {
+	for _, format := range []string{"f16", "hq2", "hq3", "hq4", "hack", "hack:v2", "hack,partition=128", "hack:v2,partition=32", "int8", "int4", "kivi", "cachegen", "cachegen,delta=10", "kvquant", "hq2,important=10", "hq3,important=50"} {
 		for _, n := range []int{1, 63, 64, 65, 200, 700} {
 			for _, chunk := range []int{64, 100, 1000} {
 				t.Run(fmt.Sprintf("%s/%d/%d", format, n, chunk), func(t *testing.T) {

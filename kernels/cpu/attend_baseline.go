@@ -15,7 +15,7 @@ import (
 // grouped reports whether a job's coded tiles are dequantised in registers.
 func grouped(j *kernels.AttnJob) bool {
 	f := j.Geometry.Format.Family
-	return f == quant.FamilyGroup || f == quant.FamilyCacheGen
+	return f == quant.FamilyGroup || f == quant.FamilyCacheGen && j.Geometry.Format.Delta == 0
 }
 
 // groupScratch is what tiles of int8, int4 and cachegen need.
@@ -96,6 +96,10 @@ func (s *attender) widenedRows(it *attendItem, t *kernels.Tile, half, from, n in
 	g, e := it.job.Geometry, &s.exact
 	e.floats = grow(e.floats, n*g.HeadDim)
 	page := baseline.Page{Coded: g.CodedHead(t.Coded, it.job.Head), Layer: it.job.Layer, Head: it.job.Head}
+	if g.Format.Delta > 0 { // an option, to compare sizes and quality
+		e.widen.Rows(e.floats, g, page, half, from, from+n)
+		return exact.Rows{Data: bytesOf(e.floats), Type: tensor.F32}
+	}
 	s.ops.widen.Rows(&e.widen, e.floats, g, page, half, from, from+n, ahead)
 	if half == quant.HalfK && turns(it.job) {
 		s.ops.widen.Turn(e.floats, g, from, n)
@@ -158,8 +162,11 @@ func (s *attender) takeGroups(n, d, width int) {
 func codedHalf(it *attendItem, t *kernels.Tile, half int) []byte {
 	g := it.job.Geometry
 	page, values := g.CodedHead(t.Coded, it.job.Head), g.Hack[quant.HalfV].Min
-	if turns(it.job) {
+	switch {
+	case turns(it.job):
 		values = g.NUQ[quant.HalfV].Scale
+	case g.Format.Delta > 0:
+		values = g.Group.Halves[quant.HalfV].Scales
 	}
 	if half == quant.HalfK {
 		return page[:values]
@@ -175,7 +182,8 @@ func bytesOf(x []float32) []byte {
 // widens reports whether a job's coded tiles are read as exact ones are, widened (or in
 // the kernels).
 func widens(j *kernels.AttnJob) bool {
-	return j.Geometry.Format.Family == quant.FamilyKIVI || turns(j)
+	f := j.Geometry.Format
+	return f.Family == quant.FamilyKIVI || f.Delta > 0 || turns(j)
 }
 
 // turns reports whether a job's coded K is as it was before RoPE.

@@ -57,6 +57,13 @@ func groups(dst []float32, g *quant.Geometry, page []byte, half, t int) {
 				dst[c] = float32(scale*float32(l.Code(page, half, t, c))) + zero
 			}
 		}
+		if l.Delta > 0 && t%l.Delta > 0 { // the difference from the anchor
+			at := t - t%l.Delta
+			scale := tensor.GetF16(page[h.Scales:], at)
+			for c := range l.HeadDim {
+				dst[c] += float32(scale * float32(l.Code(page, half, at, c)))
+			}
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func page(g *quant.Geometry, outlier float32, seed uint64) (exact, coded []byte)
 // Rows are what docs/formats.md says that the codes stand for.
 func TestRows(t *testing.T) {
 	var s baseline.Scratch
-	for _, name := range []string{"int8", "int4", "kivi", "kivi,bits=4", "kivi,group=64", "cachegen"} {
+	for _, name := range []string{"int8", "int4", "kivi", "kivi,bits=4", "kivi,group=64", "cachegen", "cachegen,delta=10"} {
 		for _, d := range []int{8, 64, 80, 88, 128, 256} {
 			g := geometry(t, name, d)
 			_, coded := page(g, 1, uint64(d))

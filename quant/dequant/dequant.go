@@ -55,6 +55,9 @@ func Half(g *quant.Geometry, layer []byte, head, half int) []float64 {
 		t, c := i/g.HeadDim, i%g.HeadDim
 		scale, zero := Params(g, page, half, t, c, width[i])
 		x[i] = scale*float64(code) + zero
+		if n := g.Format.Delta; n > 0 && t%n > 0 { // the difference from the anchor
+			x[i] += x[(t-t%n)*g.HeadDim+c]
+		}
 	}
 	return x
 }

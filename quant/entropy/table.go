@@ -1,6 +1,9 @@
 package entropy
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 const (
 	// Total is the sum of a distribution's frequencies.
@@ -72,6 +75,16 @@ func Frequencies(counts []uint64) []uint16 {
 	}
 	f[most] += uint16(left)
 	return f
+}
+
+// Bits is what a symbol takes, on average, that comes as frequencies say.
+func Bits(frequencies []uint16) float64 {
+	bits := 0.0
+	for _, f := range frequencies {
+		p := float64(f) / Total
+		bits -= p * math.Log2(p)
+	}
+	return bits
 }
 
 // symbol is the one that a slot belongs to.

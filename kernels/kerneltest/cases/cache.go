@@ -36,7 +36,7 @@ func Formats() []Format {
 		{"hack:v2", false}, {"hack:v2,partition=32,bits=4", false}, {"hack:v2,partition=128,se=off", false},
 		{"hack:v2,rqe=off,round=stochastic", false},
 		{"int8", false}, {"int4", false}, {"kivi", false}, {"kivi,bits=4,group=64,residual=64", false},
-		{"cachegen", false}, {"cachegen,prefill=codes", false},
+		{"cachegen", false}, {"cachegen,prefill=codes", false}, {"cachegen,delta=10", false},
 		{"kvquant", true}, {"kvquant,bits=3", true}, {"kvquant,bits=4", true},
 	}
 }
