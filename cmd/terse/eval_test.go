@@ -32,6 +32,9 @@ func TestQualityDocument(t *testing.T) {
 			t.Errorf("docs/quality.md does not have the table of %s, which is\n%s", path, table)
 		}
 	}
+	if table := readReport(t, filepath.Join("testdata", "eval", "recall.json")).Depths(4); !strings.Contains(string(doc), table) {
+		t.Errorf("docs/quality.md does not have recall by depth, which is\n%s", table)
+	}
 }
 
 // docs/report.md is what make report writes from the results that are kept.
@@ -91,12 +94,19 @@ func TestQualityReproduced(t *testing.T) {
 	}
 	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", "hq4,hq3,hq2+,hq2,int8,int4,kivi,hack:v2,hack")
 	if *full {
-		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq4,hq3,hq2,hack:v2,hack,int8,int4,kivi")
-		f("kvquant.json", "--windows", "6", "--tasks", "none", "--kv", "kvquant")
-		f("plus.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2")
-		f("tasks.json", "--texts", "none", "--tasks", "retrieval", "--kv", "hq4,hq3,hq2", "--cases", "40")
-		f("recall.json", "--texts", "none", "--tasks", "recall@4096,recall@3072", "--kv", "hq4,hq3,hq2+important=10,hq2++important=10,hq2+,hq2,int8,hack:v2", "--cases", "60")
-		f("quote.json", "--texts", "none", "--tasks", "quote@512", "--kv", "hq4,hq3,hq2+,hq2", "--cases", "60")
+		const (
+			hq  = "hq4,hq3,hq2+,hq2++important=10,hq2+basis=balanced+important=10"
+			hqs = hq + ",hq2+important=10,hq2"
+			all = hqs + ",int8,int4,kivi,hack:v2,cachegen,kvquant,kvquant+bits=4"
+		)
+		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", all+",hack")
+		f("decoded.json", "--style", "decode", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", all+",hack")
+		f("greedy.json", "--windows", "20", "--window", "640", "--agree", "64", "--tasks", "none", "--kv", all)
+		f("important.json", "--windows", "2", "--from", "2048", "--tasks", "none", "--kv", "hq3,hq2,hq2+important=10,hq2+important=20")
+		f("retrieval.json", "--texts", "none", "--cases", "192", "--tasks", "retrieval", "--kv", hq)
+		f("recall.json", "--texts", "none", "--cases", "192", "--tasks", "recall", "--kv", hqs)
+		f("quote.json", "--texts", "none", "--cases", "192", "--tasks", "quote@512", "--kv", all)
+		f("late.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq4,hq2++important=10,int8,cachegen")
 	}
 }
 
@@ -130,7 +140,7 @@ func TestQualityPage(t *testing.T) {
 	root := newRoot()
 	root.SetOut(io.Discard)
 	root.SetArgs([]string{"eval", "--html", out, "--speed", filepath.Join("..", "..", "docs", "results", "long-r10.json"),
-		"--merge", filepath.Join("testdata", "eval", "small.json") + "," + filepath.Join("testdata", "eval", "recall.json")})
+		"--merge", filepath.Join("testdata", "eval", "texts.json") + "," + filepath.Join("testdata", "eval", "recall.json")})
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
