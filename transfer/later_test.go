@@ -2,6 +2,8 @@ package transfer
 
 import (
 	"bytes"
+	"encoding/binary"
+	"net"
 	"testing"
 	"time"
 )
@@ -61,6 +63,79 @@ func TestApart(t *testing.T) {
 	defer f.End()
 	if f.Apart() {
 		t.Error("hq2 has second planes")
+	}
+}
+
+// pipeListener accepts what is put into it.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	conn, ok := <-l
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (l pipeListener) Close() error { close(l); return nil }
+
+func (pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// Second planes wait for the answer, which decoding waits for, even where it is held
+// up on one connection and another is free.
+func TestApartAnswerComesFirst(t *testing.T) {
+	const n = 700
+	g := geometry(t, "hq4")
+	p := newPlan(g, n, true)
+	pipes := make(pipeListener)
+	peer{hello: hello(g), g: g, view: fullView(g, n, noise(7)), n: n, chunk: n}.serve(t, pipes)
+	open := func() *link {
+		ours, theirs := net.Pipe() // what is written waits until it is read
+		pipes <- theirs
+		l := newLink(ours, quick, maxFrame(g))
+		if err := l.greet(client(t, g).Hello, nil); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.fail(errStopped) })
+		return l
+	}
+	read := func(l *link) (kind frameType, later bool) {
+		h, payload, err := l.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.kind == frameKV {
+			spans, _, err := decodeSpans(&h, payload, p.count())
+			if err != nil {
+				t.Fatal(err)
+			}
+			later = p.later(int(spans[0].first))
+		}
+		return h.kind, later
+	}
+	control, lane := open(), open()
+	head := binary.LittleEndian.AppendUint32(nil, n)
+	head = binary.LittleEndian.AppendUint64(head, 1<<30)
+	head = binary.LittleEndian.AppendUint32(head, flagApart)
+	if err := control.send(header{kind: frameRequest, lease: 1, epoch: 1}, head, []byte("go")); err != nil {
+		t.Fatal(err)
+	}
+	for kind := framePing; kind != frameAccept; {
+		kind, _ = read(control)
+	}
+	if err := lane.send(header{kind: frameJoin, lease: 1, epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(200 * time.Millisecond); time.Now().Before(limit); {
+		if _, later := read(lane); later {
+			t.Fatal("second planes came before the answer")
+		}
+	}
+	for kind := framePing; kind != frameDone; {
+		kind, _ = read(control)
+	}
+	for later := false; !later; {
+		_, later = read(lane)
 	}
 }
 

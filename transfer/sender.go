@@ -46,6 +46,7 @@ type Sender struct {
 	writing map[*link]int
 	expiry  *time.Timer // runs while there is no control connection
 	done    []byte      // payload of Done, nil before Finish
+	told    bool        // Done has been handed to this epoch's socket
 	err     error       // why no more is sent
 	sent    int64       // KV payload, repetitions included
 
@@ -98,10 +99,23 @@ func (s *Sender) attach(l *link, epoch uint32, have []span, window int64) {
 		}
 	}
 	go s.run(l, epoch)
-	if s.done != nil {
-		go l.send(header{kind: frameDone, lease: s.lease, epoch: epoch}, s.done)
+	if s.told = false; s.done != nil {
+		go s.tell(l, epoch, s.done)
 	}
 	s.changed.Broadcast()
+}
+
+// tell sends the answer. What may come later goes behind it, and must not get in
+// between: decoding waits for it.
+func (s *Sender) tell(l *link, epoch uint32, done []byte) error {
+	err := l.send(header{kind: frameDone, lease: s.lease, epoch: epoch}, done)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && epoch == s.epoch {
+		s.told = true
+		s.changed.Broadcast()
+	}
+	return err
 }
 
 // open reports whether the transfer can go on in a later epoch.
@@ -338,7 +352,7 @@ func (s *Sender) take(l *link, epoch uint32) ([]span, *quant.View) {
 // batch takes the next frame's parts off the queue, as far as the window goes.
 // What may come later goes when the answer is known and all others have gone.
 func (s *Sender) batch(l *link) []span {
-	if len(s.ready) == 0 && s.done != nil {
+	if len(s.ready) == 0 && s.told {
 		s.ready, s.later = s.later, nil
 	}
 	var batch []span
@@ -409,7 +423,7 @@ func (s *Sender) Finish(done []byte) error {
 		control, epoch := s.lanes[0], s.epoch
 		s.writing[control]++
 		s.mu.Unlock()
-		err := control.send(header{kind: frameDone, lease: s.lease, epoch: epoch}, s.done)
+		err := s.tell(control, epoch, s.done)
 		s.release(control)
 		if err != nil {
 			s.lost(control)
