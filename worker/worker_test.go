@@ -217,6 +217,26 @@ func TestSplitSaysTheSame(t *testing.T) {
 	r.awaitFree()
 }
 
+// Range-coded KV gives the same tokens, and what decoding it takes is told (what coding takes
+// may not be known yet when the answer is).
+func TestPackingIsTold(t *testing.T) {
+	r := newRig(t, "cachegen", "prefill-a", "decode-a")
+	defer r.stop()
+	p := prompt(9, 700)
+	local, _, err := r.ask(t.Context(), r.job("local", p, 20, "", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	split, timing, err := r.ask(t.Context(), r.job("split", p, 20, "prefill-a", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(local, split) || timing.Unpack <= 0 {
+		t.Errorf("%v split, %v local; %+v", split, local, timing)
+	}
+	r.awaitFree()
+}
+
 // Where a job's prefill worker is gone, the next one computes, and the decoder
 // says so.
 func TestOtherPrefillWorker(t *testing.T) {
