@@ -48,9 +48,13 @@ retrieval, recall and quoting questions of the kind that the built-in model was 
 on, and prints one table: size, perplexity, the loss of log perplexity, KL divergence to the
 exact model, top-1 agreement and exact answers, with 95 % intervals (of texts by blocks of 128
 positions, of tasks by Wilson's, and which cases went the other way in f16). Every query attends as in decoding. The defaults are a
-small run; --windows 6 --cases 40 is the one that docs/quality.md reports. --json keeps
+small run; docs/quality.md reports --windows 6 and --cases 192. --json keeps
 every figure, and is written anew after each text and task; --merge puts the files of
 several runs into one table.
+
+Retrieval asks four questions of each text, recall eight of each list; late asks for lines
+of a list after a long text that was decoded. --style decode appends texts token by token,
+which gives the same figures.
 
 --agree N also continues every window's first --from tokens greedily by N tokens, in f16
 and in each format. --task-file takes cases of your own, one JSON object a line:
