@@ -13,7 +13,7 @@ func TestDecodeStyle(t *testing.T) {
 	}
 	s := defaultSubject(t)
 	windows := sampleWindows(t, defaultTokenizer(t), "children", 352, 2)
-	formats := []string{"f16", "hq4", "hq3", "hq2+", "hq2", "int8", "int4", "kivi", "hack:v2", "hack"}
+	formats := []string{"f16", "hq3", "hq2+", "int4", "kivi", "hack:v2", "hack"}
 	run := func(style Style) []*Divergence {
 		d, err := Compare(t.Context(), s, windows, formats, 256, style, func(float64) {})
 		if err != nil {
@@ -52,7 +52,7 @@ func TestScenes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, task := range []string{"late", "recall"} {
-		const length = 512
+		const length = 320
 		var scenes [][]question
 		for n := range 2 {
 			questions, err := a.questions(task, length, n)
@@ -66,7 +66,7 @@ func TestScenes(t *testing.T) {
 			}
 			scenes = append(scenes, questions[:2])
 		}
-		for _, format := range []string{"f16", "hq2", "hq2,important=10", "hq3@top", "hack:v2"} {
+		for _, format := range []string{"f16", "hq2,important=10", "hq3@top"} {
 			together, err := answers(t.Context(), s, tok, format, a.chat, scenes)
 			if err != nil {
 				t.Fatal(err)
