@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse/gateway"
+	"github.com/terse-llm/terse/route"
 )
 
 // apiFlags say where and to whom the OpenAI API is served.
@@ -21,6 +22,7 @@ type apiFlags struct {
 	insecure    bool
 	timeout     time.Duration
 	ttft        time.Duration // see gateway.ClusterOptions
+	localBelow  int           // see route.Ask
 }
 
 func (f *apiFlags) register(c *cobra.Command) {
@@ -29,6 +31,7 @@ func (f *apiFlags) register(c *cobra.Command) {
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "serve off loopback without an API key")
 	c.Flags().DurationVar(&f.timeout, "request-timeout", 0, "longest a request may take, 0 for no limit")
 	c.Flags().DurationVar(&f.ttft, "slo-ttft", 0, "time to the first token that requests are to keep: those that would not get theirs begin on the top planes of their KV (--progressive auto); 0 for none")
+	c.Flags().IntVar(&f.localBelow, "local-below", route.DefaultLocalBelow, "prompts with fewer tokens to compute stay on the decode worker; -1 splits all that can be, also where staying would be faster")
 }
 
 // bind opens the port, refusing to face the network without a key.

@@ -155,7 +155,7 @@ func runGateway(ctx context.Context, m *modelFlags, api *apiFlags, nats natsFlag
 	if err != nil {
 		return err
 	}
-	d := gateway.NewCluster(conn, view, gateway.ClusterOptions{Model: served, TTFT: api.ttft, Logger: log})
+	d := gateway.NewCluster(conn, view, gateway.ClusterOptions{Model: served, LocalBelow: api.localBelow, TTFT: api.ttft, Logger: log})
 	if err := d.Settle(ctx); err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ an answer, Ctrl-D or /bye leaves, /clear forgets the conversation.`,
 			// Ctrl-C is for answers (terminal.answer); SIGTERM ends the program.
 			ctx, stop := signal.NotifyContext(context.WithoutCancel(c.Context()), syscall.SIGTERM)
 			defer stop()
-			s, err := n.start(ctx, nats, 0, log)
+			s, err := n.start(ctx, nats, &apiFlags{}, log)
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log
 		return err
 	}
 	defer l.Close()
-	s, err := f.start(ctx, nats, api.ttft, log)
+	s, err := f.start(ctx, nats, api, log)
 	if err != nil {
 		return err
 	}
@@ -91,12 +91,12 @@ type stack struct {
 
 // start loads the model and builds the stack; run starts its workers. Requests are
 // to keep a time to the first token; 0 = none.
-func (f *nodeFlags) start(ctx context.Context, nats natsFlags, ttft time.Duration, log *slog.Logger) (*stack, error) {
+func (f *nodeFlags) start(ctx context.Context, nats natsFlags, api *apiFlags, log *slog.Logger) (*stack, error) {
 	n, err := f.load(log)
 	if err != nil {
 		return nil, err
 	}
-	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, ttft: ttft})
+	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, localBelow: api.localBelow, ttft: api.ttft})
 	if err != nil {
 		n.close()
 		return nil, err
