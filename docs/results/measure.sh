@@ -23,6 +23,7 @@ small() {
   for r in 10 1 3 19; do
     serve long-r$r --device cpu --input 8000 --requests 2 --rounds 2 --link-ratio $r --kv $all
   done
+  serve mid-r10 --device cpu --input 4000 --requests 2 --rounds 2 --link-ratio 10 --kv $all
   # The paper's workloads, all of their requests split; and routed as terse serve does.
   serve classify --device cpu --workload classify --requests 4 --rounds 2 --link-ratio 3 --kv $some
   serve complete --device cpu --workload complete --requests 4 --rounds 2 --link-ratio 3 --kv $some
