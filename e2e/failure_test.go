@@ -276,7 +276,7 @@ func TestTermHandsOver(t *testing.T) {
 	needFull(t)
 	for _, replicas := range []string{"0", "1"} {
 		t.Run("replicas "+replicas, func(t *testing.T) {
-			fl := newFleetWith(t, []string{"--replicas", replicas, "--drain", "1500ms"}, "prefill-a", "decode-a", "decode-b")
+			fl := newFleetWith(t, []string{"--replicas", replicas, "--drain", "400ms"}, "prefill-a", "decode-a", "decode-b")
 			q := greedy(passage(t, 0, 600), 1500)
 			a := fl.beginStream(t, q, 100)
 			if replicas != "0" {
