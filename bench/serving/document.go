@@ -27,20 +27,9 @@ func Document(results fs.FS, text string, more template.FuncMap) (doc string, pl
 	plots = map[string]string{}
 	d := &document{results: results, read: map[string]*Report{}}
 	t, err := template.New("report").Funcs(more).Funcs(template.FuncMap{
-		"title": func(name string) (string, error) {
-			r, err := d.report(name)
-			if err != nil {
-				return "", err
-			}
-			return r.Title(), nil
-		},
-		"table": func(name string) (string, error) {
-			r, err := d.report(name)
-			if err != nil {
-				return "", err
-			}
-			return strings.TrimSuffix(r.Markdown(), "\n"), nil
-		},
+		"title":  d.whole((*Report).Title),
+		"commit": d.whole(func(r *Report) string { return r.Version }),
+		"table":  d.whole(func(r *Report) string { return strings.TrimSuffix(r.Markdown(), "\n") }),
 		"plot": func(name string) (string, error) {
 			r, err := d.report(name)
 			if err != nil {
@@ -48,13 +37,6 @@ func Document(results fs.FS, text string, more template.FuncMap) (doc string, pl
 			}
 			plots[name+".svg"] = r.Bars() + "\n"
 			return fmt.Sprintf("![where the time went: %s](results/%s.svg)", name, name), nil
-		},
-		"commit": func(name string) (string, error) {
-			r, err := d.report(name)
-			if err != nil {
-				return "", err
-			}
-			return r.Version, nil
 		},
 		"list": func(words ...string) []string { return words },
 		"cut":  d.cut,
@@ -101,6 +83,17 @@ func (d *document) report(name string) (*Report, error) {
 	}
 	d.read[name] = r
 	return r, nil
+}
+
+// whole is a function of a template that says something of a report.
+func (d *document) whole(says func(*Report) string) func(name string) (string, error) {
+	return func(name string) (string, error) {
+		r, err := d.report(name)
+		if err != nil {
+			return "", err
+		}
+		return says(r), nil
+	}
 }
 
 func (d *document) row(name, target string) (*Row, error) {

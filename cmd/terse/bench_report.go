@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse/bench/serving"
-	"github.com/terse-llm/terse/eval"
 )
 
 // newBenchReport is terse bench report.
@@ -61,14 +60,9 @@ report of 'terse eval --json' in --evals.`,
 
 // qualityTable is the table of a report of terse eval.
 func qualityTable(path string) (string, error) {
-	f, err := os.Open(path)
+	r, err := readEvalReport(path)
 	if err != nil {
 		return "", err
-	}
-	defer f.Close()
-	r, err := eval.ReadReport(f)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	return strings.TrimSuffix(r.Markdown(), "\n"), nil
 }

@@ -373,17 +373,27 @@ func (f *evalFlags) task(name string) (task string, length int, err error) {
 	return task, length, nil
 }
 
+// readEvalReport reads a file that --json wrote.
+func readEvalReport(path string) (*eval.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read a report: %w", err)
+	}
+	defer f.Close()
+	r, err := eval.ReadReport(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
 // mergeReports puts the reports of several runs together.
 func (f *evalFlags) mergeReports(c *cobra.Command) error {
 	var all *eval.Report
 	for _, path := range f.merge {
-		b, err := os.ReadFile(path)
+		r, err := readEvalReport(path)
 		if err != nil {
-			return fmt.Errorf("cannot read a report: %w", err)
-		}
-		r, err := eval.ReadReport(bytes.NewReader(b))
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return err
 		}
 		if all == nil {
 			all = r

@@ -155,14 +155,9 @@ func TestQualityPage(t *testing.T) {
 
 func readReport(t *testing.T, path string) *eval.Report {
 	t.Helper()
-	f, err := os.Open(path)
+	r, err := readEvalReport(path)
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := eval.ReadReport(f)
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
 	}
 	return r
 }
