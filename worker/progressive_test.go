@@ -70,11 +70,15 @@ func TestProgressiveByJob(t *testing.T) {
 		if !apart {
 			whole = timing.KVBytes
 		}
-		// Every plane comes in 200 steps, apart or not.
-		if timing.KVBytes != whole || (timing.KVSecond > 0) != apart {
-			t.Errorf("%d bytes, %d of them apart, want %d in all", timing.KVBytes, timing.KVSecond, whole)
+		// Planes that come apart may not all have come when the last token is out.
+		rest := len(timing.Rest())
+		if timing.KVBytes > whole || timing.KVBytes < whole && rest == 0 || timing.KVSecond > 0 && !apart || rest > 0 && !apart {
+			t.Errorf("%d bytes, %d of them apart, want %d in all but those of %d pages", timing.KVBytes, timing.KVSecond, whole, rest)
 		}
-		if n := len(timing.Rest()); n > 0 || (timing.Adoption > 0) != (len(timing.Awaited) > 0) {
+		if apart && timing.KVSecond == 0 && len(timing.Awaited) == 0 {
+			t.Error("nothing came apart")
+		}
+		if rest > 0 && timing.Adoption > 0 || rest == 0 && (timing.Adoption > 0) != (len(timing.Awaited) > 0) {
 			t.Errorf("timing %+v", timing)
 		}
 	}
