@@ -22,14 +22,12 @@ const depthBins = 5
 
 // page is self-contained: nothing is loaded from elsewhere.
 const page = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"/><title>terse eval: {{.Report.Model}}</title>
-<style>body{font:15px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}</style></head>
+<html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width"/><title>terse eval: {{.Report.Model}}</title>
+<style>` + plot.Style + `</style></head>
 <body><h1>What KV formats cost in quality: {{.Report.Model}}</h1>
 <p>{{with .Report.Calibration}}Calibration {{.}}. {{else}}No calibration. {{end}}Intervals are of 95 %.{{with .Speed}} Speed: {{.Title}}.{{end}}</p>
-{{range .Plots}}<h2>{{.Title}}</h2>
-{{.Drawing}}
-{{end}}{{range .Heats}}<h2>{{.Title}}</h2>
-{{.Drawing}}
+{{range .Figures}}<h2>{{.Title}}</h2>
+<div class="scroll">{{.Drawing}}</div>
 {{end}}<h2>Figures</h2>
 <div class="scroll"><table>{{range $i, $row := .Table}}<tr>{{range $row}}{{if $i}}<td>{{.}}</td>{{else}}<th>{{.}}</th>{{end}}{{end}}</tr>
 {{end}}</table></div></body></html>
@@ -53,44 +51,43 @@ func (r *Report) HTML(w io.Writer, speed *Speed) error {
 		table[i+1][0] = r.Costs[i].Format // without the marks of Markdown
 	}
 	return t.Execute(w, struct {
-		Report       *Report
-		Speed        *Speed
-		Plots, Heats []figure
-		Table        [][]string
-	}{r, speed, r.plots(speed), r.heats(), table})
+		Report  *Report
+		Speed   *Speed
+		Figures []figure
+		Table   [][]string
+	}{r, speed, append(r.plots(speed), r.heats()...), table})
 }
 
-// plots are KL and every task's score against bits, and against time.
+// plots are KL and every task's score against bits, and against time. A format has
+// one colour in all of them.
 func (r *Report) plots(speed *Speed) []figure {
+	type axis struct {
+		plot.Axis
+		x func(c Cost) (float64, bool)
+	}
+	axes := []axis{{plot.Axis{Name: "bits per element of the cache", Log: true}, func(c Cost) (float64, bool) { return c.Bits, true }}}
+	if speed != nil {
+		axes = append(axes, axis{plot.Axis{Name: speed.Unit}, func(c Cost) (float64, bool) { x, ok := speed.Of[c.Format]; return x, ok }})
+	}
 	var figures []figure
-	add := func(title, yName string, log bool, of func(format string) (plot.Point, bool)) {
-		axes := []struct {
-			name string
-			x    func(c Cost) (float64, bool)
-		}{{"bits per element of the cache", func(c Cost) (float64, bool) { return c.Bits, true }}}
-		if speed != nil {
-			axes = append(axes, struct {
-				name string
-				x    func(c Cost) (float64, bool)
-			}{speed.Unit, func(c Cost) (float64, bool) { x, ok := speed.Of[c.Format]; return x, ok }})
-		}
-		for _, axis := range axes {
+	add := func(title string, y plot.Axis, of func(format string) (plot.Point, bool)) {
+		for _, across := range axes {
 			var points []plot.Point
-			for _, c := range r.Costs {
+			for i, c := range r.Costs {
 				p, known := of(c.Format)
-				x, placed := axis.x(c)
-				if p.Name, p.X = c.Format, x; known && placed {
+				x, placed := across.x(c)
+				if p.Name, p.Series, p.X = c.Format, i, x; known && placed {
 					points = append(points, p)
 				}
 			}
 			if len(points) > 0 {
-				figures = append(figures, figure{title + " against " + axis.name, template.HTML(plot.Scatter(points, axis.name, yName, log))})
+				figures = append(figures, figure{title + " against " + across.Name, template.HTML(plot.Scatter(points, across.Axis, y))})
 			}
 		}
 	}
-	add("Divergence", "KL to the exact model, nats per token", true, r.klOf)
+	add("Divergence", plot.Axis{Name: "KL to the exact model, nats per token", Log: true}, r.klOf)
 	for _, task := range r.taskNames() {
-		add(task, "score", false, func(format string) (plot.Point, bool) { return r.scoreOf(task, format) })
+		add(task, plot.Axis{Name: "score"}, func(format string) (plot.Point, bool) { return r.scoreOf(task, format) })
 	}
 	return figures
 }
@@ -131,24 +128,60 @@ func (r *Report) scoreOf(task, format string) (plot.Point, bool) {
 	return plot.Point{Y: mean(t.Scores), Above: half, Below: half}, true
 }
 
-// heats are the tasks by length and depth.
+// heats are the tasks by depth: formats below each other where all have one and the
+// same length, else lengths below each other for each format.
 func (r *Report) heats() []figure {
 	var figures []figure
-	for _, g := range r.Grids(depthBins) {
-		h := plot.Heat{}
-		for i := range depthBins {
-			h.Columns = append(h.Columns, binName(i, depthBins))
+	grids := r.Grids(depthBins)
+	for len(grids) > 0 {
+		n := 1
+		for n < len(grids) && grids[n].Task == grids[0].Task {
+			n++
+		}
+		figures = append(figures, heatsOf(grids[:n])...)
+		grids = grids[n:]
+	}
+	return figures
+}
+
+// heatsOf are the figures of one task.
+func heatsOf(grids []*Grid) []figure {
+	first := grids[0].Lengths
+	together := len(first) == 1 && !slices.ContainsFunc(grids, func(g *Grid) bool { return !slices.Equal(g.Lengths, first) })
+	var figures []figure
+	var h *plot.Heat
+	for i, g := range grids {
+		if i == 0 || !together {
+			h = newHeat()
 		}
 		for i, length := range slices.Backward(g.Lengths) {
-			h.Rows = append(h.Rows, fmt.Sprintf("%d tokens", length))
+			name := fmt.Sprintf("%d tokens", length)
+			if together {
+				name = g.Format
+			}
 			var shares []float64
 			var texts []string
 			for _, c := range g.Cells[i] {
 				shares, texts = append(shares, float64(c.Right)/float64(c.Cases)), append(texts, c.text()) // NaN of none
 			}
-			h.Share, h.Text = append(h.Share, shares), append(h.Text, texts)
+			h.Rows, h.Share, h.Text = append(h.Rows, name), append(h.Share, shares), append(h.Text, texts)
 		}
-		figures = append(figures, figure{g.Task + " in " + g.Format + " by length and by where the answer stands", template.HTML(h.Draw())})
+		title := g.Task + " in " + g.Format + " by length and by where the answer stands"
+		if together {
+			title = fmt.Sprintf("%s@%d by where the answer stands", g.Task, first[0])
+		}
+		if !together || i == len(grids)-1 {
+			figures = append(figures, figure{title, template.HTML(h.Draw())})
+		}
 	}
 	return figures
+}
+
+// newHeat has a column for each part of a text.
+func newHeat() *plot.Heat {
+	h := &plot.Heat{}
+	for i := range depthBins {
+		h.Columns = append(h.Columns, binName(i, depthBins))
+	}
+	return h
 }

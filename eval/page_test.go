@@ -51,6 +51,8 @@ func TestPage(t *testing.T) {
 			t.Errorf("%d drawings with %d points and %d rows, want %d, %d and 3", count["svg"], count["circle"], count["tr"], drawings, points)
 		}
 	}
-	f(nil, 3+2, 4)                                                                  // KL by bits (f16's is nothing), recall, file; two heat maps
-	f(&Speed{Title: "x", Unit: "s", Of: map[string]float64{"hq2<": 1}}, 3+2+2, 4+2) // KL and recall of hq2
+	f(nil, 3+1, 4)                                                                  // KL by bits (f16's is nothing), recall, file; one heat map
+	f(&Speed{Title: "x", Unit: "s", Of: map[string]float64{"hq2<": 1}}, 3+1+2, 4+2) // KL and recall of hq2
+	r.Tasks = append(r.Tasks, TaskResult{Task: "recall", Format: "f16", Length: 10, Cases: 1, Scores: []float64{0}, Depths: []float64{1}})
+	f(nil, 4+2, 5) // recall at the other length; heat maps by length for each format
 }

@@ -60,7 +60,7 @@ func (r *Report) Bars() string {
 	height := top + row*len(r.Rows) + 10
 	var b strings.Builder
 	plot.Open(&b, width, height)
-	x := left
+	x := left - 90
 	for _, p := range parts() {
 		fmt.Fprintf(&b, `<rect x="%d" y="10" width="10" height="10" fill="%s"/><text x="%d" y="19">%s</text>`, x, p.colour, x+14, p.name)
 		x += 90
@@ -119,18 +119,18 @@ func (r *Report) Scatter() string {
 
 // page is self-contained: nothing is loaded from elsewhere.
 const page = `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>terse bench serve: {{.Report.Workload}}</title>
-<style>body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}pre{white-space:pre-wrap}</style>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>terse bench serve: {{.Report.Workload}}</title>
+<style>` + plot.Style + `</style>
 <h1>{{.Report.Workload}}</h1>
 <pre>{{.Report.Title}}</pre>
 <h2>Where the time of a mean request went</h2>
-{{.Bars}}
+<div class="scroll">{{.Bars}}</div>
 <h2>JCT by length of the prompt</h2>
-{{.Scatter}}
+<div class="scroll">{{.Scatter}}</div>
 <h2>Figures</h2>
-<table><tr><th></th><th>JCT mean</th><th>p50</th><th>p99</th><th>TTFT mean</th><th>TPOT mean</th><th>KV of float16</th><th>requests</th><th>failed</th></tr>
+<div class="scroll"><table><tr><th></th><th>JCT mean</th><th>p50</th><th>p99</th><th>TTFT mean</th><th>TPOT mean</th><th>KV of float16</th><th>requests</th><th>failed</th></tr>
 {{range .Report.Rows}}<tr><td>{{.Target}}</td><td>{{clock .JCT.Mean}}</td><td>{{clock .JCT.P50}}</td><td>{{clock .JCT.P99}}</td><td>{{clock .TTFT.Mean}}</td><td>{{clock .TPOT.Mean}}</td><td>{{printf "%.1f %%" (percent .KVShare)}}</td><td>{{.Requests}}</td><td>{{.Failed}}</td></tr>
-{{end}}</table></html>
+{{end}}</table></div></html>
 `
 
 // HTML writes the report as one page with its plots.

@@ -136,10 +136,20 @@ func TestQualityPage(t *testing.T) {
 		}
 	}
 
+	page := qualityPage(t, filepath.Join("..", "..", "docs", "results", "long-r10.json"))
+	if !strings.Contains(page, "Divergence against seconds of a mean request") || !strings.Contains(page, "recall@4096 against bits") {
+		t.Errorf("the page lacks a plot: %.2000s", page)
+	}
+}
+
+// qualityPage is the page of terse eval --html of reports that are kept, with the
+// times of a report of terse bench serve.
+func qualityPage(t *testing.T, speed string) string {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "page.html")
 	root := newRoot()
 	root.SetOut(io.Discard)
-	root.SetArgs([]string{"eval", "--html", out, "--speed", filepath.Join("..", "..", "docs", "results", "long-r10.json"),
+	root.SetArgs([]string{"eval", "--html", out, "--speed", speed,
 		"--merge", filepath.Join("testdata", "eval", "texts.json") + "," + filepath.Join("testdata", "eval", "recall.json")})
 	if err := root.ExecuteContext(t.Context()); err != nil {
 		t.Fatal(err)
@@ -148,9 +158,7 @@ func TestQualityPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(b); !strings.Contains(text, "Divergence against seconds of a mean request") || !strings.Contains(text, "recall@4096 against bits") {
-		t.Errorf("the page lacks a plot: %.2000s", text)
-	}
+	return string(b)
 }
 
 func readReport(t *testing.T, path string) *eval.Report {
