@@ -126,13 +126,15 @@ func TestCodesKeepNorms(t *testing.T) {
 			for half := range 2 {
 				a, width := dequant.Codes(g, coded, 1, half)
 				b, _ := dequant.Codes(plain, without, 1, half)
+				if g.HQ[half].Refined { // the second planes are within other steps
+					for i := range a {
+						a[i], b[i] = a[i]>>(width[i]-2), b[i]>>(width[i]-2)
+					}
+				}
 				if !slices.Equal(a, b) {
 					t.Fatalf("%s d%d half %d: other codes", name, d, half)
 				}
 				checkNorms(t, g, fmt.Sprintf("%s d%d half %d", name, d, half), exact, coded, half, width)
-			}
-			if name == "hq2,important=10" && !bytes.Equal(coded, without) {
-				t.Errorf("%s d%d: what may lose its second plane has the scale of a code without", name, d)
 			}
 		}
 	}
@@ -145,7 +147,7 @@ func checkNorms(t *testing.T, g *quant.Geometry, what string, exact, coded []byt
 	for _, s := range l.Segments[:l.NSegments] {
 		for tok := range g.Format.PageTokens {
 			at := tok*g.HeadDim + s.Lo
-			if width[at] != 2 || l.Nested {
+			if width[at] != 2 {
 				continue
 			}
 			scale, zero := dequant.Params(g, g.CodedHead(coded, 1), half, tok, s.Lo, 2)

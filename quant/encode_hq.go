@@ -43,7 +43,7 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 		for t := range tokens {
 			at := t*d + s.Lo
 			x, codes := w.x[at:t*d+s.Hi], w.codes[at:t*d+s.Hi]
-			q := HQCode(s.Low >= 0 && (l.Nested || set>>t&1 == 1))
+			q := HQCode(s.Low >= 0 && !l.Refined && set>>t&1 == 1)
 			if s.Shared {
 				scale := tensor.GetF16(page[s.Scale:], t) / 4
 				q.code(codes, x, scale, -float32(q.Half*scale))
@@ -51,7 +51,7 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 			}
 			scale, zero := g.fit(q, x)
 			q.code(codes, x, scale, zero)
-			if g.KeepsNorm(half) && q == code2 {
+			if g.Format.Norm && q == code2 {
 				scale, zero = g.keepNorm(x, codes, scale, zero)
 			}
 			if i == 1 && l.Segments[0].Shared {
@@ -72,7 +72,11 @@ func (g *Geometry) encodeHQ(a *EncodeArgs, w *Scratch, page, src []byte, head, h
 			}
 		}
 		pack(half, page[s.Top:], s.Width, w.codes[s.Lo:], d, s.Hi-s.Lo, 0, tokens, 2)
-		if s.Low >= 0 {
+		switch {
+		case l.Refined && set == 0:
+		case l.Refined:
+			g.Refine(w, page, src, half, set)
+		case s.Low >= 0:
 			rows, n := w.lowRows(set, l.LowRows, d, tokens)
 			pack(half, page[s.Low:], s.Width, rows[s.Lo:], d, s.Hi-s.Lo, 0, n, 0)
 		}
@@ -143,11 +147,6 @@ func (g *Geometry) fit(q Uniform, x []float32) (scale, zero float32) {
 func SharedScale(reach float32) float32 {
 	return roundF16(float32(reach * (0.875 * 4 / 7.5)))
 }
-
-// KeepsNorm reports whether the 2-bit codes of a half get the scale by which they
-// keep their vectors' norms. Codes that may lose their second plane do not: what
-// is left of them has the scale of the whole.
-func (g *Geometry) KeepsNorm(half int) bool { return g.Format.Norm && !g.HQ[half].Nested }
 
 // keepNorm is the scale (and zero) with which the 2-bit codes of x, less the
 // centre of their levels, have the product with x that x has with itself. The

@@ -29,7 +29,7 @@ const (
 	SecondAll                     // nested 4-bit codes
 	SecondLeading                 // the leading channels are 4-bit, with a scale of their own
 	SecondTokens                  // the tokens of a per-page set are 4-bit
-	SecondImportant               // codes are nested; the second plane is kept of important tokens
+	SecondImportant               // 2-bit codes, which a second plane refines for important tokens
 	SecondShared                  // as SecondLeading, with a quarter of the other channels' scale (K)
 )
 

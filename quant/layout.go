@@ -15,9 +15,10 @@ type HQHalf struct {
 	// LowRows is the number of rows of the second plane: the page's tokens, or
 	// the most tokens the set may hold, in token order.
 	LowRows int
-	// Nested says that scales and zeros are those of the 4-bit code for every
-	// token, also where its second plane is not kept (SecondImportant).
-	Nested bool
+	// Refined says that scales and zeros are those of the 2-bit code for every
+	// token, and that a second plane refines it: the 4-bit code that the two planes
+	// make steps by a quarter (SecondImportant).
+	Refined bool
 }
 
 // Segment is a run of channels of one half. Widths are channels padded to whole
@@ -97,7 +98,7 @@ func (g *Geometry) layHQHalf(c *cursor, half int, h Half) HQHalf {
 		l.LowRows = g.Format.PageTokens
 	case SecondTokens, SecondImportant:
 		l.LowRows = h.Tokens
-		l.Nested = h.Second == SecondImportant
+		l.Refined = h.Second == SecondImportant
 	case SecondLeading, SecondShared:
 		l.LowRows = g.Format.PageTokens
 		l.NSegments = 2

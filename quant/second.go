@@ -11,39 +11,59 @@ import (
 // GiveSecond gives the tokens of set, at most LowRows of them, the second plane in
 // the halves of one head of a coded page that keep it of important tokens. Both
 // are one layer of the page, which has been coded from exact; whatever set it had
-// is replaced.
+// is replaced, and nothing else of the page changes.
 func (g *Geometry) GiveSecond(coded, exact []byte, head int, set uint64, w *Scratch) {
-	w.fit(g)
-	page, d := g.CodedHead(coded, head), g.HeadDim
+	page := g.CodedHead(coded, head)
 	for half := range g.HQ {
-		l := &g.HQ[half]
-		if !l.Nested {
+		if !g.HQ[half].Refined {
 			continue
-		}
-		if n := bits.OnesCount64(set); n > l.LowRows {
-			panic(fmt.Sprintf("BUG: %d important tokens in a page of format %s", n, g.Format.Name))
 		}
 		src := g.ExactK(exact, head)
 		if half == HalfV {
 			src = g.ExactV(exact, head)
 		}
-		seg := &l.Segments[0]
-		clear(w.rows[:l.LowRows*d])
-		row := 0
-		for rest := set; rest != 0; rest &= rest - 1 {
-			t := bits.TrailingZeros64(rest)
-			scale := tensor.GetF16(page[seg.Scale:], t)
-			zero := -float32(code4.Half * scale)
-			if seg.Zero >= 0 {
-				zero = tensor.GetF16(page[seg.Zero:], t)
-			}
-			w.load(src, d, t, t+1)
-			code4.code(w.rows[row*d:(row+1)*d], w.x[t*d:(t+1)*d], scale, zero)
-			row++
-		}
-		pack(half, page[seg.Low:], seg.Width, w.rows, d, d, 0, l.LowRows, 0)
-		binary.LittleEndian.PutUint64(page[l.Mask:], set)
+		g.Refine(w, page, src, half, set)
 	}
+}
+
+// Refine writes the set and the second plane of its tokens in one half of a head's
+// page, whose 2-bit codes of src are there: of the four levels that a code's step is
+// cut into, the one nearest to the value.
+func (g *Geometry) Refine(w *Scratch, page, src []byte, half int, set uint64) {
+	w.fit(g)
+	l, d := &g.HQ[half], g.HeadDim
+	if n := bits.OnesCount64(set); n > l.LowRows {
+		panic(fmt.Sprintf("BUG: %d important tokens in a page of format %s", n, g.Format.Name))
+	}
+	seg := &l.Segments[0]
+	clear(w.rows[:l.LowRows*d])
+	row := 0
+	for rest := set; rest != 0; rest &= rest - 1 {
+		t := bits.TrailingZeros64(rest)
+		scale := tensor.GetF16(page[seg.Scale:], t) / 4
+		zero := -float32(code4.Half * scale)
+		if seg.Zero >= 0 {
+			zero = tensor.GetF16(page[seg.Zero:], t) - float32(code2.Half*scale)
+		}
+		w.load(src, d, t, t+1)
+		x, low := w.x[t*d:(t+1)*d], w.rows[row*d:(row+1)*d]
+		code4.code(low, x, scale, zero)
+		for c, code := range low {
+			top := 4 * topCode(half, page[seg.Top:], seg.Width, t, c)
+			low[c] = min(max(code, top), top+3) - top
+		}
+		row++
+	}
+	pack(half, page[seg.Low:], seg.Width, w.rows, d, d, 0, l.LowRows, 0)
+	binary.LittleEndian.PutUint64(page[l.Mask:], set)
+}
+
+// topCode is the code of one channel of a token in a plane.
+func topCode(half int, plane []byte, width, t, c int) uint8 {
+	if half == HalfK {
+		return plane[4*KeyWord(width, t, c/16)+c%4] >> (c % 16 / 4 * 2) & 3
+	}
+	return plane[4*ValueWord(width, t/4, c/32, c%8)+t%4] >> (c % 32 / 8 * 2) & 3
 }
 
 // HasSecond reports whether any values of the format have a second plane, so that
@@ -100,7 +120,7 @@ func (g *Geometry) SecondTypical() int {
 	for half := range g.HQ {
 		l := &g.HQ[half]
 		rows := l.LowRows
-		if l.Nested {
+		if l.Refined {
 			rows = min(rows, roundUp((g.Format.PageTokens*g.Format.Important+99)/100, 8))
 		}
 		n += planeBytes(rows, l.Segments[0].Width)

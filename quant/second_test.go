@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/quant/dequant"
 )
 
 // secondFormats have a second plane that can come apart from the first.
@@ -58,6 +59,35 @@ func TestGiveSecond(t *testing.T) {
 				}
 				if !bytes.Equal(early, late) {
 					t.Errorf("%s, calibrated %v, head_dim %d: pages differ", g.Format.Name, calibrated, d)
+				}
+			}
+		}
+	}
+}
+
+// Tokens that are not important are what they are without important ones, and
+// important ones lose far less (on Gaussian data 0.0145 of the variance, not 0.129).
+func TestRefinedCodes(t *testing.T) {
+	const set = uint64(0x8000_0000_0110_0103)
+	for _, names := range [][2]string{{"hq2,important=10", "hq2"}, {"hq2,norm=off,important=10", "hq2,norm=off"}, {"hq3,important=10", "hq3"}} {
+		for _, calibrated := range []bool{true, false} {
+			g, plain := layOut(t, names[0], calibrated, 64), layOut(t, names[1], calibrated, 64)
+			exact, page := codedPage(t, g, 7, func(int, int) uint64 { return set })
+			without := make([]byte, plain.CodedBytes())
+			plain.Encode(quant.EncodeArgs{Exact: exact, Coded: without, Hi: 64})
+			for half := range 2 {
+				x, y, z := dequant.Exact(g, exact, 1, half), dequant.Half(g, page, 1, half), dequant.Half(plain, without, 1, half)
+				var refined, coarse float64
+				for i := range x {
+					switch {
+					case set>>(i/g.HeadDim)&1 == 1 && g.HQ[half].Refined:
+						refined, coarse = refined+(y[i]-x[i])*(y[i]-x[i]), coarse+(z[i]-x[i])*(z[i]-x[i])
+					case y[i] != z[i]:
+						t.Fatalf("%s, calibrated %v, half %d: token %d is not what it is in %s", names[0], calibrated, half, i/g.HeadDim, names[1])
+					}
+				}
+				if g.HQ[half].Refined && !(refined < coarse/5) {
+					t.Errorf("%s, calibrated %v, half %d: important tokens err by %.3g, without second planes by %.3g", names[0], calibrated, half, refined, coarse)
 				}
 			}
 		}

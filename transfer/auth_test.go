@@ -155,7 +155,7 @@ func TestVersions(t *testing.T) {
 	conn.Write(old)
 	l := newLink(conn, quick.orDefault(), maxControl)
 	h, b, err := l.read()
-	if err != nil || h.kind != frameError || !strings.Contains(decodeError(b).Error(), "version 1") || !strings.Contains(decodeError(b).Error(), "worker version 3") {
+	if err != nil || h.kind != frameError || !strings.Contains(decodeError(b).Error(), "version 1") || !strings.Contains(decodeError(b).Error(), "worker version 4") {
 		t.Errorf("frame %+v, %v", h, err)
 	}
 	// And the other way round.

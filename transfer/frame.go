@@ -10,7 +10,7 @@ import (
 )
 
 // Version is the protocol version; peers of another one are refused.
-const Version = 3
+const Version = 4
 
 // magic begins every frame.
 const magic uint32 = 'T' | 'K'<<8 | 'V'<<16 | 'W'<<24

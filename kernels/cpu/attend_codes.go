@@ -65,8 +65,8 @@ func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, p
 	if !topOnly {
 		c.set[i] = wide
 	}
-	if l.Nested {
-		wide = ^uint64(0)
+	if l.Refined {
+		wide = 0
 	}
 	for s, seg := range l.Segments[:l.NSegments] {
 		set := wide
@@ -81,6 +81,9 @@ func (c *codedScales) loadPage(k *codes.Kernels, l *quant.HQHalf, half, i int, p
 		if half == quant.HalfK {
 			k.KeyScales(step, bias, page[seg.Scale:], zero, set, seg.Shared)
 			dropSecond(step, bias, set&^c.set[i])
+			if l.Refined {
+				addSecond(step, bias, c.set[i])
+			}
 		} else {
 			k.ValueScales(step, bias, page[seg.Scale:], zero, set)
 		}
@@ -95,6 +98,16 @@ func dropSecond(step, bias []float32, set uint64) {
 		t := bits.TrailingZeros64(set)
 		s := step[t]
 		step[t], bias[t] = 4*s, bias[t]+1.5*s
+	}
+}
+
+// addSecond makes the scales of some tokens' 2-bit codes those of the 4-bit codes that
+// refine them.
+func addSecond(step, bias []float32, set uint64) {
+	for ; set != 0; set &= set - 1 {
+		t := bits.TrailingZeros64(set)
+		s := step[t] / 4
+		step[t], bias[t] = s, bias[t]-1.5*s
 	}
 }
 

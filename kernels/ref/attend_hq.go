@@ -106,8 +106,8 @@ func load(it *attendItem, t *kernels.Tile, half int, tiles *[2]hqTile) {
 		set = binary.LittleEndian.Uint64(page[l.Mask:])
 	}
 	wide := set // tokens whose scale is that of a 4-bit code
-	if l.Nested {
-		wide = ^uint64(0)
+	if l.Refined {
+		wide = 0
 	}
 	if t.TopOnly {
 		set = 0
@@ -115,6 +115,9 @@ func load(it *attendItem, t *kernels.Tile, half int, tiles *[2]hqTile) {
 	for i, seg := range l.Segments[:l.NSegments] {
 		tiles[i].load(page, &seg, half, set, l.LowRows, g.Format.PageTokens)
 		tiles[i].scales(page, &seg, wide, g.Format.PageTokens)
+		if l.Refined {
+			tiles[i].refine()
+		}
 	}
 }
 
@@ -158,6 +161,14 @@ func (h *hqTile) scales(page []byte, seg *quant.Segment, wide uint64, tokens int
 		if seg.Zero >= 0 {
 			h.centre[t] = tensor.GetF16(page[seg.Zero:], t) + s*middle
 		}
+	}
+}
+
+// refine makes the scales of 2-bit codes a quarter where both planes of the 4-bit
+// codes that refine them are read. The middle of the levels stays what it was.
+func (h *hqTile) refine() {
+	for rest := h.set; rest != 0; rest &= rest - 1 {
+		h.scale[bits.TrailingZeros64(rest)] /= 4
 	}
 }
 

@@ -89,12 +89,11 @@ func Params(g *quant.Geometry, page []byte, half, t, c, width int) (scale, zero 
 		if s.Shared {
 			scale /= 4
 		}
-		dropped := l.Nested && width == 2
 		if s.Zero >= 0 {
 			zero = half16(page, s.Zero, t)
 		}
-		if dropped {
-			scale, zero = 4*scale, zero+1.5*scale
+		if l.Refined && width == 4 {
+			scale, zero = scale/4, zero-1.5*scale/4
 		}
 		if s.Zero >= 0 {
 			return scale, zero

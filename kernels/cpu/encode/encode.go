@@ -134,6 +134,7 @@ func (k *Kernels) encodeHalf(g *quant.Geometry, s *Scratch, page, src []byte, ha
 		plane := planeOf(page, seg.Top, seg.Width*tokens/4)
 		var low []byte
 		switch {
+		case l.Refined:
 		case l.Mask >= 0:
 			low = s.plane[:seg.Width*tokens/4]
 		case seg.Low >= 0:
@@ -142,14 +143,19 @@ func (k *Kernels) encodeHalf(g *quant.Geometry, s *Scratch, page, src []byte, ha
 		for t := 0; t < tokens; t += blockTokens {
 			lv := &s.two
 			switch {
-			case l.Mask >= 0 && !l.Nested:
+			case low == nil:
+			case l.Mask >= 0:
 				lv = s.mix(set >> t)
-			case low != nil:
+			default:
 				lv = &s.four
 			}
 			k.encodeBlock(g, s, page, src, half, seg, t, lv, plane, low)
 		}
-		if l.Mask >= 0 {
+		switch {
+		case l.Refined && set == 0:
+		case l.Refined:
+			g.Refine(&s.plain, page, src, half, set)
+		case l.Mask >= 0:
 			gatherRows(half, page[seg.Low:], s.plane, seg.Width, set)
 		}
 	}
@@ -194,7 +200,7 @@ func (k *Kernels) encodeBlock(g *quant.Geometry, s *Scratch, page, src []byte, h
 	if seg.Shared {
 		s.share(page[seg.Scale+2*t:], lv)
 	} else {
-		k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.KeepsNorm(half) && lv != &s.four)
+		k.fit(&x[0], n, l, f, clips, g.Format.Symmetric, g.Format.Norm && lv != &s.four)
 		if lead.Shared {
 			s.raise(lv)
 		}

@@ -16,7 +16,7 @@ import (
 var formats = []string{
 	"hq2", "hq2,sym=off", "hq2,clip=off", "hq2,norm=off", "hq3", "hq3,sym=off", "hq4", "hq4,sym=off,clip=off",
 	"hq2,k2=lead:16,v2=lead:32", "hq2,sym=off,k2=lead:32,v2=lead:48", "hq2,k2=tokens:8,v2=tokens:56", "hq2,k2=shared:16", "hq2,k2=shared:48,norm=off",
-	"hq2,sym=off,k2=tokens:16,v2=tokens:8", "hack", "hack:v2", "f16", "f32",
+	"hq2,sym=off,k2=tokens:16,v2=tokens:8", "hq2,important=10", "hq3,sym=off,important=40", "hack", "hack:v2", "f16", "f32",
 }
 
 func geometry(t testing.TB, name string, heads, d int) *quant.Geometry {
