@@ -74,8 +74,9 @@ func open(t *testing.T, chromium, page string, width string, dark bool) *measure
 	if strings.Contains(log.String(), "CONSOLE") {
 		t.Errorf("the page complains: %s", log.String())
 	}
-	_, found, ok := strings.Cut(out.String(), `<pre id="measured">`)
-	if found, _, ok = strings.Cut(found, "</pre>"); !ok {
+	_, found, _ := strings.Cut(out.String(), `<pre id="measured">`)
+	found, _, ok := strings.Cut(found, "</pre>")
+	if !ok {
 		t.Fatalf("nothing was measured: %s", log.String())
 	}
 	var m measured
