@@ -22,16 +22,17 @@ import (
 
 var gpuFlag = flag.Bool("gpu", false, "run on the machine's GPU instead of the emulated one")
 
-// openGPU opens the GPU, or the emulated one; the test is skipped without either.
-func openGPU(t testing.TB) *GPU {
+// openGPU opens the n-th GPU, or the n-th emulated one; the test is skipped without
+// either.
+func openGPU(t testing.TB, n int) *GPU {
 	t.Helper()
 	if !cuda.Built {
 		t.Skip("this build has no CUDA")
 	}
-	var o Options
+	o := Options{Ordinal: n}
 	if !*gpuFlag {
 		lib := cudatest.Emulator(t)
-		o = Options{Driver: []string{lib}, Libraries: []string{filepath.Dir(lib)}}
+		o.Driver, o.Libraries = []string{lib}, []string{filepath.Dir(lib)}
 	}
 	g, err := Open(o)
 	if err != nil {
@@ -54,9 +55,12 @@ type tiny struct {
 	device *Model
 }
 
-func newTiny(t *testing.T, seed uint64) *tiny {
+func newTiny(t *testing.T, seed uint64) *tiny { return newTinyOn(t, seed, 0) }
+
+// newTinyOn is newTiny on the n-th GPU.
+func newTinyOn(t *testing.T, seed uint64, n int) *tiny {
 	t.Helper()
-	g := openGPU(t)
+	g := openGPU(t, n)
 	dir := t.TempDir()
 	modeltest.WriteTiny(t, dir, seed)
 	src, err := weights.Open(dir)

@@ -111,7 +111,7 @@ func defaultModel(t *testing.T, dir string) (*Model, *quant.Calibration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := openGPU(t).Load(w, 1024)
+	m, err := openGPU(t, 0).Load(w, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,18 @@ import (
 	"testing"
 )
 
-// Emulator gives the emulated GPU, built where it is not there yet: driver is
+// The emulated GPUs, by ordinal, differ in when they do what lies in their streams,
+// as far as order and events leave it open (emu/streams.h): what is right on all of
+// them waits for what it needs.
+const (
+	AtOnce       = 0 // and 1
+	Late         = 2 // when somebody waits for it
+	CopiesFirst  = 3 // copies as soon as nothing in their stream is before them, kernels late
+	KernelsFirst = 4
+	Random       = 5
+)
+
+// Emulator gives the emulated GPUs, built where it is not there yet: driver is
 // the library to load in place of NVIDIA's driver, and its folder has a cuBLASLt;
 // a process whose loader looks there (LD_LIBRARY_PATH) finds both by itself.
 // The test is skipped on machines that cannot have one.

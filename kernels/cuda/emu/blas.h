@@ -46,11 +46,11 @@ API cublasLtMatmulAlgoGetHeuristic(void*, void*, Layout*, Layout*, Layout*, Layo
 }
 // w is [in][out], x [in][rows] and y [out][rows], column-major; w is transposed.
 API cublasLtMatmul(void*, void*, const float* alpha, const void* w, const Layout* wl, const void* x, const Layout* xl, const float* beta, const void*, const Layout*, void* y,
-                   const Layout* yl, const void*, void*, size_t, void*) {
+                   const Layout* yl, const void*, void*, size_t, void* stream) {
   if (wl->rows != xl->rows || wl->cols != yl->rows || xl->cols != yl->cols || yl->type != 0) return 7;
   Layout a = *wl, b = *xl, d = *yl;
   float scale = *alpha, keep = *beta;
-  Work work{};
+  Work work;
   work.other = [=] {
     std::vector<float> row(a.rows);
     for (u64 o = 0; o < a.cols; o++) {
@@ -63,5 +63,5 @@ API cublasLtMatmul(void*, void*, const float* alpha, const void* w, const Layout
       }
     }
   };
-  return put(std::move(work));
+  return put(stream, std::move(work));
 }

@@ -1,17 +1,14 @@
-// NVIDIA's driver interface over two emulated GPUs, as far as package cuda calls
-// it. Work is done when it is put into a stream, one piece at a time. Every
-// allocation ends at a page that cannot be touched, so that a kernel that runs past
-// one stops there. Copies to and from another GPU's memory than the thread's fail.
+// NVIDIA's driver interface over some emulated GPUs, as far as package cuda calls
+// it. Work is done one piece at a time, when streams.h says. Every allocation ends
+// at a page that cannot be touched, so that a kernel that runs past one stops there.
+// Copies to and from another GPU's memory than the thread's fail.
 #include <sys/mman.h>
 
 #include <cstdio>
-#include <functional>
 #include <map>
-#include <mutex>
 #include <string>
-#include <vector>
 
-#include "emu.h"
+#include "streams.h"
 
 // switchTo saves the callee's registers and stack, and goes on where another
 // fiber did.
@@ -109,7 +106,7 @@ static void fiberMain() {
   abort();
 }
 
-static bool runBlock(const Kernel* k, const void* params, int threads, int sharedBytes) {
+static bool runBlock(const Kernel* k, const void* params, int threads) {
   memset(sharedMemory, 0xff, kMaxShared);  // NaN: nothing is there at the start
   fibers.resize(threads);
   warps.assign(threads / 32, Warp());
@@ -140,22 +137,10 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int share
     }
     if (!moved) return false;  // a deadlock: some lanes miss a meeting
   }
-  (void)sharedBytes;
   return true;
 }
 
-struct Work {
-  const Kernel* kernel;
-  u32 grid[3];
-  int threads, shared;
-  std::vector<u8> params;
-  std::function<void()> other;
-};
-static thread_local std::vector<Work>* capture;
-static std::mutex computing;
-
-static int run(const Work& w) {
-  std::lock_guard<std::mutex> lock(computing);
+static int compute(const Work& w) {
   if (w.other) {
     w.other();
     return 0;
@@ -169,24 +154,14 @@ static int run(const Work& w) {
     for (u32 y = 0; y < w.grid[1]; y++)
       for (u32 x = 0; x < w.grid[0]; x++) {
         theBlock = {x, y, z};
-        if (!runBlock(w.kernel, params.data(), w.threads, w.shared)) return 719;
+        if (!runBlock(w.kernel, params.data(), w.threads)) return kLaunchFailed;
       }
   return 0;
-}
-static int put(Work w) {
-  if (capture) {
-    capture->push_back(std::move(w));
-    return 0;
-  }
-  return run(w);
 }
 }  // namespace emu
 
 using namespace emu;
-#define API extern "C" __attribute__((visibility("default"))) int
-constexpr int kDevices = 2;
 constexpr size_t kMemory = 4ull << 30;  // of each
-static thread_local int device = -1;  // of the thread's context
 
 struct Allocation {
   void* base;
@@ -195,6 +170,7 @@ struct Allocation {
 };
 static std::mutex allocating;
 static std::map<void*, Allocation> allocations;
+static std::map<void*, size_t> pinned;  // memory of the host
 
 // owned reports whether p is memory of the thread's GPU.
 static bool owned(const void* p) {
@@ -265,16 +241,31 @@ API cuMemAlloc_v2(void** p, size_t n) {
   allocations[*p] = {base, whole + 4096, device};
   return 0;
 }
-API cuMemFree_v2(void* p) {
+static void release(void* p) {
   std::lock_guard<std::mutex> lock(allocating);
   auto it = allocations.find(p);
-  if (it == allocations.end() || it->second.device != device) return 1;
   munmap(it->second.base, it->second.whole);
   allocations.erase(it);
+}
+static bool allocated(void* p) {
+  std::lock_guard<std::mutex> lock(allocating);
+  auto it = allocations.find(p);
+  return it != allocations.end() && it->second.device == device;
+}
+API cuMemFree_v2(void* p) {
+  if (!allocated(p)) return 1;
+  std::lock_guard<std::recursive_mutex> lock(computing);
+  finishAll(device);  // as the driver does
+  release(p);
   return 0;
 }
 API cuMemAllocAsync(void** p, size_t n, void*) { return cuMemAlloc_v2(p, n); }
-API cuMemFreeAsync(void* p, void*) { return cuMemFree_v2(p); }
+API cuMemFreeAsync(void* p, void* s) {
+  if (!allocated(p)) return 1;
+  Work w;
+  w.other = [=] { release(p); };
+  return put(s, std::move(w));
+}
 API cuDeviceGetDefaultMemPool(void** p, int) {
   *p = (void*)1;
   return 0;
@@ -282,70 +273,54 @@ API cuDeviceGetDefaultMemPool(void** p, int) {
 API cuMemPoolSetAttribute(void*, int, void*) { return 0; }
 API cuMemHostAlloc(void** p, size_t n, unsigned) {
   *p = malloc(n);
+  memset(*p, 0xff, n);
+  std::lock_guard<std::mutex> lock(allocating);
+  pinned[*p] = n;
   return 0;
 }
 API cuMemFreeHost(void* p) {
+  std::lock_guard<std::recursive_mutex> order(computing);
+  for (int d = 0; d < kDevices; d++) finishAll(d);  // as the driver does
+  std::lock_guard<std::mutex> lock(allocating);
+  if (!pinned.erase(p)) return 1;
   free(p);
   return 0;
 }
-static int copyWork(void* d, const void* s, size_t n) {
-  Work w{};
+static bool isPinned(const void* p) {
+  std::lock_guard<std::mutex> lock(allocating);
+  auto it = pinned.upper_bound((void*)p);
+  return it != pinned.begin() && (--it, (const u8*)p < (const u8*)it->first + it->second);
+}
+static Work copyWork(void* d, const void* s, size_t n) {
+  Work w;
+  w.copies = true;
   w.other = [=] { memcpy(d, s, n); };
-  return put(std::move(w));
+  return w;
 }
-API cuMemcpyHtoDAsync_v2(void* d, const void* s, size_t n, void*) { return owned(d) ? copyWork(d, s, n) : 1; }
-API cuMemcpyDtoHAsync_v2(void* d, const void* s, size_t n, void*) { return owned(s) ? copyWork(d, s, n) : 1; }
-API cuMemcpyDtoDAsync_v2(void* d, const void* s, size_t n, void*) { return owned(d) && owned(s) ? copyWork(d, s, n) : 1; }
-API cuMemsetD8Async(void* d, u8 v, size_t n, void*) {
+// Memory of the host that is not pinned has been read, or written, when the call
+// returns.
+API cuMemcpyHtoDAsync_v2(void* d, const void* s, size_t n, void* stream) {
   if (!owned(d)) return 1;
-  Work w{};
+  Work w = copyWork(d, s, n);
+  if (!isPinned(s)) {
+    std::vector<u8> bytes((const u8*)s, (const u8*)s + n);
+    w.other = [=] { memcpy(d, bytes.data(), n); };
+  }
+  return put(stream, std::move(w));
+}
+API cuMemcpyDtoHAsync_v2(void* d, const void* s, size_t n, void* stream) {
+  if (!owned(s)) return 1;
+  int code = put(stream, copyWork(d, s, n));
+  return code || isPinned(d) ? code : cuStreamSynchronize(stream);
+}
+API cuMemcpyDtoDAsync_v2(void* d, const void* s, size_t n, void* stream) { return owned(d) && owned(s) ? put(stream, copyWork(d, s, n)) : 1; }
+API cuMemsetD8Async(void* d, u8 v, size_t n, void* stream) {
+  if (!owned(d)) return 1;
+  Work w;
+  w.copies = true;
   w.other = [=] { memset(d, v, n); };
-  return put(std::move(w));
+  return put(stream, std::move(w));
 }
-API cuStreamCreate(void** s, unsigned) {
-  *s = (void*)2;
-  return 0;
-}
-API cuStreamDestroy_v2(void*) { return 0; }
-API cuStreamSynchronize(void*) { return 0; }
-API cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
-API cuStreamBeginCapture_v2(void*, int) {
-  capture = new std::vector<Work>;
-  return 0;
-}
-API cuStreamEndCapture(void*, void** g) {
-  *g = capture;
-  capture = nullptr;
-  return 0;
-}
-API cuGraphInstantiateWithFlags(void** e, void* g, u64) {
-  *e = new std::vector<Work>(*(std::vector<Work>*)g);
-  return 0;
-}
-API cuGraphLaunch(void* e, void*) {
-  for (auto& w : *(std::vector<Work>*)e)
-    if (int code = run(w)) return code;
-  return 0;
-}
-API cuGraphExecDestroy(void* e) {
-  delete (std::vector<Work>*)e;
-  return 0;
-}
-API cuGraphDestroy(void* g) {
-  delete (std::vector<Work>*)g;
-  return 0;
-}
-API cuEventCreate(void** e, unsigned) {
-  *e = (void*)3;
-  return 0;
-}
-API cuEventRecord(void*, void*) { return 0; }
-API cuEventSynchronize(void*) { return 0; }
-API cuEventElapsedTime(float* ms, void*, void*) {
-  *ms = 0;
-  return 0;
-}
-API cuEventDestroy_v2(void*) { return 0; }
 API cuModuleLoadDataEx(void** m, const void*, unsigned, void*, void*) {
   *m = (void*)4;
   return 0;
@@ -360,11 +335,13 @@ API cuModuleGetFunction(const Kernel** f, void*, const char* name) {
   return 500;
 }
 API cuFuncSetAttribute(void*, int, int v) { return v > kMaxShared ? 1 : 0; }
-API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 sharedBytes, void*, void** params, void**) {
+API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32, void* stream, void** params, void**) {
   if (by * bz != 1 || bx % 32 || (int)bx > k->threads || !gx || !gy || !gz) return 1;
-  Work w{k, {gx, gy, gz}, (int)bx, (int)sharedBytes, {}, {}};
+  Work w;
+  w.kernel = k, w.threads = (int)bx;
+  w.grid[0] = gx, w.grid[1] = gy, w.grid[2] = gz;
   w.params.assign((u8*)params[0], (u8*)params[0] + k->params);
-  return put(std::move(w));
+  return put(stream, std::move(w));
 }
 // CUlaunchConfig, of which launches have one attribute: that they may start early.
 struct LaunchConfig {
