@@ -63,9 +63,9 @@ are asymmetric, and there are no hq2+ and hq2b.`,
 	m.register(c)
 	c.Flags().StringVar(&text, "text", "", "file of sample text, documents split by lines <|endoftext|> (default: a built-in mixture)")
 	c.Flags().StringVar(&out, "out", "", "file to write (default: "+calibrationFile+" beside the model)")
-	c.Flags().IntVar(&tokens, "tokens", 32768, "most tokens to run")
-	c.Flags().IntVar(&window, "window", 4096, "tokens of one text")
-	c.Flags().Float64Var(&budget, "budget", 2.5, "bits per element of K and V that hq2b may take, scales included")
+	c.Flags().IntVar(&tokens, "tokens", sampleTokens, "most tokens to run")
+	c.Flags().IntVar(&window, "window", sampleWindow, "tokens of one text")
+	c.Flags().Float64Var(&budget, "budget", usualBudget, "bits per element of K and V that hq2b may take, scales included")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to compute on (default: all)")
 	return c
 }
@@ -84,6 +84,14 @@ func (f *modelFlags) calibrationPath() (string, error) {
 	}
 	return f.path + "." + calibrationFile, nil
 }
+
+// What a model is calibrated on where nothing else is said, and the bits that hq2b may
+// take.
+const (
+	sampleTokens = 32768
+	sampleWindow = 4096
+	usualBudget  = 2.5
+)
 
 // sample is what text to calibrate on.
 type sample struct {
@@ -106,11 +114,16 @@ func fit(ctx context.Context, f *files, s sample, budget float64, threads int, p
 	if err != nil {
 		return nil, nil, err
 	}
-	cal, _, err := calibrate.Fit(ctx, bound, windows, timedBar(progress, "calibrating"))
+	return learn(ctx, bound, windows, budget, progress)
+}
+
+// learn is all that a calibration has.
+func learn(ctx context.Context, m *model.Model, windows [][]terse.Token, budget float64, progress io.Writer) (*quant.Calibration, []calibrate.Part, error) {
+	cal, _, err := calibrate.Fit(ctx, m, windows, timedBar(progress, "calibrating"))
 	if err != nil {
 		return nil, nil, err
 	}
-	parts, err := calibrate.Budget(ctx, bound, cal, windows, budget, timedBar(progress, "measuring"))
+	parts, err := calibrate.Budget(ctx, m, cal, windows, budget, timedBar(progress, "measuring"))
 	return cal, parts, err
 }
 

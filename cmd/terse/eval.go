@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/calibrate"
 	"github.com/terse-llm/terse/eval"
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu"
@@ -217,11 +216,11 @@ func (e *evaluation) bind(files *files, tok *tokenizer.Tokenizer, ops kernels.Op
 	if e.calibration == "none" {
 		return m, nil, nil
 	}
-	windows, err := sampleWindows(tok, "", 32768, min(4096, files.config.MaxContext))
+	windows, err := sampleWindows(tok, "", sampleTokens, min(sampleWindow, files.config.MaxContext))
 	if err != nil {
 		return nil, nil, err
 	}
-	cal, _, err := calibrate.Fit(e.c.Context(), m, windows, bar(e.c.ErrOrStderr(), "calibrating"))
+	cal, _, err := learn(e.c.Context(), m, windows, usualBudget, e.c.ErrOrStderr())
 	return m, cal, err
 }
 
