@@ -7,10 +7,8 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/internal/defaultmodel"
 	"github.com/terse-llm/terse/kernels/cpu"
-	"github.com/terse-llm/terse/model"
-	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/tokenizer"
-	"github.com/terse-llm/terse/weights"
 )
 
 // defaultTokenizer is the built-in model's.
@@ -33,37 +31,15 @@ func defaultSubject(t *testing.T) Subject {
 // own.
 func stressedSubject(t *testing.T, stress string) Subject {
 	t.Helper()
-	src, err := weights.OpenFS(defaultmodel.FS())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
-	c, err := model.ConfigOf(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ops := cpu.Best(runtime.GOMAXPROCS(0))
-	t.Cleanup(ops.Close)
-	w, err := model.Find(c, src)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, cal := modeltest.BuiltIn(t)
 	if stress != "" {
 		if err := Stress(w, stress); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m := w.Bind(ops)
-	file, err := defaultmodel.FS().Open("kv.calibration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	cal, err := quant.ReadCalibration(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Subject{Model: m, Calibration: cal}
+	ops := cpu.Best(runtime.GOMAXPROCS(0))
+	t.Cleanup(ops.Close)
+	return Subject{Model: w.Bind(ops), Calibration: cal}
 }
 
 // encoder encodes plain text.

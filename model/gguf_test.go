@@ -85,7 +85,7 @@ func asGGUF(t *testing.T, src *weights.Source, dt tensor.DType, extra ...tensor.
 // small model is known to be coarse. Block types are multiplied by activations of
 // 8 bits, which adds as much as the codes of Q8_0 do.
 func TestGGUFTypes(t *testing.T) {
-	src := defaultSource(t)
+	src, _ := weightstest.BuiltIn(t)
 	text := readGolden(t).Scored[3].IDs[:64]
 	want := newBench(t, src, "f32").all(text)
 	f := func(dt tensor.DType, bound float64) {

@@ -9,12 +9,12 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/attention"
 	level "github.com/terse-llm/terse/internal/cpu"
-	"github.com/terse-llm/terse/internal/defaultmodel"
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/kernels/ref"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/weights"
+	"github.com/terse-llm/terse/weights/weightstest"
 )
 
 // bench is a model with exact pages, and the sequences that run on it.
@@ -36,16 +36,8 @@ func newBench(t *testing.T, src *weights.Source, kv string) *bench {
 // newDefaultBench is the built-in model as it is served, with its calibration.
 func newDefaultBench(t *testing.T, kv string, ops kernels.Ops) *bench {
 	t.Helper()
-	file, err := defaultmodel.FS().Open("kv.calibration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	cal, err := quant.ReadCalibration(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newBenchOn(t, defaultSource(t), kv, cal, ops)
+	src, cal := weightstest.BuiltIn(t)
+	return newBenchOn(t, src, kv, cal, ops)
 }
 
 // bestOps is the backend that this machine computes with.
@@ -91,16 +83,6 @@ func newBenchOn(t *testing.T, src *weights.Source, kv string, cal *quant.Calibra
 		t.Fatal(err)
 	}
 	return &bench{t: t, model: m, g: g, runner: attention.New(ops, g, tf, c.AttentionScale())}
-}
-
-func defaultSource(t *testing.T) *weights.Source {
-	t.Helper()
-	src, err := weights.OpenFS(defaultmodel.FS())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
-	return src
 }
 
 func open(t *testing.T, path string) *weights.Source {

@@ -20,15 +20,6 @@ import (
 	"github.com/terse-llm/terse/weights/weightstest"
 )
 
-// openBuiltIn is the default model from the binary.
-func openBuiltIn(t testing.TB) *weights.Source {
-	t.Helper()
-	s, err := weights.OpenFS(defaultmodel.FS())
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return s
-}
-
 func open(t testing.TB, path string) *weights.Source {
 	t.Helper()
 	s, err := weights.Open(path)
@@ -73,7 +64,7 @@ func writeFile(t testing.TB, path string, b []byte) {
 // The built-in model reads the same from the binary, from a directory by memory
 // map, from a file system that only reads, and as one file instead of four.
 func TestDefaultModel(t *testing.T) {
-	built := openBuiltIn(t)
+	built, _ := weightstest.BuiltIn(t)
 	require.Len(t, built.Names(), 74)
 	w, err := built.Expect("model.layers.3.mlp.up_proj.weight", 1024, 384)
 	require.NoError(t, err)
@@ -104,16 +95,18 @@ func TestDefaultModel(t *testing.T) {
 // The built-in model is used where it lies in the binary: two sources share
 // their memory.
 func TestBuiltInIsNotCopied(t *testing.T) {
-	a, err := openBuiltIn(t).Tensor("model.norm.weight")
+	one, _ := weightstest.BuiltIn(t)
+	other, _ := weightstest.BuiltIn(t)
+	a, err := one.Tensor("model.norm.weight")
 	require.NoError(t, err)
-	b, err := openBuiltIn(t).Tensor("model.norm.weight")
+	b, err := other.Tensor("model.norm.weight")
 	require.NoError(t, err)
 	require.Same(t, &a.Data[0], &b.Data[0])
 }
 
 // Every element type goes through a GGUF file byte for byte.
 func TestGGUFTypes(t *testing.T) {
-	built := openBuiltIn(t)
+	built, _ := weightstest.BuiltIn(t)
 	down, err := built.Tensor("model.layers.0.mlp.down_proj.weight") // [384 1024]
 	require.NoError(t, err)
 	norm, err := built.Tensor("model.norm.weight")
@@ -224,7 +217,7 @@ func TestGGUFVocabularies(t *testing.T) {
 
 // What a user who asks for the wrong tensor is told.
 func TestAskingForTensors(t *testing.T) {
-	built := openBuiltIn(t)
+	built, _ := weightstest.BuiltIn(t)
 	f := func(err error, parts ...string) {
 		t.Helper()
 		require.Error(t, err)

@@ -8,16 +8,14 @@ import (
 	"testing"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/quant"
-	"github.com/terse-llm/terse/weights"
 )
 
 // The built-in model's largest logits and greedy texts are those of transformers
 // in float32, as near as products in 16 bits are. The emulated GPU takes a few
 // tokens of the first prompt.
 func TestGolden(t *testing.T) {
-	dir := filepath.Join("..", "..", "internal", "defaultmodel")
 	var golden struct {
 		Golden []struct {
 			IDs    []terse.Token `json:"ids"`
@@ -25,14 +23,14 @@ func TestGolden(t *testing.T) {
 			Greedy []terse.Token `json:"greedy"`
 		} `json:"golden"`
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "testdata", "golden.json"))
+	data, err := os.ReadFile(filepath.Join("..", "..", "internal", "defaultmodel", "testdata", "golden.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(data, &golden); err != nil {
 		t.Fatal(err)
 	}
-	x, cal := defaultModel(t, dir)
+	x, cal := defaultModel(t)
 	prompts := golden.Golden
 	if !*gpuFlag {
 		if testing.Short() {
@@ -87,30 +85,9 @@ func TestGolden(t *testing.T) {
 }
 
 // defaultModel is the built-in model on the GPU, with its calibration.
-func defaultModel(t *testing.T, dir string) (*Model, *quant.Calibration) {
+func defaultModel(t *testing.T) (*Model, *quant.Calibration) {
 	t.Helper()
-	src, err := weights.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
-	c, err := model.ConfigOf(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := model.Find(c, src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open(filepath.Join(dir, "kv.calibration"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	cal, err := quant.ReadCalibration(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, cal := modeltest.BuiltIn(t)
 	m, err := openGPU(t, 0).Load(w, 1024)
 	if err != nil {
 		t.Fatal(err)

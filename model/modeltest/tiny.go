@@ -9,6 +9,7 @@ import (
 
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/tensor"
 	"github.com/terse-llm/terse/weights"
 	"github.com/terse-llm/terse/weights/weightstest"
@@ -55,15 +56,27 @@ func Tiny(t testing.TB, seed uint64, ops kernels.Ops) (*model.Model, [32]byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { src.Close() })
+	return find(t, src).Bind(ops), src.Fingerprint()
+}
+
+// BuiltIn is the model in the binary, to be bound, and its calibration.
+func BuiltIn(t testing.TB) (*model.Weights, *quant.Calibration) {
+	t.Helper()
+	src, cal := weightstest.BuiltIn(t)
+	return find(t, src), cal
+}
+
+func find(t testing.TB, src *weights.Source) *model.Weights {
+	t.Helper()
 	c, err := model.ConfigOf(src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Bind(c, src, ops)
+	w, err := model.Find(c, src)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m, src.Fingerprint()
+	return w
 }
 
 func tensors(seed uint64) []tensor.Tensor {
