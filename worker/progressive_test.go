@@ -88,7 +88,7 @@ func TestProgressiveByJob(t *testing.T) {
 // Whatever happens to the link while second planes are under way, or before, the
 // tokens are those of the record that comes with them.
 func TestAnyScriptApart(t *testing.T) {
-	r := newRig(t, "hq4", "prefill-a", "decode-b")
+	r := newRigWith(t, 0, brisk, "hq4", "prefill-a", "decode-b")
 	defer r.stop()
 	r.progressive = route.ProgressiveOn
 	r.start("decode-a", "hq4")
@@ -118,7 +118,7 @@ func TestAnyScriptApart(t *testing.T) {
 		relay.Set(script)
 		relay.Sever()
 		p := prompt(uint64(i), 700)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		tokens, timing, err := r.ask(ctx, r.job(fmt.Sprint("s", i), p, 100, "prefill-a", relay.Addr()))
 		late := ctx.Err() != nil
 		cancel()

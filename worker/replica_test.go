@@ -22,12 +22,14 @@ func TestReplicas(t *testing.T) {
 			r.start("decode-a", format)
 			r.replicas = 0
 			r.start("decode-b", format)
+			r.await(3)
 			b := r.workers["decode-b"]
 			for i := 0; ; i++ {
 				if i == 20 {
 					t.Fatal("no request was ever gone on with behind a replica")
 				}
 				const n = 1500
+				r.step.Store(int64(10 * time.Millisecond)) // until there is a replica
 				job := r.job(fmt.Sprint("r", i), prompt(uint64(i), 300), n, "prefill-a", "")
 				var tokens []terse.Token
 				var rest []terse.Token
@@ -39,6 +41,7 @@ func TestReplicas(t *testing.T) {
 						return nil
 					}
 					at = len(tokens)
+					r.step.Store(0)
 					next := cluster.Job{Request: job.Request}
 					next.Request.Prompt, next.Request.Resumed = slices.Concat(job.Request.Prompt, tokens), at
 					go func() {
@@ -52,10 +55,6 @@ func TestReplicas(t *testing.T) {
 					}()
 					return nil
 				})
-				if terse.CodeOf(err) == terse.CodeNoWorker && i < 10 { // it has not joined yet
-					time.Sleep(50 * time.Millisecond)
-					continue
-				}
 				if err != nil || len(tokens) != n {
 					t.Fatalf("%d tokens, %v", len(tokens), err)
 				}
@@ -85,14 +84,8 @@ func TestDecodeWorkersPrefillForNobody(t *testing.T) {
 	r.replicas = 1
 	r.start("decode-a", "f16")
 	r.start("decode-b", "f16")
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		_, _, err := r.ask(t.Context(), r.job("x", prompt(1, 300), 4, "decode-b", ""))
-		if terse.CodeOf(err) == terse.CodeNoWorker && time.Now().Before(limit) {
-			continue
-		}
-		if terse.CodeOf(err) != terse.CodeInvalid {
-			t.Fatalf("got %v", err)
-		}
-		break
+	r.await(2)
+	if _, _, err := r.ask(t.Context(), r.job("x", prompt(1, 300), 4, "decode-b", "")); terse.CodeOf(err) != terse.CodeInvalid {
+		t.Fatalf("got %v", err)
 	}
 }
