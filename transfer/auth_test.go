@@ -121,7 +121,7 @@ func TestSealedFaults(t *testing.T) {
 		c := client(t, g)
 		c.Key = key
 		dst := fullView(g, n, func([]byte) {})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if _, err := fetch(ctx, c, relay.Addr(), "go", dst, n); err != nil {
 			t.Errorf("%s: %v", text, err)
 		} else {
@@ -153,7 +153,7 @@ func TestVersions(t *testing.T) {
 	old := make([]byte, 64)
 	copy(old, "TKVW\x01\x01") // a Hello of version 1
 	conn.Write(old)
-	l := newLink(conn, quick.orDefault(), maxControl)
+	l := newLink(conn, calm.orDefault(), maxControl)
 	h, b, err := l.read()
 	if err != nil || h.kind != frameError || !strings.Contains(decodeError(b).Error(), "version 1") || !strings.Contains(decodeError(b).Error(), "worker version 4") {
 		t.Errorf("frame %+v, %v", h, err)

@@ -25,7 +25,7 @@ func (c *recording) SetWriteDeadline(time.Time) error { return nil }
 // recorded is a link that reads b, past the handshake.
 func recorded(b []byte, g *quant.Geometry) (*link, *recording) {
 	c := &recording{in: bytes.NewReader(b)}
-	l := newLink(c, quick.orDefault(), maxFrame(g))
+	l := newLink(c, calm.orDefault(), maxFrame(g))
 	l.peer.Layers = g.Layers
 	return l, c
 }
@@ -115,7 +115,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(good.out.Bytes(), false)
 	f.Fuzz(func(t *testing.T, b []byte, greeted bool) {
 		s := &Server{Hello: hello(g), Geometry: g, transfers: map[uint64]*Sender{}, links: map[*link]bool{}, closing: true}
-		sender := newSender(g, 300, false, 9, 1<<20, quick.orDefault())
+		sender := newSender(g, 300, false, 9, 1<<20, calm.orDefault())
 		sender.err, sender.peer = errStopped, "d1"
 		s.transfers[9] = sender
 		l, _ := recorded(b, g)

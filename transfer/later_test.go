@@ -27,7 +27,7 @@ func TestApart(t *testing.T) {
 			if err != nil || string(res.Done) != "first token" {
 				t.Fatalf("%q, %v", res.Done, err)
 			}
-			for limit := time.Now().Add(10 * time.Second); len(f.Missing()) > 0; time.Sleep(time.Millisecond) {
+			for limit := time.Now().Add(patience); len(f.Missing()) > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(limit) {
 					t.Fatalf("%s: pages %v have no second planes", format, f.Missing())
 				}
@@ -92,7 +92,7 @@ func TestApartAnswerComesFirst(t *testing.T) {
 	open := func() *link {
 		ours, theirs := net.Pipe() // what is written waits until it is read
 		pipes <- theirs
-		l := newLink(ours, quick, maxFrame(g))
+		l := newLink(ours, calm, maxFrame(g))
 		if err := l.greet(client(t, g).Hello, nil); err != nil {
 			t.Fatal(err)
 		}

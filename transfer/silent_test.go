@@ -36,7 +36,7 @@ func TestSilentHandshake(t *testing.T) {
 			}()
 			c := client(t, g)
 			c.Timeouts = Timeouts{Idle: time.Hour, Ping: time.Hour, Lease: 100 * time.Millisecond}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			_, err = fetch(ctx, c, l.Addr().String(), "go", fullView(g, 70, func([]byte) {}), 70)
 			if terse.CodeOf(err) != terse.CodeWorkerLost {

@@ -103,7 +103,7 @@ func TestSecure(t *testing.T) {
 	}()
 	f := func(what string, config *tls.Config, in bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c, err := Dialer(config)(ctx, l.Addr().String())
 		said := ""
