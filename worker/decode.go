@@ -77,6 +77,9 @@ func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, h
 			p.Timing.Retries, p.Timing.Planes = i, why
 			if later && len(f.Missing()) > 0 {
 				p.Planes = f
+			} else { // of the last ones some may have come since
+				p.Timing.KVBytes += f.Bytes() - p.Timing.KVSecond
+				p.Timing.KVSecond = f.Bytes()
 			}
 			return p, nil
 		}
