@@ -51,7 +51,7 @@ func TestAbandonedStep(t *testing.T) {
 			if l.written != 1 {
 				t.Errorf("%d layers were written after the caller had left", l.written-1)
 			}
-			for limit := time.Now().Add(10 * time.Second); r.Load().KVUsed > 0 || r.Load().Running > 0; time.Sleep(time.Millisecond) {
+			for limit := time.Now().Add(patience); r.Load().KVUsed > 0 || r.Load().Running > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(limit) {
 					t.Fatalf("still held: %+v", r.Load())
 				}
@@ -141,7 +141,7 @@ func TestLeaversOfASharedStep(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for limit := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("never: %s", what)
 		}

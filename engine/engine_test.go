@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -228,7 +229,9 @@ func TestPrefixReuse(t *testing.T) {
 }
 
 func TestCancelFreesEverything(t *testing.T) {
-	r := newRig(t, "hq3", nil).start(t)
+	var pause atomic.Int64
+	r := newRig(t, "hq3", paced(&pause)).start(t)
+	pause.Store(int64(time.Millisecond)) // else a request may be over before its caller has heard of it
 	for i := range 40 {
 		ctx, cancel := context.WithCancel(context.Background())
 		seen := 0
@@ -249,13 +252,7 @@ func TestCancelFreesEverything(t *testing.T) {
 // waitIdle fails unless the engine soon holds no request and no referenced page.
 func waitIdle(t *testing.T, r *rig) {
 	t.Helper()
-	for range 500 {
-		if l := r.Load(); l.Running == 0 && l.Waiting == 0 && l.KVUsed == 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("still held: %+v", r.Load())
+	waitFor(t, "nothing is held", func() bool { l := r.Load(); return l.Running == 0 && l.Waiting == 0 && l.KVUsed == 0 })
 }
 
 // A fetch that fails frees the reservation, and its error comes through.
@@ -313,7 +310,8 @@ func TestPromptScores(t *testing.T) {
 
 // Requests that run when the engine stops end with an error, as do later ones.
 func TestStop(t *testing.T) {
-	r := newRig(t, "f16", nil)
+	var pause atomic.Int64
+	r := newRig(t, "f16", paced(&pause))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
@@ -321,8 +319,9 @@ func TestStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
-	if _, _, err := r.collect(context.Background(), request("x", prompt(1, 30), 2000)); terse.CodeOf(err) != terse.CodeWorkerLost {
+	pause.Store(int64(keptUp)) // else it may be over first
+	err = r.Generate(context.Background(), request("x", prompt(1, 30), 2000), func(terse.Output) error { cancel(); return nil })
+	if terse.CodeOf(err) != terse.CodeWorkerLost {
 		t.Errorf("running request: %v", err)
 	}
 	if err := <-done; err != nil {

@@ -46,12 +46,12 @@ func TestHandoverDoesNotWaitForTheNextStep(t *testing.T) {
 	})
 	select {
 	case <-returned:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("the hand-over waits for a step of another prompt")
 	}
 	close(next.release)
 	both.Wait()
-	for deadline := time.Now().Add(30 * time.Second); r.Load().KVUsed != 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.Load().KVUsed != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("pages are left after all was handed over: %+v", r.Load())
 		}

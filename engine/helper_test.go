@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,6 +18,9 @@ import (
 	"github.com/terse-llm/terse/model/session"
 	"github.com/terse-llm/terse/quant"
 )
+
+// patience bounds every wait for something that must come; no test measures by it.
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

@@ -15,12 +15,16 @@ import (
 
 // script is Planes whose pages come in order, so many more before each question.
 type script struct {
-	pages   []int // that wait
-	come    []int // how many more have come at each question
+	pages   []int  // that wait
+	come    []int  // how many more have come at each question
+	asked   func() // at each; may be nil
 	stopped atomic.Bool
 }
 
 func (s *script) Missing() []int {
+	if s.asked != nil {
+		s.asked()
+	}
 	if len(s.come) > 0 {
 		s.pages, s.come = s.pages[min(s.come[0], len(s.pages)):], s.come[1:]
 	}
@@ -236,7 +240,9 @@ func TestPreemptionKeepsRecord(t *testing.T) {
 			g := c.Runner.Geometry()
 			c.KVMemory = int64(g.Layers) * int64(9*g.ExactBytes()+24*g.CodedBytes())
 		}
-		p, d := newRig(t, format, nil).start(t), newRig(t, format, small).start(t)
+		var pause atomic.Int64
+		p, d := newRig(t, format, nil).start(t), newRig(t, format, func(c *Config) { small(c); paced(&pause)(c) }).start(t)
+		pause.Store(int64(keptUp)) // the old one has most of its way before it when the young one comes
 		old := make(chan error)
 		go func() {
 			_, _, err := d.collect(context.Background(), request("old", prompt(1, 300), 1200))
@@ -246,7 +252,7 @@ func TestPreemptionKeepsRecord(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		req := request(format, prompt(5, 640), 900)
-		got, timing := laterAs(t, p, d, req, &script{pages: []int{1, 2, 3, 4, 5, 6, 7}})
+		got, timing := laterAs(t, p, d, req, &script{pages: []int{1, 2, 3, 4, 5, 6, 7}, asked: func() { pause.Store(0) }})
 		if err := <-old; err != nil {
 			t.Fatal(err)
 		}

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/terse-llm/terse"
-	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -41,16 +42,13 @@ func (c *copying) Fetch(ctx context.Context) (tokens []terse.Token, err error) {
 	return tokens, err
 }
 
-// walker is a runner whose steps take a moment: an engine that others can keep up
-// with.
-type walker struct{ model.Runner }
+// keptUp is how much longer steps take of an engine that others are to keep up with.
+const keptUp = 10 * time.Millisecond
 
-func (w walker) Step(b *model.Batch) (model.Result, error) {
-	time.Sleep(time.Millisecond)
-	return w.Runner.Step(b)
+// paced is a change of a rig whose steps take longer, as pause says in nanoseconds.
+func paced(pause *atomic.Int64) func(*Config) {
+	return func(c *Config) { c.Runner = modeltest.Walker{Runner: c.Runner, Pause: pause} }
 }
-
-func walk(c *Config) { c.Runner = walker{c.Runner} }
 
 // replicate has to keep a replica of up to most tokens of a request that from
 // decodes. Where from is faster than that, it begins anew from where that is. It
@@ -94,9 +92,10 @@ func TestReplicaGoesOnAsBefore(t *testing.T) {
 			continue
 		}
 		t.Run(format, func(t *testing.T) {
-			p, d, other := newRig(t, format, nil).start(t), newRig(t, format, walk).start(t), newRig(t, format, nil).start(t)
+			var pause atomic.Int64
+			p, d, other := newRig(t, format, nil).start(t), newRig(t, format, paced(&pause)).start(t), newRig(t, format, nil).start(t)
 			for i, most := range []int{192, 256, 384} {
-				for try := 0; !goesOnBehindReplica(t, p, d, other, i, try, most); try++ {
+				for try := 0; !goesOnBehindReplica(t, p, d, other, &pause, i, try, most); try++ {
 					if try == 5 {
 						t.Fatal("five requests were over before a replica was there")
 					}
@@ -107,8 +106,9 @@ func TestReplicaGoesOnAsBefore(t *testing.T) {
 }
 
 // goesOnBehindReplica has request i decoded by d, which p may prefill for, and gone on
-// with by other; false where it was over before other had a replica.
-func goesOnBehindReplica(t *testing.T, p, d, other *rig, i, try, most int) bool {
+// with by other; false where it was over before other had a replica, although d pauses
+// until then.
+func goesOnBehindReplica(t *testing.T, p, d, other *rig, pause *atomic.Int64, i, try, most int) bool {
 	t.Helper()
 	const promptLen, n = 230, 400
 	req := request(fmt.Sprint("r", i, "-", try), prompt(uint64(10*i+try), promptLen), n)
@@ -117,6 +117,7 @@ func goesOnBehindReplica(t *testing.T, p, d, other *rig, i, try, most int) bool 
 	}
 	var want []terse.Token
 	began, done := make(chan struct{}), make(chan error, 1)
+	pause.Store(int64(keptUp))
 	take := func(o terse.Output) error {
 		if want == nil {
 			close(began)
@@ -133,6 +134,7 @@ func goesOnBehindReplica(t *testing.T, p, d, other *rig, i, try, most int) bool 
 	}()
 	<-began
 	have := replicate(t, d, other, req.ID, most)
+	pause.Store(0)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,8 @@ func goesOnBehindReplica(t *testing.T, p, d, other *rig, i, try, most int) bool 
 // A replica goes when its request is over, or nobody wants it any more, and when
 // others need its pages; and nobody can ask for what is not there.
 func TestReplicaEnds(t *testing.T) {
-	d, other := newRig(t, "hq3", walk).start(t), newRig(t, "hq3", nil).start(t)
+	var pause atomic.Int64
+	d, other := newRig(t, "hq3", paced(&pause)).start(t), newRig(t, "hq3", nil).start(t)
 	begin := func(ctx context.Context, id string, tokens int) chan error {
 		began, done := make(chan struct{}, tokens), make(chan error, 1)
 		go func() {
@@ -200,6 +203,7 @@ func TestReplicaEnds(t *testing.T) {
 	}
 
 	ctx, leave := context.WithCancel(t.Context())
+	pause.Store(int64(keptUp))
 	done = begin(ctx, "b", 1500)
 	memory := d.cache.PeakBytes(502, 500) // all of it is needed by a prompt of 500
 	other = newRig(t, "hq3", func(c *Config) { c.KVMemory = memory }).start(t)

@@ -29,7 +29,7 @@ func TestReplicas(t *testing.T) {
 					t.Fatal("no request was ever gone on with behind a replica")
 				}
 				const n = 1500
-				r.step.Store(int64(10 * time.Millisecond)) // until there is a replica
+				r.pause.Store(int64(10 * time.Millisecond)) // until there is a replica
 				job := r.job(fmt.Sprint("r", i), prompt(uint64(i), 300), n, "prefill-a", "")
 				var tokens []terse.Token
 				var rest []terse.Token
@@ -41,7 +41,7 @@ func TestReplicas(t *testing.T) {
 						return nil
 					}
 					at = len(tokens)
-					r.step.Store(0)
+					r.pause.Store(0)
 					next := cluster.Job{Request: job.Request}
 					next.Request.Prompt, next.Request.Resumed = slices.Concat(job.Request.Prompt, tokens), at
 					go func() {

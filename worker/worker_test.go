@@ -41,7 +41,7 @@ type rig struct {
 	progressive route.Progressive // of workers started from now on
 	replicas    int               // likewise
 	timeouts    transfer.Timeouts // likewise
-	step        atomic.Int64      // ns that a step of any worker takes longer
+	pause       atomic.Int64      // ns that a step of any worker takes longer
 }
 
 // patience bounds every wait for something that must come; no test measures by it.
@@ -52,17 +52,6 @@ var calm = transfer.Timeouts{Idle: patience, Ping: 100 * time.Millisecond, Lease
 
 // brisk are for tests of links that fail, which take as long as silence is borne.
 var brisk = transfer.Timeouts{Idle: 800 * time.Millisecond, Ping: 100 * time.Millisecond, Lease: time.Second}
-
-// walker is a runner whose steps can be made to take longer, so that others keep up.
-type walker struct {
-	model.Runner
-	step *atomic.Int64
-}
-
-func (w walker) Step(b *model.Batch) (model.Result, error) {
-	time.Sleep(time.Duration(w.step.Load()))
-	return w.Runner.Step(b)
-}
 
 // newRig starts workers named for their role and a letter: "prefill-a".
 func newRig(t testing.TB, format string, ids ...string) *rig {
@@ -128,7 +117,7 @@ func (r *rig) start(id, format string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	e, err := engine.New(engine.Config{Runner: walker{run, &r.step}, KVMemory: 64 << 20, MaxSeqs: 16, StepTokens: 128})
+	e, err := engine.New(engine.Config{Runner: modeltest.Walker{Runner: run, Pause: &r.pause}, KVMemory: 64 << 20, MaxSeqs: 16, StepTokens: 128})
 	if err != nil {
 		r.t.Fatal(err)
 	}
