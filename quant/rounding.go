@@ -31,6 +31,10 @@ func (r Rounding) At(position int) Rounding {
 	return r
 }
 
+// Key is what the numbers of elements are drawn with, if r is stochastic: element
+// i's is mix(key ^ i).
+func (r Rounding) Key() uint64 { return r.key }
+
 // Level rounds y, clamped to [0, last], as element i of its position.
 func (r Rounding) Level(y, last float32, i int) uint8 {
 	y = min(max(y, 0), last)

@@ -59,7 +59,7 @@ func (a *attending) plan(o *Ops, jobs []kernels.AttnJob) {
 	for i := range jobs {
 		j := &jobs[i]
 		n := len(j.Limit) * j.Group
-		if spans := countSpans(j); n <= splitVectors && spans > 1 && !hacked(j) {
+		if spans := countSpans(j); n <= splitVectors && spans > 1 {
 			a.splitUp(j, n, spans, states, floats)
 			states += spans * n
 			floats += spans * n * j.Geometry.HeadDim
@@ -125,12 +125,9 @@ func (a *attending) Do(i int) {
 	if n := i + a.ops.threads; n < len(a.items) && a.items[n].job.Geometry == it.job.Geometry { // items are taken in turns
 		s.follow = &a.items[n]
 	}
-	switch {
-	case hacked(it.job):
-		s.runHack(it)
-	case it.split < 0:
+	if it.split < 0 {
 		s.run(it)
-	default:
+	} else {
 		a.runSpan(s, it)
 	}
 	s.follow = nil
@@ -246,7 +243,7 @@ func (s *attender) run(it *attendItem) {
 
 // start prepares the item's queries for what its tiles need.
 func (s *attender) start(it *attendItem) {
-	if widens(it.job) {
+	if widens(it.job) || hacked(it.job) {
 		return
 	}
 	for i := it.from; i < it.to; i++ {
@@ -267,6 +264,10 @@ func (s *attender) start(it *attendItem) {
 func (s *attender) span(it *attendItem, from, to int) {
 	n, d := it.hi-it.lo, it.job.Geometry.HeadDim
 	s.reset(&s.state, n, d)
+	if hacked(it.job) {
+		s.hackSpan(it, from, to)
+		return
+	}
 	for from < to {
 		end := from + tileEnd(it.job, it.job.Tiles[from:to])
 		tiles, next := it.job.Tiles[from:end], s.after(it, end)

@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"unsafe"
+
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/kernels/cpu/exact"
 	"github.com/terse-llm/terse/kernels/cpu/hack"
@@ -9,18 +11,20 @@ import (
 	"github.com/terse-llm/terse/tensor"
 )
 
-// hacked reports whether a job is of a hack format, which has tiles, softmax and
-// rounding of its own.
+// hacked reports whether a job is of a hack format, which has scores, rounding and
+// values of its own.
 func hacked(j *kernels.AttnJob) bool {
 	f := j.Geometry.Format.Family
 	return f == quant.FamilyHack || f == quant.FamilyHackV2
 }
 
-func (s *attender) runHack(it *attendItem) {
+// hackSpan computes the item over its tiles [from, to), one span's.
+func (s *attender) hackSpan(it *attendItem, from, to int) {
 	if s.hack == nil {
-		s.hack = hack.NewAttender(s.ops.level, hack.Lent{QK: s.qk, PV: s.pv, Softmax: s.soften})
+		w := unsafe.Slice(&s.tile.S[0][0], softmax.Vectors*softmax.Tokens)
+		s.hack = hack.NewAttender(s.ops.level, hack.Lent{W: w, QK: s.qk, PV: s.pv, Weigh: s.weighGroup, Exp2: softmax.Exp2})
 	}
-	s.hack.Run(it.job, it.lo, it.hi)
+	s.hack.Span(it.job, it.lo, it.hi, from, to, hack.State{Top: s.top, Sum: s.sum, Acc: s.acc})
 }
 
 func (s *attender) qk(w []float32, ld int, q []float32, n, d int, rows []byte) {
@@ -31,13 +35,20 @@ func (s *attender) pv(acc []float32, n, d int, w []float32, ld int, rows []byte)
 	s.ops.exact.PV(acc, n, d, w, ld, exact.Rows{Data: rows, Type: tensor.F16})
 }
 
-// soften turns scores into exp(scale·s - top) and returns top and their sum.
-func (s *attender) soften(x []float32, scale float32) (top, sum float32) {
+// weighGroup is hack.Lent's Weigh.
+func (s *attender) weighGroup(n, tokens int, end *[hack.Lanes]int, scale float32, top, sum *[hack.Lanes]float32) {
 	t := &s.tile
-	t.End[0], t.Factor[0] = copy(t.S[0][:], x), scale*softmax.Log2E
-	s.ops.softmax.FindMax(t, 1)
-	t.Top[0] = t.Factor[0] * t.Max[0]
-	s.ops.softmax.Weigh(t, 1, (len(x)+15)&^15)
-	copy(x, t.S[0][:])
-	return scale * t.Max[0], t.Sum[0]
+	for v := range n {
+		t.End[v], t.Factor[v] = end[v], scale*softmax.Log2E
+	}
+	s.ops.softmax.FindMax(t, n)
+	for v := range n {
+		t.Top[v] = 0
+		if end[v] > 0 {
+			top[v] = max(top[v], t.Factor[v]*t.Max[v])
+			t.Top[v] = top[v]
+		}
+	}
+	s.ops.softmax.Weigh(t, n, tokens)
+	copy(sum[:n], t.Sum[:n])
 }

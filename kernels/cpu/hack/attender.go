@@ -8,19 +8,37 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
-// lanes is the number of query vectors that are computed together.
-const lanes = 4
+const (
+	// Lanes is the number of query vectors that are computed together.
+	Lanes = 4
+	// GroupTokens is the positions that are computed together, and that share a
+	// softmax: tiles of one such stretch of a sequence are a group.
+	GroupTokens = 256
+)
 
 // Lent is what an Attender is lent for what is not particular to the formats.
 type Lent struct {
+	// W is where scores and weights are, [Lanes][GroupTokens].
+	W []float32
 	// QK sets w[i·ld + t] to the product of query vector i of n (q is [vector][d])
 	// and row t of the float16 rows ([token][d]).
 	QK func(w []float32, ld int, q []float32, n, d int, rows []byte)
 	// PV adds the rows, weighted with w[i·ld + t], to vector i of acc ([vector][d]).
 	PV func(acc []float32, n, d int, w []float32, ld int, rows []byte)
-	// Softmax turns scores into exp(scale·s - top), top being the largest of
-	// scale·s, and returns top and the weights' sum.
-	Softmax func(s []float32, scale float32) (top, sum float32)
+	// Weigh turns the scores of the first end[i] tokens of n rows of W into weights
+	// 2^(scale·log2 e·s - top[i]), and those of the others up to tokens, a multiple of
+	// 16, into 0. It raises the top of those that see any to the largest exponent, and
+	// sets sum to their weights'.
+	Weigh func(n, tokens int, end *[Lanes]int, scale float32, top, sum *[Lanes]float32)
+	// Exp2 is 2^y for y <= 0, as Weigh computes it.
+	Exp2 func(y float32) float32
+}
+
+// State is the attention of some vectors over some tokens: the largest score in
+// bits, the sum of the weights 2^(score - top), and the values weighted likewise.
+type State struct {
+	Top, Sum []float32 // [vector]; -Inf and 0 where no token is seen
+	Acc      []float32 // [vector][channel]
 }
 
 // Attender computes attention jobs over pages of the hack formats. It is the
@@ -31,33 +49,47 @@ type Attender struct {
 
 	job    *kernels.AttnJob
 	g      *quant.Geometry
-	lo     int       // the item's first vector
-	states []state   // [vector]
-	acc    []float64 // [vector][channel], the states' sums
+	lo     int // the item's first vector
+	states State
+	acc    []float64 // [vector][channel], the states' values
 
-	tile  *kernels.Tile
-	first int           // the block's first vector, of the item
-	n     int           // the block's vectors
-	end   [lanes]int    // each sees page tokens [tile.Lo, end)
-	hi    int           // the largest end
-	w     []float32     // [lane][page token]: scores, then weights; 0 where not seen
-	out   []float64     // [lane][channel]
-	exact []float32     // [lane][channel]
-	k, v  half          // the tile's
-	sums  []int32       // of products: [part][lane][token], or [lane][width]
-	score []float64     // [token]
-	codes []byte        // of weights, [lane][page token]
-	a     [lanes]affine // of the weights
-	fold  []float32     // one vector times scales
-	q     []byte        // codes of the queries, [vector][width]; hack:v2: [lane][width]
-	qa    []affine      // [vector or lane][part]
-
-	ones, zeros [maxWidth]float64 // scales that are folded into the other operand
+	group  []piece
+	pieces int        // of group
+	tokens int        // from the group's beginning to where it ends, in whole blocks
+	first  int        // the block's first vector, of the item
+	n      int        // the block's vectors
+	end    [Lanes]int // of what each lane sees of the group
+	top    [Lanes]float32
+	sum    [Lanes]float32
+	out    []float64         // [lane][channel]
+	exact  []float32         // [lane][channel]
+	sums   []int32           // of products: [part][lane][token], or [lane][width]
+	score  []float64         // [token]
+	codes  []byte            // of weights, [lane][block token]
+	a      [Lanes]affine     // of the weights
+	fold   []float32         // [lane][channel or block token], times scales
+	part   []float32         // [lane][block token], where a tile begins within a block
+	q      []byte            // codes of the queries, [vector][width]; hack:v2: [lane][width]
+	qa     []affine          // [vector or lane][part]
+	rounds [2]coding         // of the queries, and of the weights, of all vectors
+	base   [Lanes]float64    // hack:v2: Σ q·min, or Σ w·min
+	ones   [maxWidth]float64 // scales that are folded into the other operand
+	zeros  [maxWidth]float64
 }
 
-// state is the attention of one vector over the tiles so far: the largest scaled
-// score and the sum of exp(score - top); acc has the values weighted likewise.
-type state struct{ top, sum float32 }
+const (
+	roundQ = iota
+	roundP
+)
+
+// piece is a tile of a group.
+type piece struct {
+	*kernels.Tile
+	at   int        // of the tile's page in the group
+	end  [Lanes]int // each lane sees page tokens [Lo, end)
+	hi   int        // the largest end
+	k, v half
+}
 
 // NewAttender makes an Attender of a level that this machine has.
 func NewAttender(l cpu.Level, lent Lent) *Attender {
@@ -68,86 +100,105 @@ func NewAttender(l cpu.Level, lent Lent) *Attender {
 	return a
 }
 
-// Run computes query vectors [lo, hi) of a job (vector i is query head i%Group of
-// row i/Group). A vector's result does not depend on the others.
-func (a *Attender) Run(j *kernels.AttnJob, lo, hi int) {
-	a.job, a.g, a.lo = j, j.Geometry, lo
-	a.reset(hi - lo)
-	for i := range j.Tiles {
-		t := &j.Tiles[i]
-		if !a.take(t, hi-lo) {
-			continue
+// Span sets s to the attention of query vectors [lo, hi) of a job (vector i is query
+// head i%Group of row i/Group) over its tiles [from, to). A vector's result does not
+// depend on the others.
+func (a *Attender) Span(j *kernels.AttnJob, lo, hi, from, to int, s State) {
+	a.job, a.g, a.lo, a.states = j, j.Geometry, lo, s
+	n, d := hi-lo, a.g.HeadDim
+	if n == 0 {
+		return
+	}
+	tiles := j.Tiles[from:to]
+	a.reset(n, tiles)
+	for len(tiles) > 0 {
+		end := 1
+		for end < len(tiles) && tiles[end].First/GroupTokens == tiles[0].First/GroupTokens {
+			end++
 		}
-		for v := 0; v < hi-lo; v += lanes {
-			if a.aim(v, min(lanes, hi-lo-v)) {
-				a.block()
+		if a.take(tiles[:end], n) {
+			for v := 0; v < n; v += Lanes {
+				if a.aim(v, min(Lanes, n-v)) {
+					a.block()
+				}
 			}
 		}
+		tiles = tiles[end:]
 	}
-	d := a.g.HeadDim
-	for v, s := range a.states {
-		out := j.Out[(lo+v)*d:][:d]
-		clear(out)
-		if s.sum != 0 { // a NaN must not be hidden
-			inv := 1 / float64(s.sum)
-			for c := range out {
-				out[c] = float32(a.acc[v*d+c] * inv)
-			}
-		}
+	a.kernels.Narrow(s.Acc[:n*d], a.acc)
+	a.job, a.g, a.states = nil, nil, State{}
+	for i := range a.group {
+		a.group[i].Tile = nil
 	}
-	a.job, a.g, a.tile = nil, nil, nil
 }
 
-func (a *Attender) reset(n int) {
+func (a *Attender) reset(n int, tiles []kernels.Tile) {
 	d, tokens := a.g.HeadDim, a.g.Format.PageTokens
-	k, v := &a.g.Hack[quant.HalfK], &a.g.Hack[quant.HalfV]
-	a.states = grow(a.states, n)
-	for i := range a.states {
-		a.states[i] = state{top: float32(math.Inf(-1))}
+	for i := range n {
+		a.states.Top[i], a.states.Sum[i] = float32(math.Inf(-1)), 0
 	}
 	a.acc = grow(a.acc, n*d)
 	clear(a.acc)
-	a.w, a.codes, a.score = grow(a.w, lanes*tokens), grow(a.codes, lanes*tokens), grow(a.score, tokens)
-	a.out, a.exact, a.fold = grow(a.out, lanes*d), grow(a.exact, lanes*d), grow(a.fold, max(d, tokens))
-	a.sums = grow(a.sums, lanes*max(k.Parts*tokens, v.Width))
-	vectors := lanes
-	if a.g.Format.Family == quant.FamilyHack {
-		vectors = max(n, lanes)
+	k, v := &a.g.Hack[quant.HalfK], &a.g.Hack[quant.HalfV]
+	width := a.g.Format.Partition
+	a.codes, a.part, a.score = grow(a.codes, Lanes*width), grow(a.part, Lanes*width), grow(a.score, tokens)
+	a.out, a.exact, a.fold = grow(a.out, Lanes*d), grow(a.exact, Lanes*d), grow(a.fold, Lanes*max(d, width))
+	a.sums = grow(a.sums, Lanes*max(k.Parts*tokens, v.Width))
+	v2 := a.g.Format.Family == quant.FamilyHackV2
+	vectors := Lanes
+	if !v2 {
+		vectors = max(n, Lanes)
 	}
 	a.q, a.qa = grow(a.q, vectors*k.Width), grow(a.qa, vectors*k.Parts)
 	clear(a.q) // the padding of the last word weighs nothing
-	if a.g.Format.Family == quant.FamilyHack && codedKeys(a.job) {
+	for i := range a.rounds {
+		a.rounds[i].resize(n, a.g.Format.Stochastic)
+	}
+	for i := range n {
+		a.rounds[roundQ].set(i, a.rounding(i, quant.StreamQ))
+		a.rounds[roundP].set(i, a.rounding(i, quant.StreamP))
+	}
+	if !v2 && codedKeys(tiles) {
 		a.quantiseQueries(n)
 	}
 }
 
-func codedKeys(j *kernels.AttnJob) bool {
-	for i := range j.Tiles {
-		if j.Tiles[i].KCoded {
+func codedKeys(tiles []kernels.Tile) bool {
+	for i := range tiles {
+		if tiles[i].KCoded {
 			return true
 		}
 	}
 	return false
 }
 
-// take takes in a tile, and reports whether any of the item's n vectors sees any
-// of it.
-func (a *Attender) take(t *kernels.Tile, n int) bool {
-	seen := false
-	for v := 0; v < n && !seen; v++ {
-		seen = a.limit(v) > t.First+t.Lo
+// take takes in a group's tiles, and reports whether any of the item's n vectors
+// sees any of them.
+func (a *Attender) take(tiles []kernels.Tile, n int) bool {
+	most := 0
+	for v := range n {
+		most = max(most, a.limit(v))
 	}
-	if !seen {
-		return false
+	a.pieces = 0
+	for i := range tiles {
+		t := &tiles[i]
+		if most <= t.First+t.Lo {
+			break
+		}
+		if a.pieces == len(a.group) {
+			a.group = append(a.group, piece{})
+		}
+		p := &a.group[a.pieces]
+		a.pieces++
+		p.Tile, p.at = t, t.First-tiles[0].First
+		if t.KCoded {
+			p.k.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfK)
+		}
+		if t.VCoded {
+			p.v.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfV)
+		}
 	}
-	a.tile = t
-	if t.KCoded {
-		a.k.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfK)
-	}
-	if t.VCoded {
-		a.v.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfV)
-	}
-	return true
+	return a.pieces > 0
 }
 
 // limit is the number of tokens that vector v of the item sees.
@@ -166,93 +217,122 @@ func (a *Attender) rounding(v, stream int) quant.Rounding {
 	return a.g.Format.Rounding(a.job.Layer, head, stream).At(a.limit(v) - 1)
 }
 
-// aim turns to n vectors from v on at the tile, and reports whether any of them
+// coding is how the block's queries or weights are rounded.
+func (a *Attender) coding(which int) coding { return a.rounds[which].of(a.first, a.n) }
+
+// aim turns to n vectors from v on at the group, and reports whether any of them
 // sees any of it.
 func (a *Attender) aim(v, n int) bool {
-	t := a.tile
-	a.first, a.n, a.hi = v, n, t.Lo
-	for l := range lanes {
-		a.end[l] = t.Lo
-		if l < n {
-			a.end[l] = min(max(a.limit(v+l)-t.First, t.Lo), t.Hi)
+	a.first, a.n, a.tokens = v, n, 0
+	width := a.g.Format.Partition
+	for i := range a.group[:a.pieces] {
+		p := &a.group[i]
+		p.hi = p.Lo
+		for l := range Lanes {
+			p.end[l] = p.Lo
+			if l < n {
+				p.end[l] = min(max(a.limit(v+l)-p.First, p.Lo), p.Hi)
+			}
+			p.hi = max(p.hi, p.end[l])
 		}
-		a.hi = max(a.hi, a.end[l])
+		if p.hi > p.Lo {
+			a.tokens = p.at + (p.hi+width-1)/width*width
+		}
 	}
-	return a.hi > t.Lo
+	return a.tokens > 0
 }
 
 // block does the vectors aimed at: scores, weights, values.
 func (a *Attender) block() {
-	a.readKeys()
-	var tile [lanes]state
-	for l := range a.n {
-		tile[l] = a.soften(l)
-	}
-	a.readValues()
-	d := a.g.HeadDim
-	for l := range a.n {
-		if a.end[l] > a.tile.Lo {
-			a.merge(a.first+l, tile[l], a.out[l*d:(l+1)*d])
+	for i := range a.group[:a.pieces] {
+		if p := &a.group[i]; p.hi > p.Lo {
+			a.readKeys(p)
 		}
 	}
+	alpha := a.weigh()
+	clear(a.out)
+	for i := range a.group[:a.pieces] {
+		if p := &a.group[i]; p.hi > p.Lo {
+			a.readValues(p)
+		}
+	}
+	d := a.g.HeadDim
+	for l := range a.n {
+		a.kernels.Blend(a.acc[(a.first+l)*d:][:d], a.out[l*d:][:d], float64(alpha[l]), 1)
+	}
 }
 
-// readKeys sets w to the block's scores, at least where they are seen.
-func (a *Attender) readKeys() {
-	t := a.tile
+// row is a lane's scores or weights from the group's token at on.
+func (a *Attender) row(lane, at int) []float32 {
+	return a.lent.W[lane*GroupTokens+at : (lane+1)*GroupTokens]
+}
+
+// readKeys sets the block's scores in a tile, at least where they are seen.
+func (a *Attender) readKeys(p *piece) {
 	switch {
-	case !t.KCoded:
+	case !p.KCoded:
 		row := 2 * a.g.HeadDim
-		rows := a.g.ExactK(t.Exact, a.job.Head)[t.Lo*row : a.hi*row]
-		a.lent.QK(a.w[t.Lo:], a.g.Format.PageTokens, a.queries(a.first, a.n), a.n, a.g.HeadDim, rows)
+		rows := a.g.ExactK(p.Exact, a.job.Head)[p.Lo*row : p.hi*row]
+		a.lent.QK(a.lent.W[p.at+p.Lo:], GroupTokens, a.queries(a.first, a.n), a.n, a.g.HeadDim, rows)
 	case a.g.Format.Family == quant.FamilyHackV2:
-		a.scoresV2()
+		a.scoresV2(p)
 	default:
-		a.scores()
+		a.scores(p)
 	}
 }
 
-// soften turns a lane's scores into weights, local to the tile.
-func (a *Attender) soften(l int) state {
-	w := a.w[l*a.g.Format.PageTokens:][:a.g.Format.PageTokens]
-	lo, end := a.tile.Lo, a.end[l]
-	clear(w[:lo])
-	clear(w[end:])
-	if end == lo {
-		return state{}
+// weigh turns the group's scores into weights and counts them, and returns what the
+// values so far are worth afterwards.
+func (a *Attender) weigh() (alpha [Lanes]float32) {
+	end, top, sum := &a.end, &a.top, &a.sum
+	before := a.group[0].Lo // nothing sees what lies before the group's first tile
+	for l := range a.n {
+		end[l] = 0
+		for i := range a.group[:a.pieces] {
+			if p := &a.group[i]; p.end[l] > p.Lo {
+				end[l] = p.at + p.end[l]
+			}
+		}
+		top[l] = a.states.Top[a.first+l]
+		w := a.row(l, 0)[:before]
+		for i := range w {
+			w[i] = float32(math.Inf(-1))
+		}
 	}
-	top, sum := a.lent.Softmax(w[lo:end], a.job.Scale)
-	return state{top, sum}
+	a.lent.Weigh(a.n, a.tokens, end, a.job.Scale, top, sum)
+	for l := range a.n {
+		alpha[l] = 1
+		v := a.first + l
+		if end[l] == 0 {
+			continue
+		}
+		if old := a.states.Top[v]; old != top[l] {
+			alpha[l] = a.lent.Exp2(old - top[l])
+		}
+		a.states.Top[v], a.states.Sum[v] = top[l], alpha[l]*a.states.Sum[v]+sum[l]
+	}
+	return alpha
 }
 
-// readValues sets out to the weighted values.
-func (a *Attender) readValues() {
+// readValues adds a tile's weighted values to out.
+func (a *Attender) readValues(p *piece) {
 	switch {
-	case !a.tile.VCoded:
-		a.exactValues()
+	case !p.VCoded:
+		a.exactValues(p)
 	case a.g.Format.Family == quant.FamilyHackV2:
-		a.valuesV2()
+		a.valuesV2(p)
 	default:
-		a.values()
+		a.values(p)
 	}
 }
 
-func (a *Attender) exactValues() {
-	t, d := a.tile, a.g.HeadDim
+func (a *Attender) exactValues(p *piece) {
+	d := a.g.HeadDim
 	clear(a.exact)
-	a.lent.PV(a.exact, a.n, d, a.w[t.Lo:], a.g.Format.PageTokens, a.g.ExactV(t.Exact, a.job.Head)[2*t.Lo*d:2*a.hi*d])
+	a.lent.PV(a.exact, a.n, d, a.lent.W[p.at+p.Lo:], GroupTokens, a.g.ExactV(p.Exact, a.job.Head)[2*p.Lo*d:2*p.hi*d])
 	for i, x := range a.exact[:a.n*d] {
-		a.out[i] = float64(x)
+		a.out[i] += float64(x)
 	}
-}
-
-// merge adds a tile's tokens to a vector's state.
-func (a *Attender) merge(v int, tile state, out []float64) {
-	s := &a.states[v]
-	top := max(s.top, tile.top)
-	old, add := math.Exp(float64(s.top-top)), math.Exp(float64(tile.top-top))
-	*s = state{top, float32(old*float64(s.sum) + add*float64(tile.sum))}
-	a.kernels.Blend(a.acc[v*len(out):][:len(out)], out, old, add)
 }
 
 // grow returns b with length n; its contents are anything.

@@ -27,24 +27,26 @@ func TestExactArithmetic(t *testing.T) {
 			n := len(j.Limit) * j.Group
 			a := NewAttender(cpu.Best(), plain())
 			a.job, a.g = j, j.Geometry
-			a.reset(n)
+			a.states = State{make([]float32, n), make([]float32, n), nil}
+			a.reset(n, j.Tiles)
 			for i := range j.Tiles {
-				tile := &j.Tiles[i]
-				if !a.take(tile, n) {
+				if !a.take(j.Tiles[i:i+1], n) {
 					continue
 				}
-				k, v := truth(j, tile, quant.HalfK), truth(j, tile, quant.HalfV)
-				for first := 0; first < n; first += lanes {
-					if !a.aim(first, min(lanes, n-first)) {
+				p := &a.group[0]
+				k, v := truth(j, p.Tile, quant.HalfK), truth(j, p.Tile, quant.HalfV)
+				for first := 0; first < n; first += Lanes {
+					if !a.aim(first, min(Lanes, n-first)) {
 						continue
 					}
 					name := fmt.Sprintf("%s/d%d tile %d", f, d, i)
-					a.readKeys()
+					a.readKeys(p)
 					for l := range a.n {
 						checkScores(t, name, a, k, l)
-						a.soften(l)
 					}
-					a.readValues()
+					a.weigh()
+					clear(a.out)
+					a.readValues(p)
 					for l := range a.n {
 						checkValues(t, name, a, v, l)
 					}
@@ -55,27 +57,27 @@ func TestExactArithmetic(t *testing.T) {
 }
 
 func checkScores(t *testing.T, name string, a *Attender, k []float64, l int) {
-	d := a.g.HeadDim
-	for tok := a.tile.Lo; tok < a.end[l]; tok++ {
+	d, tile := a.g.HeadDim, &a.group[0]
+	for tok := tile.Lo; tok < tile.end[l]; tok++ {
 		q := codedQuery(a, l, tok)
 		var want, size float64
 		for c, x := range q {
 			p, exact := x*k[tok*d+c], 0.0
-			if a.tile.KCoded && a.g.Format.Family == quant.FamilyHackV2 { // its queries stand beside scale and min
-				scale, zero := params(a.job, a.tile, quant.HalfK, tok, c)
+			if tile.KCoded && a.g.Format.Family == quant.FamilyHackV2 { // its queries stand beside scale and min
+				scale, zero := params(a.job, tile.Tile, quant.HalfK, tok, c)
 				p, exact = x*math.Round((k[tok*d+c]-zero)/scale), float64(a.queries(a.first+l, 1)[c])*zero
 			}
 			want, size = want+p+exact, size+math.Abs(p)+math.Abs(exact)
 		}
-		within(t, fmt.Sprintf("%s score of token %d", name, tok), float64(a.w[l*a.g.Format.PageTokens+tok]), want, size)
+		within(t, fmt.Sprintf("%s score of token %d", name, tok), float64(a.row(l, 0)[tok]), want, size)
 	}
 }
 
 // codedQuery is what lane l's 8-bit query stands for at token tok.
 func codedQuery(a *Attender, l, tok int) []float64 {
-	q := a.queries(a.first+l, 1)
+	q, tile := a.queries(a.first+l, 1), &a.group[0]
 	var wide []float64
-	if !a.tile.KCoded {
+	if !tile.KCoded {
 		for _, x := range q {
 			wide = append(wide, float64(x))
 		}
@@ -86,9 +88,9 @@ func codedQuery(a *Attender, l, tok int) []float64 {
 		from, to := half.Part(p, a.g.HeadDim)
 		part, element := slices.Clone(q[from:to]), from
 		if a.g.Format.Family == quant.FamilyHackV2 {
-			element += (a.tile.First + tok/a.g.Format.Partition*a.g.Format.Partition) * a.g.HeadDim
+			element += (tile.First + tok/a.g.Format.Partition*a.g.Format.Partition) * a.g.HeadDim
 			for i := range part {
-				scale, _ := params(a.job, a.tile, quant.HalfK, tok, from+i)
+				scale, _ := params(a.job, tile.Tile, quant.HalfK, tok, from+i)
 				part[i] *= float32(scale)
 			}
 		}
@@ -98,7 +100,7 @@ func codedQuery(a *Attender, l, tok int) []float64 {
 }
 
 func checkValues(t *testing.T, name string, a *Attender, v []float64, l int) {
-	if a.end[l] == a.tile.Lo {
+	if p := &a.group[0]; p.end[l] == p.Lo {
 		return
 	}
 	for c := range a.g.HeadDim {
@@ -109,28 +111,28 @@ func checkValues(t *testing.T, name string, a *Attender, v []float64, l int) {
 
 // value is channel c of lane l's weighted values, from its 8-bit weights.
 func value(a *Attender, v []float64, l, c int) (want, size float64) {
-	d, w := a.g.HeadDim, a.w[l*a.g.Format.PageTokens:][:a.g.Format.PageTokens]
-	if !a.tile.VCoded {
+	d, w, tile := a.g.HeadDim, a.row(l, 0)[:a.g.Format.PageTokens], &a.group[0]
+	if !tile.VCoded {
 		for tok, x := range w {
 			want, size = want+float64(x)*v[tok*d+c], size+math.Abs(float64(x)*v[tok*d+c])
 		}
 		return want, size
 	}
 	half, width := &a.g.Hack[quant.HalfV], a.g.Format.Partition
-	for first := a.tile.Lo / width * width; first < a.hi; first += width {
+	for first := tile.Lo / width * width; first < tile.hi; first += width {
 		p, parts, part := slices.Clone(w[first:first+width]), 1, 0
 		v2 := a.g.Format.Family == quant.FamilyHackV2
 		if v2 {
 			parts, part = half.Parts, c/half.PartWidth
 			for i := range p {
-				scale, _ := params(a.job, a.tile, quant.HalfV, first+i, c)
+				scale, _ := params(a.job, tile.Tile, quant.HalfV, first+i, c)
 				p[i] *= float32(scale)
 			}
 		}
-		for i, x := range widen8(p, a.rounding(a.first+l, quant.StreamP), (a.tile.First+first)*parts+part, parts) {
+		for i, x := range widen8(p, a.rounding(a.first+l, quant.StreamP), (tile.First+first)*parts+part, parts) {
 			y, exact := v[(first+i)*d+c], 0.0
 			if w := w[first+i]; v2 && w != 0 {
-				scale, zero := params(a.job, a.tile, quant.HalfV, first+i, c)
+				scale, zero := params(a.job, tile.Tile, quant.HalfV, first+i, c)
 				y, exact = math.Round((y-zero)/scale), float64(w)*zero
 			}
 			want, size = want+x*y+exact, size+math.Abs(x*y)+math.Abs(exact)
@@ -182,7 +184,7 @@ func TestRun(t *testing.T) {
 				name := fmt.Sprintf("%s/d%d/G%d", f, d, group)
 				n := rows * group
 				want := attention(j)
-				NewAttender(cpu.Generic, plain()).Run(j, 0, n)
+				run(NewAttender(cpu.Generic, plain()), j, 0, n)
 				first := slices.Clone(j.Out)
 				var e, size float64
 				for i, x := range first {
@@ -205,8 +207,8 @@ func TestRun(t *testing.T) {
 						for i := range j.Out {
 							j.Out[i] = float32(math.NaN())
 						}
-						a.Run(j, cut, n)
-						a.Run(j, 0, cut)
+						run(a, j, cut, n)
+						run(a, j, 0, cut)
 						if !slices.Equal(j.Out, first) {
 							t.Fatalf("%s at %v, cut at %d: other bits", name, level, cut)
 						}
@@ -222,10 +224,10 @@ func TestEmptyRows(t *testing.T) {
 	for _, f := range formats {
 		j := newJob(t, f, 64, 260, 1, 4, 3)
 		a := NewAttender(cpu.Best(), plain())
-		a.Run(j, 0, 4)
+		run(a, j, 0, 4)
 		want := slices.Clone(j.Out)
 		j.Limit[0], j.Limit[2] = 0, 0
-		a.Run(j, 0, 4)
+		run(a, j, 0, 4)
 		clear(want[:64])
 		clear(want[128:192])
 		if !slices.Equal(j.Out, want) {
@@ -240,7 +242,7 @@ func TestNaN(t *testing.T) {
 		for _, level := range cpu.Levels() {
 			j := newJob(t, f, 64, 260, 2, 2, 3)
 			j.Q[64+13] = float32(math.NaN())
-			NewAttender(level, plain()).Run(j, 0, 4)
+			run(NewAttender(level, plain()), j, 0, 4)
 			for i, x := range j.Out {
 				if (x != x) != (i/64 == 1) {
 					t.Fatalf("%s at %v: channel %d of vector %d is %g", f, level, i%64, i/64, x)
@@ -252,9 +254,10 @@ func TestNaN(t *testing.T) {
 
 func TestNoAllocations(t *testing.T) {
 	j := newJob(t, "hack", 64, 300, 4, 1, 1)
-	a := NewAttender(cpu.Best(), plain())
-	a.Run(j, 0, 4)
-	if n := testing.AllocsPerRun(5, func() { a.Run(j, 0, 4) }); n != 0 {
+	a, s := NewAttender(cpu.Best(), plain()), State{make([]float32, 4), make([]float32, 4), make([]float32, 4*64)}
+	span := func() { a.Span(j, 0, 4, 0, len(j.Tiles), s) }
+	span()
+	if n := testing.AllocsPerRun(5, span); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -267,11 +270,12 @@ func BenchmarkDecode(b *testing.B) {
 		for _, level := range cpu.Levels() {
 			b.Run(fmt.Sprintf("4x1024/d128/%s/%v", f, level), func(b *testing.B) {
 				lent := plain()
-				lent.Softmax = func(s []float32, scale float32) (top, sum float32) { return 1, 1 } // not ours to time
+				lent.Weigh = func(_, _ int, _ *[Lanes]int, _ float32, _, _ *[Lanes]float32) {} // not ours to time
 				a := NewAttender(level, lent)
 				b.ReportAllocs()
+				s := State{make([]float32, 4), make([]float32, 4), make([]float32, 4*128)}
 				for b.Loop() {
-					a.Run(j, 0, 4)
+					a.Span(j, 0, 4, 0, len(j.Tiles), s)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1024, "ns/token-head")
 			})

@@ -22,7 +22,11 @@ var formats = []string{
 // plain is what an Attender is lent, in obvious Go.
 func plain() Lent {
 	at := func(rows []byte, i int) float32 { return tensor.F16ToF32(binary.LittleEndian.Uint16(rows[2*i:])) }
+	w := make([]float32, Lanes*GroupTokens)
+	exp2 := func(y float32) float32 { return float32(math.Exp2(float64(y))) }
 	return Lent{
+		W:    w,
+		Exp2: exp2,
 		QK: func(w []float32, ld int, q []float32, n, d int, rows []byte) {
 			for i := range n {
 				for t := range len(rows) / 2 / d {
@@ -43,18 +47,35 @@ func plain() Lent {
 				}
 			}
 		},
-		Softmax: func(s []float32, scale float32) (top, sum float32) {
-			top = float32(math.Inf(-1))
-			for i := range s {
-				s[i] *= scale
-				top = max(top, s[i])
+		Weigh: func(n, tokens int, end *[Lanes]int, scale float32, top, sum *[Lanes]float32) {
+			for l := range n {
+				sum[l] = 0
+				s := w[l*GroupTokens:][:tokens]
+				clear(s[end[l]:])
+				s = s[:end[l]]
+				for i := range s {
+					s[i] *= scale * math.Log2E
+					top[l] = max(top[l], s[i])
+				}
+				for i, x := range s {
+					s[i] = exp2(x - top[l])
+					sum[l] += s[i]
+				}
 			}
-			for i, x := range s {
-				s[i] = float32(math.Exp(float64(x - top)))
-				sum += s[i]
-			}
-			return top, sum
 		},
+	}
+}
+
+// run sets the job's outputs for vectors [lo, hi).
+func run(a *Attender, j *kernels.AttnJob, lo, hi int) {
+	d := j.Geometry.HeadDim
+	out := j.Out[lo*d : hi*d]
+	s := State{make([]float32, hi-lo), make([]float32, hi-lo), out}
+	a.Span(j, lo, hi, 0, len(j.Tiles), s)
+	for i := range out {
+		if sum := s.Sum[i/d]; sum != 0 {
+			out[i] /= sum
+		}
 	}
 }
 

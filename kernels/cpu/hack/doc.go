@@ -4,9 +4,10 @@
 //
 // Kernels is the integer part: products of 8-bit unsigned queries (weights) with
 // planes of 2-bit codes of K (V), per partition. They are exact, and so the same at
-// every level. Attender is the whole of it: 8-bit coding of queries and weights, the
-// corrections by the sums of codes, and the merging of tiles, in plain Go and the
-// same arithmetic as the reference's.
+// every level, and so are the 8-bit coding of queries and weights, with the streams
+// of stochastic rounding, and the corrections by the sums of codes. Attender is the
+// whole of it. Weights are coded relative to the largest score so far, not the
+// tile's: codes are of a range, whatever its unit.
 //
 // Lanes are tokens in K and channels in V, so that nothing is summed across lanes.
 // Floor of the integer part for 4 query heads of d channels, per token and KV head:

@@ -104,17 +104,17 @@ func splitAVX2(a *float64, b *float64, src *float64, n int)
 //go:noescape
 func narrowAVX2(dst *float32, src *float64, n int)
 
-// extremesAVX2 is the least and the largest of n floats, a positive multiple of eight; NaN if one is.
-//
-//go:noescape
-func extremesAVX2(x *float32, n int) (lo float32, hi float32)
-
-// nearestAVX2 codes n floats, a positive multiple of 32: (x - lo)·inv to nearest, at most 255. It returns their sum.
-//
-//go:noescape
-func nearestAVX2(codes *byte, x *float32, n int, lo float32, inv float32) int
-
 // foldAVX2 is Kernels.Fold for n elements, a positive multiple of four.
 //
 //go:noescape
 func foldAVX2(dst *float32, x *float32, scale *float64, mins *float64, n int) float64
+
+// quantiseAVX2 codes vectors of n floats, a positive multiple of 32, over their own ranges: to nearest, or stochastically if keys is not nil. Strides are in elements, out's in those of affine.
+//
+//go:noescape
+func quantiseAVX2(out *float32, ldo int, codes *byte, ldc int, x *float32, ldx int, vectors int, n int, keys *uint64, element int, stride int)
+
+// quantiseAVX512 codes vectors of n floats, a positive multiple of 32, over their own ranges: to nearest, or stochastically if keys is not nil. Strides are in elements, out's in those of affine.
+//
+//go:noescape
+func quantiseAVX512(out *float32, ldo int, codes *byte, ldc int, x *float32, ldx int, vectors int, n int, keys *uint64, element int, stride int)

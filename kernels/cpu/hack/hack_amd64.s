@@ -1936,127 +1936,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func extremesAVX2(x *float32, n int) (lo float32, hi float32)
-// Requires: AVX
-TEXT ·extremesAVX2(SB), NOSPLIT, $0-24
-	MOVQ    x+0(FP), AX
-	MOVQ    n+8(FP), CX
-	VMOVUPS (AX), Y0
-	VMOVAPS Y0, Y1
-	VXORPS  Y3, Y3, Y3
-	XORQ    DX, DX
-
-loop:
-	VMOVUPS      (AX)(DX*4), Y2
-	VMINPS       Y2, Y0, Y0
-	VMAXPS       Y2, Y1, Y1
-	VCMPPS       $0x03, Y2, Y2, Y2
-	VORPS        Y2, Y3, Y3
-	ADDQ         $0x08, DX
-	CMPQ         DX, CX
-	JL           loop
-	VEXTRACTF128 $0x01, Y3, X2
-	VORPS        X2, X3, X3
-	VPERMILPS    $0x4e, X3, X2
-	VORPS        X2, X3, X3
-	VPERMILPS    $0xb1, X3, X2
-	VORPS        X2, X3, X3
-	VEXTRACTF128 $0x01, Y0, X2
-	VMINPS       X2, X0, X0
-	VPERMILPS    $0x4e, X0, X2
-	VMINPS       X2, X0, X0
-	VPERMILPS    $0xb1, X0, X2
-	VMINPS       X2, X0, X0
-	VEXTRACTF128 $0x01, Y1, X2
-	VMAXPS       X2, X1, X1
-	VPERMILPS    $0x4e, X1, X2
-	VMAXPS       X2, X1, X1
-	VPERMILPS    $0xb1, X1, X2
-	VMAXPS       X2, X1, X1
-	VORPS        X3, X0, X0
-	VORPS        X3, X1, X1
-	VMOVSS       X0, lo+16(FP)
-	VMOVSS       X1, hi+20(FP)
-	VZEROUPPER
-	RET
-
-DATA order<>+0(SB)/4, $0x00000000
-DATA order<>+4(SB)/4, $0x00000004
-DATA order<>+8(SB)/4, $0x00000001
-DATA order<>+12(SB)/4, $0x00000005
-DATA order<>+16(SB)/4, $0x00000002
-DATA order<>+20(SB)/4, $0x00000006
-DATA order<>+24(SB)/4, $0x00000003
-DATA order<>+28(SB)/4, $0x00000007
-GLOBL order<>(SB), RODATA|NOPTR, $32
-
-// func nearestAVX2(codes *byte, x *float32, n int, lo float32, inv float32) int
-// Requires: AVX, AVX2
-TEXT ·nearestAVX2(SB), NOSPLIT, $0-40
-	MOVQ         codes+0(FP), AX
-	MOVQ         x+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS lo+24(FP), Y15
-	VBROADCASTSS inv+28(FP), Y14
-	MOVL         $0x437f0000, BX
-	VMOVD        BX, X13
-	VBROADCASTSS X13, Y13
-	MOVL         $0x3f000000, BX
-	VMOVD        BX, X12
-	VBROADCASTSS X12, Y12
-	VXORPS       Y11, Y11, Y11
-	VPXOR        Y10, Y10, Y10
-	VMOVDQU      order<>+0(SB), Y9
-	XORQ         BX, BX
-
-loop:
-	VMOVUPS      (CX)(BX*4), Y0
-	VSUBPS       Y15, Y0, Y0
-	VMULPS       Y14, Y0, Y0
-	VMAXPS       Y11, Y0, Y0
-	VMINPS       Y13, Y0, Y0
-	VADDPS       Y12, Y0, Y0
-	VCVTTPS2DQ   Y0, Y0
-	VMOVUPS      32(CX)(BX*4), Y1
-	VSUBPS       Y15, Y1, Y1
-	VMULPS       Y14, Y1, Y1
-	VMAXPS       Y11, Y1, Y1
-	VMINPS       Y13, Y1, Y1
-	VADDPS       Y12, Y1, Y1
-	VCVTTPS2DQ   Y1, Y1
-	VMOVUPS      64(CX)(BX*4), Y2
-	VSUBPS       Y15, Y2, Y2
-	VMULPS       Y14, Y2, Y2
-	VMAXPS       Y11, Y2, Y2
-	VMINPS       Y13, Y2, Y2
-	VADDPS       Y12, Y2, Y2
-	VCVTTPS2DQ   Y2, Y2
-	VMOVUPS      96(CX)(BX*4), Y3
-	VSUBPS       Y15, Y3, Y3
-	VMULPS       Y14, Y3, Y3
-	VMAXPS       Y11, Y3, Y3
-	VMINPS       Y13, Y3, Y3
-	VADDPS       Y12, Y3, Y3
-	VCVTTPS2DQ   Y3, Y3
-	VPACKUSDW    Y1, Y0, Y0
-	VPACKUSDW    Y3, Y2, Y2
-	VPACKUSWB    Y2, Y0, Y0
-	VPERMD       Y0, Y9, Y0
-	VMOVDQU      Y0, (AX)(BX*1)
-	VPSADBW      Y11, Y0, Y0
-	VPADDQ       Y0, Y10, Y10
-	ADDQ         $0x20, BX
-	CMPQ         BX, DX
-	JL           loop
-	VEXTRACTI128 $0x01, Y10, X0
-	VPADDQ       X0, X10, X10
-	VPSRLDQ      $0x08, X10, X0
-	VPADDQ       X0, X10, X10
-	VMOVQ        X10, AX
-	MOVQ         AX, ret+32(FP)
-	VZEROUPPER
-	RET
-
 // func foldAVX2(dst *float32, x *float32, scale *float64, mins *float64, n int) float64
 // Requires: AVX
 TEXT ·foldAVX2(SB), NOSPLIT, $0-48
@@ -2084,5 +1963,807 @@ loop:
 	VPERMILPD    $0x01, X0, X1
 	VADDSD       X1, X0, X0
 	VMOVSD       X0, ret+40(FP)
+	VZEROUPPER
+	RET
+
+DATA top<>+0(SB)/4, $0x437f0000
+DATA top<>+4(SB)/4, $0x437f0000
+DATA top<>+8(SB)/4, $0x437f0000
+DATA top<>+12(SB)/4, $0x437f0000
+DATA top<>+16(SB)/4, $0x437f0000
+DATA top<>+20(SB)/4, $0x437f0000
+DATA top<>+24(SB)/4, $0x437f0000
+DATA top<>+28(SB)/4, $0x437f0000
+DATA top<>+32(SB)/4, $0x437f0000
+DATA top<>+36(SB)/4, $0x437f0000
+DATA top<>+40(SB)/4, $0x437f0000
+DATA top<>+44(SB)/4, $0x437f0000
+DATA top<>+48(SB)/4, $0x437f0000
+DATA top<>+52(SB)/4, $0x437f0000
+DATA top<>+56(SB)/4, $0x437f0000
+DATA top<>+60(SB)/4, $0x437f0000
+GLOBL top<>(SB), RODATA|NOPTR, $64
+
+DATA halves<>+0(SB)/4, $0x3f000000
+DATA halves<>+4(SB)/4, $0x3f000000
+DATA halves<>+8(SB)/4, $0x3f000000
+DATA halves<>+12(SB)/4, $0x3f000000
+DATA halves<>+16(SB)/4, $0x3f000000
+DATA halves<>+20(SB)/4, $0x3f000000
+DATA halves<>+24(SB)/4, $0x3f000000
+DATA halves<>+28(SB)/4, $0x3f000000
+DATA halves<>+32(SB)/4, $0x3f000000
+DATA halves<>+36(SB)/4, $0x3f000000
+DATA halves<>+40(SB)/4, $0x3f000000
+DATA halves<>+44(SB)/4, $0x3f000000
+DATA halves<>+48(SB)/4, $0x3f000000
+DATA halves<>+52(SB)/4, $0x3f000000
+DATA halves<>+56(SB)/4, $0x3f000000
+DATA halves<>+60(SB)/4, $0x3f000000
+GLOBL halves<>(SB), RODATA|NOPTR, $64
+
+DATA scale24<>+0(SB)/4, $0x4b800000
+DATA scale24<>+4(SB)/4, $0x4b800000
+DATA scale24<>+8(SB)/4, $0x4b800000
+DATA scale24<>+12(SB)/4, $0x4b800000
+DATA scale24<>+16(SB)/4, $0x4b800000
+DATA scale24<>+20(SB)/4, $0x4b800000
+DATA scale24<>+24(SB)/4, $0x4b800000
+DATA scale24<>+28(SB)/4, $0x4b800000
+DATA scale24<>+32(SB)/4, $0x4b800000
+DATA scale24<>+36(SB)/4, $0x4b800000
+DATA scale24<>+40(SB)/4, $0x4b800000
+DATA scale24<>+44(SB)/4, $0x4b800000
+DATA scale24<>+48(SB)/4, $0x4b800000
+DATA scale24<>+52(SB)/4, $0x4b800000
+DATA scale24<>+56(SB)/4, $0x4b800000
+DATA scale24<>+60(SB)/4, $0x4b800000
+GLOBL scale24<>(SB), RODATA|NOPTR, $64
+
+DATA golden<>+0(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+8(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+16(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+24(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+32(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+40(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+48(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+56(SB)/8, $0x9e3779b97f4a7c15
+GLOBL golden<>(SB), RODATA|NOPTR, $64
+
+DATA zeros<>+0(SB)/8, $0x0000000000000000
+DATA zeros<>+8(SB)/8, $0x0000000000000000
+DATA zeros<>+16(SB)/8, $0x0000000000000000
+DATA zeros<>+24(SB)/8, $0x0000000000000000
+DATA zeros<>+32(SB)/8, $0x0000000000000000
+DATA zeros<>+40(SB)/8, $0x0000000000000000
+DATA zeros<>+48(SB)/8, $0x0000000000000000
+DATA zeros<>+56(SB)/8, $0x0000000000000000
+GLOBL zeros<>(SB), RODATA|NOPTR, $64
+
+DATA mixA<>+0(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+8(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+16(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+24(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+32(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+40(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+48(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+56(SB)/8, $0xbf58476d1ce4e5b9
+GLOBL mixA<>(SB), RODATA|NOPTR, $64
+
+DATA mixB<>+0(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+8(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+16(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+24(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+32(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+40(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+48(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+56(SB)/8, $0x94d049bb133111eb
+GLOBL mixB<>(SB), RODATA|NOPTR, $64
+
+DATA mixAHigh<>+0(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+8(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+16(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+24(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+32(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+40(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+48(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+56(SB)/8, $0x00000000bf58476d
+GLOBL mixAHigh<>(SB), RODATA|NOPTR, $64
+
+DATA mixBHigh<>+0(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+8(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+16(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+24(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+32(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+40(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+48(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+56(SB)/8, $0x0000000094d049bb
+GLOBL mixBHigh<>(SB), RODATA|NOPTR, $64
+
+DATA lanes<>+0(SB)/8, $0x0000000000000000
+DATA lanes<>+8(SB)/8, $0x0000000000000001
+DATA lanes<>+16(SB)/8, $0x0000000000000002
+DATA lanes<>+24(SB)/8, $0x0000000000000003
+DATA lanes<>+32(SB)/8, $0x0000000000000004
+DATA lanes<>+40(SB)/8, $0x0000000000000005
+DATA lanes<>+48(SB)/8, $0x0000000000000006
+DATA lanes<>+56(SB)/8, $0x0000000000000007
+DATA lanes<>+64(SB)/8, $0x0000000000000008
+DATA lanes<>+72(SB)/8, $0x0000000000000009
+DATA lanes<>+80(SB)/8, $0x000000000000000a
+DATA lanes<>+88(SB)/8, $0x000000000000000b
+DATA lanes<>+96(SB)/8, $0x000000000000000c
+DATA lanes<>+104(SB)/8, $0x000000000000000d
+DATA lanes<>+112(SB)/8, $0x000000000000000e
+DATA lanes<>+120(SB)/8, $0x000000000000000f
+DATA lanes<>+128(SB)/8, $0x0000000000000000
+DATA lanes<>+136(SB)/8, $0x0000000000000001
+DATA lanes<>+144(SB)/8, $0x0000000000000004
+DATA lanes<>+152(SB)/8, $0x0000000000000005
+DATA lanes<>+160(SB)/8, $0x0000000000000002
+DATA lanes<>+168(SB)/8, $0x0000000000000003
+DATA lanes<>+176(SB)/8, $0x0000000000000006
+DATA lanes<>+184(SB)/8, $0x0000000000000007
+GLOBL lanes<>(SB), RODATA|NOPTR, $192
+
+DATA order<>+0(SB)/4, $0x00000000
+DATA order<>+4(SB)/4, $0x00000004
+DATA order<>+8(SB)/4, $0x00000001
+DATA order<>+12(SB)/4, $0x00000005
+DATA order<>+16(SB)/4, $0x00000002
+DATA order<>+20(SB)/4, $0x00000006
+DATA order<>+24(SB)/4, $0x00000003
+DATA order<>+28(SB)/4, $0x00000007
+GLOBL order<>(SB), RODATA|NOPTR, $32
+
+// func quantiseAVX2(out *float32, ldo int, codes *byte, ldc int, x *float32, ldx int, vectors int, n int, keys *uint64, element int, stride int)
+// Requires: AVX, AVX2
+TEXT ·quantiseAVX2(SB), NOSPLIT, $0-88
+	MOVQ out+0(FP), AX
+	MOVQ ldo+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ ldc+24(FP), BX
+	MOVQ x+32(FP), SI
+	MOVQ ldx+40(FP), DI
+	MOVQ vectors+48(FP), R8
+	MOVQ n+56(FP), R9
+	MOVQ keys+64(FP), R10
+	MOVQ element+72(FP), R11
+	MOVQ stride+80(FP), R12
+	SHLQ $0x02, DI
+	LEAQ (CX)(CX*2), CX
+	SHLQ $0x02, CX
+
+vectors:
+	VMOVUPS (SI), Y4
+	VMOVAPS Y4, Y5
+	VXORPS  Y6, Y6, Y6
+	XORQ    R13, R13
+
+extremes:
+	VMOVUPS      (SI)(R13*4), Y0
+	VMINPS       Y0, Y4, Y4
+	VMAXPS       Y0, Y5, Y5
+	VCMPPS       $0x03, Y0, Y0, Y0
+	VORPS        Y0, Y6, Y6
+	VMOVUPS      32(SI)(R13*4), Y1
+	VMINPS       Y1, Y4, Y4
+	VMAXPS       Y1, Y5, Y5
+	VCMPPS       $0x03, Y1, Y1, Y1
+	VORPS        Y1, Y6, Y6
+	VMOVUPS      64(SI)(R13*4), Y2
+	VMINPS       Y2, Y4, Y4
+	VMAXPS       Y2, Y5, Y5
+	VCMPPS       $0x03, Y2, Y2, Y2
+	VORPS        Y2, Y6, Y6
+	VMOVUPS      96(SI)(R13*4), Y3
+	VMINPS       Y3, Y4, Y4
+	VMAXPS       Y3, Y5, Y5
+	VCMPPS       $0x03, Y3, Y3, Y3
+	VORPS        Y3, Y6, Y6
+	ADDQ         $0x20, R13
+	CMPQ         R13, R9
+	JL           extremes
+	VMOVMSKPS    Y6, R13
+	NEGL         R13
+	SBBL         R13, R13
+	VEXTRACTF128 $0x01, Y4, X0
+	VMINPS       X0, X4, X4
+	VPERMILPS    $0x4e, X4, X0
+	VMINPS       X0, X4, X4
+	VPERMILPS    $0xb1, X4, X0
+	VMINPS       X0, X4, X4
+	VEXTRACTF128 $0x01, Y5, X0
+	VMAXPS       X0, X5, X5
+	VPERMILPS    $0x4e, X5, X0
+	VMAXPS       X0, X5, X5
+	VPERMILPS    $0xb1, X5, X0
+	VMAXPS       X0, X5, X5
+	VMOVD        R13, X1
+	VORPS        X1, X4, X4
+	VORPS        X1, X5, X5
+	VMOVSS       X4, 4(AX)
+	VSUBSS       X4, X5, X0
+	VDIVSS       top<>+0(SB), X0, X0
+	MOVL         $0x0da24260, R13
+	VMOVD        R13, X1
+	VCMPSS       $0x01, X1, X0, X1
+	MOVL         $0x3f800000, R13
+	VMOVD        R13, X2
+	VBLENDVPS    X1, X2, X0, X0
+	VMOVSS       X0, (AX)
+	VDIVSS       X0, X2, X2
+	VBROADCASTSS X2, Y9
+	VBROADCASTSS X4, Y8
+	VXORPS       Y11, Y11, Y11
+	TESTQ        R10, R10
+	JNZ          stochastic
+	XORQ         R13, R13
+
+nearest:
+	VMOVUPS    (SI)(R13*4), Y0
+	VSUBPS     Y8, Y0, Y0
+	VMULPS     Y9, Y0, Y0
+	VMAXPS     zeros<>+0(SB), Y0, Y0
+	VMINPS     top<>+0(SB), Y0, Y0
+	VADDPS     halves<>+0(SB), Y0, Y0
+	VCVTTPS2DQ Y0, Y0
+	VMOVUPS    32(SI)(R13*4), Y1
+	VSUBPS     Y8, Y1, Y1
+	VMULPS     Y9, Y1, Y1
+	VMAXPS     zeros<>+0(SB), Y1, Y1
+	VMINPS     top<>+0(SB), Y1, Y1
+	VADDPS     halves<>+0(SB), Y1, Y1
+	VCVTTPS2DQ Y1, Y1
+	VMOVUPS    64(SI)(R13*4), Y2
+	VSUBPS     Y8, Y2, Y2
+	VMULPS     Y9, Y2, Y2
+	VMAXPS     zeros<>+0(SB), Y2, Y2
+	VMINPS     top<>+0(SB), Y2, Y2
+	VADDPS     halves<>+0(SB), Y2, Y2
+	VCVTTPS2DQ Y2, Y2
+	VMOVUPS    96(SI)(R13*4), Y3
+	VSUBPS     Y8, Y3, Y3
+	VMULPS     Y9, Y3, Y3
+	VMAXPS     zeros<>+0(SB), Y3, Y3
+	VMINPS     top<>+0(SB), Y3, Y3
+	VADDPS     halves<>+0(SB), Y3, Y3
+	VCVTTPS2DQ Y3, Y3
+	VPACKUSDW  Y1, Y0, Y0
+	VPACKUSDW  Y3, Y2, Y2
+	VPACKUSWB  Y2, Y0, Y0
+	VMOVDQU    order<>+0(SB), Y1
+	VPERMD     Y0, Y1, Y0
+	VMOVDQU    Y0, (DX)(R13*1)
+	VPSADBW    zeros<>+0(SB), Y0, Y0
+	VPADDQ     Y0, Y11, Y11
+	ADDQ       $0x20, R13
+	CMPQ       R13, R9
+	JL         nearest
+	JMP        coded
+
+stochastic:
+	VPBROADCASTQ (R10), Y12
+	VMOVQ        R11, X4
+	VPBROADCASTQ X4, Y4
+	VMOVQ        R12, X13
+	VPBROADCASTQ X13, Y13
+	VPMULUDQ     lanes<>+128(SB), Y13, Y14
+	VPADDQ       Y4, Y14, Y14
+	VPMULUDQ     lanes<>+160(SB), Y13, Y15
+	VPADDQ       Y4, Y15, Y15
+	VPSLLQ       $0x03, Y13, Y13
+	XORQ         R13, R13
+
+random:
+	VMOVUPS    (SI)(R13*4), Y0
+	VSUBPS     Y8, Y0, Y0
+	VMULPS     Y9, Y0, Y0
+	VMAXPS     zeros<>+0(SB), Y0, Y0
+	VMINPS     top<>+0(SB), Y0, Y0
+	VMOVAPS    Y0, Y6
+	VCVTTPS2DQ Y0, Y0
+	VMOVAPS    Y14, Y4
+	VPXOR      Y12, Y4, Y4
+	VPADDQ     Y13, Y14, Y14
+	VPADDQ     golden<>+0(SB), Y4, Y4
+	VPSRLQ     $0x1e, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1b, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1f, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x28, Y4, Y4
+	VMOVAPS    Y15, Y5
+	VPXOR      Y12, Y5, Y5
+	VPADDQ     Y13, Y15, Y15
+	VPADDQ     golden<>+0(SB), Y5, Y5
+	VPSRLQ     $0x1e, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1b, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1f, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x28, Y5, Y5
+	VSHUFPS    $0x88, Y5, Y4, Y4
+	VCVTDQ2PS  Y4, Y4
+	VCVTDQ2PS  Y0, Y5
+	VSUBPS     Y5, Y6, Y6
+	VMULPS     scale24<>+0(SB), Y6, Y6
+	VCMPPS     $0x01, Y6, Y4, Y4
+	VPSUBD     Y4, Y0, Y0
+	VMOVUPS    32(SI)(R13*4), Y1
+	VSUBPS     Y8, Y1, Y1
+	VMULPS     Y9, Y1, Y1
+	VMAXPS     zeros<>+0(SB), Y1, Y1
+	VMINPS     top<>+0(SB), Y1, Y1
+	VMOVAPS    Y1, Y6
+	VCVTTPS2DQ Y1, Y1
+	VMOVAPS    Y14, Y4
+	VPXOR      Y12, Y4, Y4
+	VPADDQ     Y13, Y14, Y14
+	VPADDQ     golden<>+0(SB), Y4, Y4
+	VPSRLQ     $0x1e, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1b, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1f, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x28, Y4, Y4
+	VMOVAPS    Y15, Y5
+	VPXOR      Y12, Y5, Y5
+	VPADDQ     Y13, Y15, Y15
+	VPADDQ     golden<>+0(SB), Y5, Y5
+	VPSRLQ     $0x1e, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1b, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1f, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x28, Y5, Y5
+	VSHUFPS    $0x88, Y5, Y4, Y4
+	VCVTDQ2PS  Y4, Y4
+	VCVTDQ2PS  Y1, Y5
+	VSUBPS     Y5, Y6, Y6
+	VMULPS     scale24<>+0(SB), Y6, Y6
+	VCMPPS     $0x01, Y6, Y4, Y4
+	VPSUBD     Y4, Y1, Y1
+	VMOVUPS    64(SI)(R13*4), Y2
+	VSUBPS     Y8, Y2, Y2
+	VMULPS     Y9, Y2, Y2
+	VMAXPS     zeros<>+0(SB), Y2, Y2
+	VMINPS     top<>+0(SB), Y2, Y2
+	VMOVAPS    Y2, Y6
+	VCVTTPS2DQ Y2, Y2
+	VMOVAPS    Y14, Y4
+	VPXOR      Y12, Y4, Y4
+	VPADDQ     Y13, Y14, Y14
+	VPADDQ     golden<>+0(SB), Y4, Y4
+	VPSRLQ     $0x1e, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1b, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1f, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x28, Y4, Y4
+	VMOVAPS    Y15, Y5
+	VPXOR      Y12, Y5, Y5
+	VPADDQ     Y13, Y15, Y15
+	VPADDQ     golden<>+0(SB), Y5, Y5
+	VPSRLQ     $0x1e, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1b, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1f, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x28, Y5, Y5
+	VSHUFPS    $0x88, Y5, Y4, Y4
+	VCVTDQ2PS  Y4, Y4
+	VCVTDQ2PS  Y2, Y5
+	VSUBPS     Y5, Y6, Y6
+	VMULPS     scale24<>+0(SB), Y6, Y6
+	VCMPPS     $0x01, Y6, Y4, Y4
+	VPSUBD     Y4, Y2, Y2
+	VMOVUPS    96(SI)(R13*4), Y3
+	VSUBPS     Y8, Y3, Y3
+	VMULPS     Y9, Y3, Y3
+	VMAXPS     zeros<>+0(SB), Y3, Y3
+	VMINPS     top<>+0(SB), Y3, Y3
+	VMOVAPS    Y3, Y6
+	VCVTTPS2DQ Y3, Y3
+	VMOVAPS    Y14, Y4
+	VPXOR      Y12, Y4, Y4
+	VPADDQ     Y13, Y14, Y14
+	VPADDQ     golden<>+0(SB), Y4, Y4
+	VPSRLQ     $0x1e, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1b, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x20, Y4, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y4, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y4, Y4
+	VPADDQ     Y7, Y4, Y4
+	VPSRLQ     $0x1f, Y4, Y7
+	VPXOR      Y7, Y4, Y4
+	VPSRLQ     $0x28, Y4, Y4
+	VMOVAPS    Y15, Y5
+	VPXOR      Y12, Y5, Y5
+	VPADDQ     Y13, Y15, Y15
+	VPADDQ     golden<>+0(SB), Y5, Y5
+	VPSRLQ     $0x1e, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixA<>+0(SB), Y7, Y7
+	VPMULUDQ   mixAHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixA<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1b, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x20, Y5, Y7
+	VPMULUDQ   mixB<>+0(SB), Y7, Y7
+	VPMULUDQ   mixBHigh<>+0(SB), Y5, Y10
+	VPADDQ     Y10, Y7, Y7
+	VPSLLQ     $0x20, Y7, Y7
+	VPMULUDQ   mixB<>+0(SB), Y5, Y5
+	VPADDQ     Y7, Y5, Y5
+	VPSRLQ     $0x1f, Y5, Y7
+	VPXOR      Y7, Y5, Y5
+	VPSRLQ     $0x28, Y5, Y5
+	VSHUFPS    $0x88, Y5, Y4, Y4
+	VCVTDQ2PS  Y4, Y4
+	VCVTDQ2PS  Y3, Y5
+	VSUBPS     Y5, Y6, Y6
+	VMULPS     scale24<>+0(SB), Y6, Y6
+	VCMPPS     $0x01, Y6, Y4, Y4
+	VPSUBD     Y4, Y3, Y3
+	VPACKUSDW  Y1, Y0, Y0
+	VPACKUSDW  Y3, Y2, Y2
+	VPACKUSWB  Y2, Y0, Y0
+	VMOVDQU    order<>+0(SB), Y1
+	VPERMD     Y0, Y1, Y0
+	VMOVDQU    Y0, (DX)(R13*1)
+	VPSADBW    zeros<>+0(SB), Y0, Y0
+	VPADDQ     Y0, Y11, Y11
+	ADDQ       $0x20, R13
+	CMPQ       R13, R9
+	JL         random
+	ADDQ       $0x08, R10
+
+coded:
+	VEXTRACTI128 $0x01, Y11, X4
+	VPADDQ       X4, X11, X11
+	VPSRLDQ      $0x08, X11, X4
+	VPADDQ       X4, X11, X11
+	VMOVD        X11, 8(AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R8
+	JNZ          vectors
+	VZEROUPPER
+	RET
+
+// func quantiseAVX512(out *float32, ldo int, codes *byte, ldc int, x *float32, ldx int, vectors int, n int, keys *uint64, element int, stride int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·quantiseAVX512(SB), NOSPLIT, $0-88
+	MOVQ out+0(FP), AX
+	MOVQ ldo+8(FP), CX
+	MOVQ codes+16(FP), DX
+	MOVQ ldc+24(FP), BX
+	MOVQ x+32(FP), SI
+	MOVQ ldx+40(FP), DI
+	MOVQ vectors+48(FP), R8
+	MOVQ n+56(FP), R9
+	MOVQ keys+64(FP), R10
+	MOVQ element+72(FP), R11
+	MOVQ stride+80(FP), R12
+	SHLQ $0x02, DI
+	LEAQ (CX)(CX*2), CX
+	SHLQ $0x02, CX
+
+vectors:
+	VMOVUPS (SI), Z4
+	VMOVAPS Z4, Z5
+	KXORW   K2, K2, K2
+	XORQ    R13, R13
+
+extremes:
+	VMOVUPS       (SI)(R13*4), Z0
+	VMINPS        Z0, Z4, Z4
+	VMAXPS        Z0, Z5, Z5
+	VCMPPS        $0x03, Z0, Z0, K1
+	KORW          K1, K2, K2
+	VMOVUPS       64(SI)(R13*4), Z1
+	VMINPS        Z1, Z4, Z4
+	VMAXPS        Z1, Z5, Z5
+	VCMPPS        $0x03, Z1, Z1, K1
+	KORW          K1, K2, K2
+	ADDQ          $0x20, R13
+	CMPQ          R13, R9
+	JL            extremes
+	KMOVW         K2, R13
+	NEGL          R13
+	SBBL          R13, R13
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VMINPS        Y0, Y4, Y4
+	VEXTRACTF128  $0x01, Y4, X0
+	VMINPS        X0, X4, X4
+	VPERMILPS     $0x4e, X4, X0
+	VMINPS        X0, X4, X4
+	VPERMILPS     $0xb1, X4, X0
+	VMINPS        X0, X4, X4
+	VEXTRACTF64X4 $0x01, Z5, Y0
+	VMAXPS        Y0, Y5, Y5
+	VEXTRACTF128  $0x01, Y5, X0
+	VMAXPS        X0, X5, X5
+	VPERMILPS     $0x4e, X5, X0
+	VMAXPS        X0, X5, X5
+	VPERMILPS     $0xb1, X5, X0
+	VMAXPS        X0, X5, X5
+	VMOVD         R13, X1
+	VORPS         X1, X4, X4
+	VORPS         X1, X5, X5
+	VMOVSS        X4, 4(AX)
+	VSUBSS        X4, X5, X0
+	VDIVSS        top<>+0(SB), X0, X0
+	MOVL          $0x0da24260, R13
+	VMOVD         R13, X1
+	VCMPSS        $0x01, X1, X0, X1
+	MOVL          $0x3f800000, R13
+	VMOVD         R13, X2
+	VBLENDVPS     X1, X2, X0, X0
+	VMOVSS        X0, (AX)
+	VDIVSS        X0, X2, X2
+	VBROADCASTSS  X2, Z9
+	VBROADCASTSS  X4, Z8
+	VPXORD        Z11, Z11, Z11
+	TESTQ         R10, R10
+	JNZ           stochastic
+	XORQ          R13, R13
+
+nearest:
+	VMOVUPS    (SI)(R13*4), Z0
+	VSUBPS     Z8, Z0, Z0
+	VMULPS     Z9, Z0, Z0
+	VMAXPS     zeros<>+0(SB), Z0, Z0
+	VMINPS     top<>+0(SB), Z0, Z0
+	VADDPS     halves<>+0(SB), Z0, Z0
+	VCVTTPS2DQ Z0, Z0
+	VMOVUPS    64(SI)(R13*4), Z1
+	VSUBPS     Z8, Z1, Z1
+	VMULPS     Z9, Z1, Z1
+	VMAXPS     zeros<>+0(SB), Z1, Z1
+	VMINPS     top<>+0(SB), Z1, Z1
+	VADDPS     halves<>+0(SB), Z1, Z1
+	VCVTTPS2DQ Z1, Z1
+	VPADDD     Z0, Z11, Z11
+	VPMOVDB    Z0, (DX)(R13*1)
+	VPADDD     Z1, Z11, Z11
+	VPMOVDB    Z1, 16(DX)(R13*1)
+	ADDQ       $0x20, R13
+	CMPQ       R13, R9
+	JL         nearest
+	JMP        coded
+
+stochastic:
+	VPBROADCASTQ (R10), Z12
+	VMOVQ        R11, X4
+	VPBROADCASTQ X4, Z4
+	VMOVQ        R12, X13
+	VPBROADCASTQ X13, Z13
+	VPMULUDQ     lanes<>+0(SB), Z13, Z14
+	VPADDQ       Z4, Z14, Z14
+	VPMULUDQ     lanes<>+64(SB), Z13, Z15
+	VPADDQ       Z4, Z15, Z15
+	VPSLLQ       $0x04, Z13, Z13
+	XORQ         R13, R13
+
+random:
+	VMOVUPS      (SI)(R13*4), Z0
+	VSUBPS       Z8, Z0, Z0
+	VMULPS       Z9, Z0, Z0
+	VMAXPS       zeros<>+0(SB), Z0, Z0
+	VMINPS       top<>+0(SB), Z0, Z0
+	VMOVAPS      Z0, Z6
+	VCVTTPS2DQ   Z0, Z0
+	VMOVAPS      Z14, Z4
+	VPXORQ       Z12, Z4, Z4
+	VPADDQ       Z13, Z14, Z14
+	VPADDQ       golden<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1e, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPMULLQ      mixA<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1b, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPMULLQ      mixB<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1f, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPSRLQ       $0x28, Z4, Z4
+	VMOVAPS      Z15, Z5
+	VPXORQ       Z12, Z5, Z5
+	VPADDQ       Z13, Z15, Z15
+	VPADDQ       golden<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPMULLQ      mixA<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1b, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPMULLQ      mixB<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1f, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPSRLQ       $0x28, Z5, Z5
+	VPMOVQD      Z4, Y4
+	VPMOVQD      Z5, Y5
+	VINSERTI64X4 $0x01, Y5, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VCVTDQ2PS    Z0, Z5
+	VSUBPS       Z5, Z6, Z6
+	VMULPS       scale24<>+0(SB), Z6, Z6
+	VCMPPS       $0x01, Z6, Z4, K1
+	VPTERNLOGD   $0xff, Z5, Z5, Z5
+	VPSUBD       Z5, Z0, K1, Z0
+	VMOVUPS      64(SI)(R13*4), Z1
+	VSUBPS       Z8, Z1, Z1
+	VMULPS       Z9, Z1, Z1
+	VMAXPS       zeros<>+0(SB), Z1, Z1
+	VMINPS       top<>+0(SB), Z1, Z1
+	VMOVAPS      Z1, Z6
+	VCVTTPS2DQ   Z1, Z1
+	VMOVAPS      Z14, Z4
+	VPXORQ       Z12, Z4, Z4
+	VPADDQ       Z13, Z14, Z14
+	VPADDQ       golden<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1e, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPMULLQ      mixA<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1b, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPMULLQ      mixB<>+0(SB), Z4, Z4
+	VPSRLQ       $0x1f, Z4, Z7
+	VPXORQ       Z7, Z4, Z4
+	VPSRLQ       $0x28, Z4, Z4
+	VMOVAPS      Z15, Z5
+	VPXORQ       Z12, Z5, Z5
+	VPADDQ       Z13, Z15, Z15
+	VPADDQ       golden<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1e, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPMULLQ      mixA<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1b, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPMULLQ      mixB<>+0(SB), Z5, Z5
+	VPSRLQ       $0x1f, Z5, Z7
+	VPXORQ       Z7, Z5, Z5
+	VPSRLQ       $0x28, Z5, Z5
+	VPMOVQD      Z4, Y4
+	VPMOVQD      Z5, Y5
+	VINSERTI64X4 $0x01, Y5, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VCVTDQ2PS    Z1, Z5
+	VSUBPS       Z5, Z6, Z6
+	VMULPS       scale24<>+0(SB), Z6, Z6
+	VCMPPS       $0x01, Z6, Z4, K1
+	VPTERNLOGD   $0xff, Z5, Z5, Z5
+	VPSUBD       Z5, Z1, K1, Z1
+	VPADDD       Z0, Z11, Z11
+	VPMOVDB      Z0, (DX)(R13*1)
+	VPADDD       Z1, Z11, Z11
+	VPMOVDB      Z1, 16(DX)(R13*1)
+	ADDQ         $0x20, R13
+	CMPQ         R13, R9
+	JL           random
+	ADDQ         $0x08, R10
+
+coded:
+	VEXTRACTI64X4 $0x01, Z11, Y4
+	VPADDD        Y4, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X4
+	VPADDD        X4, X11, X11
+	VPSRLDQ       $0x08, X11, X4
+	VPADDD        X4, X11, X11
+	VPSRLDQ       $0x04, X11, X4
+	VPADDD        X4, X11, X11
+	VMOVD         X11, 8(AX)
+	ADDQ          CX, AX
+	ADDQ          BX, DX
+	ADDQ          DI, SI
+	DECQ          R8
+	JNZ           vectors
 	VZEROUPPER
 	RET

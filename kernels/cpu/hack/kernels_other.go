@@ -30,3 +30,7 @@ func (k Kernels) split(_, _, _ []float64) bool { return false }
 func (k Kernels) extremes(x []float32) (lo, hi float32) { return genericExtremes(x) }
 
 func (k Kernels) nearest(_ []byte, _ []float32, _, _ float32) (done int, sum int32) { return 0, 0 }
+
+func (k Kernels) quantiseWhole(_ *coding, _ []affine, _ int, _ []byte, _ int, _ []float32, _, _, _, _ int) bool {
+	return false
+}

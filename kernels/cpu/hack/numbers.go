@@ -118,7 +118,8 @@ func (k Kernels) transpose(dst, src []float64, rows, columns int) {
 	}
 }
 
-// affine is one partition of a vector in 8 bits: x ≈ scale·code + min.
+// affine is one partition of a vector in 8 bits: x ≈ scale·code + min. Assembly
+// knows its layout.
 type affine struct {
 	scale, min float32
 	sum        int32 // of the codes
@@ -127,9 +128,45 @@ type affine struct {
 // tiny is what a range is taken as 0 below.
 const tiny = 1e-30
 
-// quantise codes x over its own range; element and stride number its elements in
-// the vector's random stream.
-func (k Kernels) quantise(codes []byte, x []float32, round quant.Rounding, stochastic bool, element, stride int) affine {
+// coding is how some vectors are rounded: each by its own random stream, if not to
+// nearest.
+type coding struct {
+	stochastic bool
+	rounds     []quant.Rounding
+	keys       []uint64 // of rounds
+}
+
+// resize makes room for n vectors.
+func (c *coding) resize(n int, stochastic bool) {
+	c.stochastic = stochastic
+	c.rounds, c.keys = grow(c.rounds, n), grow(c.keys, n)
+}
+
+func (c *coding) set(v int, r quant.Rounding) { c.rounds[v], c.keys[v] = r, r.Key() }
+
+// of is the coding of n of the vectors.
+func (c *coding) of(v, n int) coding {
+	return coding{c.stochastic, c.rounds[v : v+n], c.keys[v : v+n]}
+}
+
+// quantise codes n elements of each of c's vectors over their own range: vector i is
+// x[i·ldx:], its codes go to codes[i·ldc:] and what they stand for to out[i·ldo].
+// element and stride number the elements in the random streams.
+func (k Kernels) quantise(c coding, out []affine, ldo int, codes []byte, ldc int, x []float32, ldx, n, element, stride int) {
+	vectors := len(c.keys)
+	if last := vectors - 1; last < 0 || n < 1 || ldo < 0 || ldc < 0 || ldx < 0 ||
+		len(out) <= last*ldo || len(codes) < last*ldc+n || len(x) < last*ldx+n {
+		panic("BUG: coding beyond vectors or codes")
+	}
+	if k.quantiseWhole(&c, out, ldo, codes, ldc, x, ldx, n, element, stride) {
+		return
+	}
+	for v := range vectors {
+		out[v*ldo] = k.quantiseOne(codes[v*ldc:], x[v*ldx:][:n], c.rounds[v], c.stochastic, element, stride)
+	}
+}
+
+func (k Kernels) quantiseOne(codes []byte, x []float32, round quant.Rounding, stochastic bool, element, stride int) affine {
 	lo, hi := k.extremes(x)
 	a := affine{scale: (hi - lo) / 255, min: lo}
 	if a.scale < tiny {

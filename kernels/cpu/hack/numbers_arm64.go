@@ -2,6 +2,8 @@
 
 package hack
 
+import "unsafe"
+
 func affineWhole(acc *float64, dots *int32, scale, mins, sums *float64, x, y, z float64, n int) {
 	affineNEON(acc, dots, scale, mins, sums, x, y, z, n)
 }
@@ -34,14 +36,32 @@ func narrowWhole(dst *float32, src *float64, n int) {
 	narrowNEON(dst, src, n)
 }
 
-func extremesWhole(x *float32, n int) (lo, hi float32) {
-	return extremesNEON(x, n)
-}
-
-func nearestWhole(codes *byte, x *float32, n int, lo, inv float32) int {
-	return nearestNEON(codes, x, n, lo, inv)
-}
-
 func foldWhole(dst, x *float32, scale, mins *float64, n int) float64 {
 	return foldNEON(dst, x, scale, mins, n)
+}
+
+// quantiseWhole leaves vectors to be coded one by one: their ranges and coding to
+// nearest have kernels.
+func (k Kernels) quantiseWhole(_ *coding, _ []affine, _ int, _ []byte, _ int, _ []float32, _, _, _, _ int) bool {
+	return false
+}
+
+func (k Kernels) extremes(x []float32) (lo, hi float32) {
+	n := k.whole(len(x), 8)
+	if n == 0 {
+		return genericExtremes(x)
+	}
+	lo, hi = extremesNEON(unsafe.SliceData(x), n)
+	for _, v := range x[n:] {
+		lo, hi = min(lo, v), max(hi, v)
+	}
+	return lo, hi
+}
+
+func (k Kernels) nearest(codes []byte, x []float32, lo, inv float32) (done int, sum int32) {
+	n := k.whole(min(len(x), len(codes)), 32)
+	if n == 0 {
+		return 0, 0
+	}
+	return n, int32(nearestNEON(unsafe.SliceData(codes), unsafe.SliceData(x), n, lo, inv))
 }

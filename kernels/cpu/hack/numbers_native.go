@@ -84,23 +84,3 @@ func (k Kernels) split(a, b, src []float64) bool {
 	splitWhole(unsafe.SliceData(a), unsafe.SliceData(b), unsafe.SliceData(src), n)
 	return true
 }
-
-func (k Kernels) extremes(x []float32) (lo, hi float32) {
-	n := k.whole(len(x), 8)
-	if n == 0 {
-		return genericExtremes(x)
-	}
-	lo, hi = extremesWhole(unsafe.SliceData(x), n)
-	for _, v := range x[n:] {
-		lo, hi = min(lo, v), max(hi, v)
-	}
-	return lo, hi
-}
-
-func (k Kernels) nearest(codes []byte, x []float32, lo, inv float32) (done int, sum int32) {
-	n := k.whole(min(len(x), len(codes)), 32)
-	if n == 0 {
-		return 0, 0
-	}
-	return n, int32(nearestWhole(unsafe.SliceData(codes), unsafe.SliceData(x), n, lo, inv))
-}

@@ -23,7 +23,6 @@ func TestNumbers(t *testing.T) {
 		return x
 	}
 	generic := For(cpu.Generic)
-	round := quant.Format{}.Rounding(0, 0, quant.StreamQ)
 	for _, level := range cpu.Levels() {
 		k := For(level)
 		for _, n := range []int{1, 3, 4, 8, 13, 32, 40, 64, 72, 100, 128} {
@@ -82,17 +81,55 @@ func TestNumbers(t *testing.T) {
 					return dst
 				})
 			}
-			same("quantise", func(k Kernels) []float64 {
-				codes := guard.Bytes(t, n)
-				a := k.quantise(codes, x, round, false, 0, 1)
-				out := []float64{float64(a.scale), float64(a.min), float64(a.sum)}
-				for _, c := range codes {
-					out = append(out, float64(c))
-				}
-				return out
-			})
-			x[r.IntN(n)] = float32(math.NaN())
-			if lo, hi := k.extremes(x); lo == lo || hi == hi {
+		}
+	}
+}
+
+// Every level codes vectors to the same codes, sums, scales and mins, to nearest and
+// stochastically, whatever lies between them.
+func TestQuantise(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 9))
+	generic := For(cpu.Generic)
+	for seed := range 200 {
+		n := []int{1, 8, 31, 32, 64, 72, 128}[r.IntN(7)]
+		vectors, gap, ldo, stochastic := r.IntN(4)+1, r.IntN(3), r.IntN(2)+1, r.IntN(2) == 0
+		x := guard.Floats(t, vectors*(n+gap)-gap)
+		size := math.Exp(r.NormFloat64() * 10)
+		for i := range x {
+			x[i] = float32(size * r.NormFloat64())
+			if seed%5 == 0 { // often the same value, as unseen weights are
+				x[i] = float32(r.IntN(2))
+			}
+		}
+		var c coding
+		c.resize(vectors, stochastic)
+		for v := range vectors {
+			c.set(v, quant.Format{Stochastic: stochastic, Seed: uint64(seed)}.Rounding(1, 2, quant.StreamP).At(v))
+		}
+		element, stride := r.IntN(1<<20), r.IntN(3)+1
+		code := func(k Kernels) ([]byte, []affine) {
+			codes, out := guard.Bytes(t, len(x)), make([]affine, vectors*ldo)
+			k.quantise(c, out, ldo, codes, n+gap, x, n+gap, n, element, stride)
+			return codes, out
+		}
+		wantCodes, want := code(generic)
+		for v := range vectors {
+			sum := int32(0)
+			for _, b := range wantCodes[v*(n+gap):][:n] {
+				sum += int32(b)
+			}
+			if want[v*ldo].sum != sum {
+				t.Fatalf("the codes' sum is %d, not %d", sum, want[v*ldo].sum)
+			}
+		}
+		for _, level := range cpu.Levels() {
+			if codes, out := code(For(level)); !slices.Equal(codes, wantCodes) || !slices.Equal(out, want) {
+				t.Fatalf("%v, seed %d: %d vectors of %d, stochastic %v: codes differ\n%v\n%v\n%v\n%v", level, seed, vectors, n, stochastic, codes, wantCodes, out, want)
+			}
+		}
+		x[r.IntN(n)] = float32(math.NaN())
+		for _, level := range cpu.Levels() {
+			if _, out := code(For(level)); out[0].scale == out[0].scale || out[0].min == out[0].min {
 				t.Fatalf("%v: a NaN is hidden", level)
 			}
 		}

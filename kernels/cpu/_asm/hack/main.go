@@ -23,9 +23,10 @@ func main() {
 	widens()
 	split()
 	narrow()
-	extremes()
-	nearest()
 	fold()
+	coding := constants()
+	coding.quantise(rows.Vec{})
+	coding.quantise(rows.Vec{Wide: true})
 	Generate()
 }
 

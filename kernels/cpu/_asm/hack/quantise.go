@@ -1,0 +1,338 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/terse-llm/terse/kernels/cpu/_asm/rows"
+)
+
+// The constants of quant's SplitMix64, and their upper halves.
+const (
+	golden = 0x9e3779b97f4a7c15
+	mixA   = 0xbf58476d1ce4e5b9
+	mixB   = 0x94d049bb133111eb
+)
+
+// everywhere is a constant in all lanes, in memory.
+func everywhere(name string, bytes int, x uint64) Mem {
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := 0; i < 64; i += bytes {
+		if bytes == 4 {
+			DATA(i, U32(x))
+		} else {
+			DATA(i, U64(x))
+		}
+	}
+	return m
+}
+
+// quantising generates the 8-bit coding of vectors over their own ranges.
+type quantising struct {
+	rows.Vec
+	lo, inv, w, sum     reg.VecPhysical // w only at 256 bits
+	key, step           reg.VecPhysical
+	element             [2]reg.VecPhysical // of the lanes of two vectors of 64-bit words
+	y                   [4]reg.VecPhysical
+	t                   [4]reg.VecPhysical
+	top, halves         Mem
+	scale24, zeros      Mem
+	golden              Mem
+	a, b, aHigh, bHigh  Mem
+	lanes, order        Mem
+	n                   reg.GPVirtual
+	keys, first, stride reg.GPVirtual
+}
+
+// constants are those of both levels.
+func constants() quantising {
+	g := quantising{
+		top: everywhere("top", 4, 0x437f0000), halves: everywhere("halves", 4, 0x3f000000),
+		scale24: everywhere("scale24", 4, 0x4b800000), golden: everywhere("golden", 8, golden),
+		zeros: everywhere("zeros", 8, 0),
+		a:     everywhere("mixA", 8, mixA), b: everywhere("mixB", 8, mixB),
+		aHigh: everywhere("mixAHigh", 8, mixA>>32), bHigh: everywhere("mixBHigh", 8, mixB>>32),
+	}
+	// At 512 bits the words of two vectors are 0…7 and 8…15. At 256 bits the lower
+	// halves of words are taken by a shuffle, which needs 0 1 4 5 and 2 3 6 7.
+	g.lanes = GLOBL("lanes", RODATA|NOPTR)
+	for i, lane := range []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7} {
+		DATA(8*i, U64(lane))
+	}
+	g.order = GLOBL("order", RODATA|NOPTR) // what packing leaves in the wrong order
+	for i, lane := range []uint32{0, 4, 1, 5, 2, 6, 3, 7} {
+		DATA(4*i, U32(lane))
+	}
+	return g
+}
+
+// quantise generates the coding of some vectors of n floats, a positive multiple of
+// 32: to nearest, or stochastically where there are keys.
+func (g quantising) quantise(v rows.Vec) {
+	g.Vec = v
+	name := "quantise" + v.Name()
+	rows.Begin(name, name+" codes vectors of n floats, a positive multiple of 32, over their own ranges: to nearest, or stochastically if keys is not nil. Strides are in elements, out's in those of affine.",
+		"func(out *float32, ldo int, codes *byte, ldc int, x *float32, ldx int, vectors int, n int, keys *uint64, element int, stride int)")
+	out, ldo, codes, ldc := rows.Arg("out"), rows.Arg("ldo"), rows.Arg("codes"), rows.Arg("ldc")
+	x, ldx, vectors := rows.Arg("x"), rows.Arg("ldx"), rows.Arg("vectors")
+	g.n, g.keys = rows.Arg("n"), rows.Arg("keys")
+	g.first, g.stride = rows.Arg("element"), rows.Arg("stride")
+	SHLQ(Imm(2), ldx)
+	LEAQ(Mem{Base: ldo, Index: ldo, Scale: 2}, ldo)
+	SHLQ(Imm(2), ldo)
+	for i := range 4 {
+		g.y[i], g.t[i] = v.Low(i), v.Low(4+i)
+	}
+	g.lo, g.inv, g.w, g.sum = v.Low(8), v.Low(9), v.Low(10), v.Low(11)
+	g.key, g.step, g.element = v.Low(12), v.Low(13), [2]reg.VecPhysical{v.Low(14), v.Low(15)}
+
+	Label("vectors")
+	g.extremes(x, out)
+	g.Zero(g.sum)
+	TESTQ(g.keys, g.keys)
+	JNZ(LabelRef("stochastic"))
+	g.loop("nearest", x, codes, false)
+	JMP(LabelRef("coded"))
+	Label("stochastic")
+	g.elements()
+	g.loop("random", x, codes, true)
+	ADDQ(Imm(8), g.keys)
+	Label("coded")
+	g.total(out)
+	ADDQ(ldo, out)
+	ADDQ(ldc, codes)
+	ADDQ(ldx, x)
+	DECQ(vectors)
+	JNZ(LabelRef("vectors"))
+	rows.End()
+}
+
+// xor is dst ^= x.
+func (g *quantising) xor(x, dst reg.VecPhysical) {
+	if g.Wide {
+		VPXORQ(x, dst, dst)
+		return
+	}
+	VPXOR(x, dst, dst)
+}
+
+// extremes finds the range of x, and leaves min and scale in out and, with the
+// scale's inverse, in registers.
+func (g *quantising) extremes(x, out reg.Register) {
+	lo, hi, unordered := g.t[0], g.t[1], g.t[2]
+	VMOVUPS(Mem{Base: x}, lo)
+	VMOVAPS(lo, hi)
+	nan := GP32()
+	if g.Wide {
+		KXORW(reg.K2, reg.K2, reg.K2)
+	} else {
+		VXORPS(unordered, unordered, unordered)
+	}
+	i := GP64()
+	XORQ(i, i)
+	Label("extremes")
+	for j := 0; j < 32; j += g.Lanes() {
+		y := g.y[j/g.Lanes()]
+		VMOVUPS(at(x, i, 4, 4*j), y)
+		VMINPS(y, lo, lo)
+		VMAXPS(y, hi, hi)
+		if g.Wide {
+			VCMPPS(Imm(3), y, y, reg.K1)
+			KORW(reg.K1, reg.K2, reg.K2)
+		} else {
+			VCMPPS(Imm(3), y, y, y)
+			VORPS(y, unordered, unordered)
+		}
+	}
+	ADDQ(Imm(32), i)
+	CMPQ(i, g.n)
+	JL(LabelRef("extremes"))
+	if g.Wide {
+		KMOVW(reg.K2, nan)
+		NEGL(nan)
+		SBBL(nan, nan) // all ones, which is NaN, if any is
+	} else {
+		VMOVMSKPS(unordered, nan)
+		NEGL(nan)
+		SBBL(nan, nan)
+	}
+	g.across(lo, VMINPS)
+	g.across(hi, VMAXPS)
+	low, high, scale, spare := lo.AsX(), hi.AsX(), g.y[0].AsX(), g.y[1].AsX()
+	VMOVD(nan, spare)
+	VORPS(spare, low, low)
+	VORPS(spare, high, high)
+	VMOVSS(low, Mem{Base: out, Disp: 4})
+	VSUBSS(low, high, scale)
+	VDIVSS(g.top, scale, scale)
+	bits := GP32()
+	MOVL(U32(0x0da24260), bits) // 1e-30
+	VMOVD(bits, spare)
+	VCMPSS(Imm(1), spare, scale, spare) // scale < 1e-30
+	MOVL(U32(0x3f800000), bits)
+	one := g.y[2].AsX()
+	VMOVD(bits, one)
+	VBLENDVPS(spare, one, scale, scale)
+	VMOVSS(scale, Mem{Base: out})
+	VDIVSS(scale, one, one)
+	VBROADCASTSS(one, g.inv)
+	VBROADCASTSS(low, g.lo)
+}
+
+// across folds the lanes of x into the first.
+func (g *quantising) across(x reg.VecPhysical, fold func(...Op)) {
+	t := g.y[0]
+	if g.Wide {
+		VEXTRACTF64X4(U8(1), x, t.AsY())
+		fold(t.AsY(), x.AsY(), x.AsY())
+	}
+	VEXTRACTF128(Imm(1), x.AsY(), t.AsX())
+	fold(t.AsX(), x.AsX(), x.AsX())
+	VPERMILPS(Imm(0x4e), x.AsX(), t.AsX())
+	fold(t.AsX(), x.AsX(), x.AsX())
+	VPERMILPS(Imm(0xb1), x.AsX(), t.AsX())
+	fold(t.AsX(), x.AsX(), x.AsX())
+}
+
+// elements numbers the lanes of the vector's first words.
+func (g *quantising) elements() {
+	VPBROADCASTQ(Mem{Base: g.keys}, g.key)
+	VMOVQ(g.first, g.t[0].AsX())
+	VPBROADCASTQ(g.t[0].AsX(), g.t[0])
+	VMOVQ(g.stride, g.step.AsX())
+	VPBROADCASTQ(g.step.AsX(), g.step)
+	for i, e := range g.element {
+		if g.Wide {
+			VPMULUDQ(g.lanes.Offset(64*i), g.step, e)
+		} else {
+			VPMULUDQ(g.lanes.Offset(128+32*i), g.step, e)
+		}
+		VPADDQ(g.t[0], e, e)
+	}
+	VPSLLQ(Imm(uint64(map[bool]int{false: 3, true: 4}[g.Wide])), g.step, g.step)
+}
+
+// loop codes the vector, 32 floats at a time.
+func (g *quantising) loop(label string, x, codes reg.Register, random bool) {
+	i := GP64()
+	XORQ(i, i)
+	Label(label)
+	n := 32 / g.Lanes()
+	for j := range n {
+		y := g.y[j]
+		VMOVUPS(at(x, i, 4, 4*g.Lanes()*j), y)
+		VSUBPS(g.lo, y, y)
+		VMULPS(g.inv, y, y)
+		VMAXPS(g.zeros, y, y)
+		VMINPS(g.top, y, y)
+		if random {
+			g.round(y)
+		} else {
+			VADDPS(g.halves, y, y)
+			VCVTTPS2DQ(y, y)
+		}
+	}
+	if g.Wide {
+		for j := range n {
+			VPADDD(g.y[j], g.sum, g.sum)
+			VPMOVDB(g.y[j], at(codes, i, 1, 16*j))
+		}
+	} else {
+		y := g.y
+		VPACKUSDW(y[1], y[0], y[0])
+		VPACKUSDW(y[3], y[2], y[2])
+		VPACKUSWB(y[2], y[0], y[0])
+		VMOVDQU(g.order, y[1])
+		VPERMD(y[0], y[1], y[0])
+		VMOVDQU(y[0], at(codes, i, 1, 0))
+		VPSADBW(g.zeros, y[0], y[0])
+		VPADDQ(y[0], g.sum, g.sum)
+	}
+	ADDQ(Imm(32), i)
+	CMPQ(i, g.n)
+	JL(LabelRef(label))
+}
+
+// round turns y into integers: its floor, or one more if the lane's uniform number
+// is below what is left. 24 bits of both are compared.
+func (g *quantising) round(y reg.VecPhysical) {
+	left, u := g.t[2], g.t[0]
+	VMOVAPS(y, left)
+	VCVTTPS2DQ(y, y)
+	g.uniform()
+	VCVTDQ2PS(u, u)
+	VCVTDQ2PS(y, g.t[1])
+	VSUBPS(g.t[1], left, left)
+	VMULPS(g.scale24, left, left)
+	if g.Wide {
+		VCMPPS(Imm(1), left, u, reg.K1)
+		VPTERNLOGD(U8(0xff), g.t[1], g.t[1], g.t[1])
+		VPSUBD(g.t[1], y, reg.K1, y)
+		return
+	}
+	VCMPPS(Imm(1), left, u, u)
+	VPSUBD(u, y, y)
+}
+
+// uniform leaves the 24-bit numbers of as many elements as lanes in t[0], and goes
+// on to the next ones. It uses t[1] and t[3].
+func (g *quantising) uniform() {
+	z := [2]reg.VecPhysical{g.t[0], g.t[1]}
+	for i, e := range g.element {
+		VMOVAPS(e, z[i])
+		g.xor(g.key, z[i])
+		VPADDQ(g.step, e, e)
+		VPADDQ(g.golden, z[i], z[i])
+		g.mix(z[i], 30, g.a, g.aHigh)
+		g.mix(z[i], 27, g.b, g.bHigh)
+		VPSRLQ(Imm(31), z[i], g.t[3])
+		g.xor(g.t[3], z[i])
+		VPSRLQ(Imm(40), z[i], z[i])
+	}
+	if g.Wide {
+		VPMOVQD(z[0], z[0].AsY())
+		VPMOVQD(z[1], z[1].AsY())
+		VINSERTI64X4(U8(1), z[1].AsY(), z[0], z[0])
+		return
+	}
+	VSHUFPS(Imm(0x88), z[1], z[0], z[0])
+}
+
+// mix is a step of SplitMix64: z = (z ^ z>>n)·c.
+func (g *quantising) mix(z reg.VecPhysical, n uint64, c, high Mem) {
+	t := g.t[3]
+	VPSRLQ(Imm(n), z, t)
+	g.xor(t, z)
+	if g.Wide {
+		VPMULLQ(c, z, z)
+		return
+	}
+	VPSRLQ(Imm(32), z, t)
+	VPMULUDQ(c, t, t)
+	VPMULUDQ(high, z, g.w)
+	VPADDQ(g.w, t, t)
+	VPSLLQ(Imm(32), t, t)
+	VPMULUDQ(c, z, z)
+	VPADDQ(t, z, z)
+}
+
+// total stores the sum of the codes.
+func (g *quantising) total(out reg.Register) {
+	t := g.t[0].AsX()
+	fold := VPADDQ
+	if g.Wide {
+		VEXTRACTI64X4(U8(1), g.sum, g.t[0].AsY())
+		VPADDD(g.t[0].AsY(), g.sum.AsY(), g.sum.AsY())
+		fold = VPADDD
+	}
+	VEXTRACTI128(Imm(1), g.sum.AsY(), t)
+	fold(t, g.sum.AsX(), g.sum.AsX())
+	VPSRLDQ(Imm(8), g.sum.AsX(), t)
+	fold(t, g.sum.AsX(), g.sum.AsX())
+	if g.Wide {
+		VPSRLDQ(Imm(4), g.sum.AsX(), t)
+		fold(t, g.sum.AsX(), g.sum.AsX())
+	}
+	VMOVD(g.sum.AsX(), Mem{Base: out, Disp: 8})
+}
