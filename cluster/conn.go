@@ -40,7 +40,7 @@ type Conn struct {
 const (
 	connectTimeout = 2 * time.Second
 	reconnectWait  = 250 * time.Millisecond
-	flushTimeout   = 2 * time.Second
+	flushTimeout   = 10 * time.Second
 	pingInterval   = 5 * time.Second // finds half-open links; the default is 2 minutes
 )
 

@@ -45,9 +45,9 @@ func TestGoodbyeIsHeardAtOnce(t *testing.T) {
 
 func TestLeaseEndsWithoutGoodbye(t *testing.T) {
 	srv := startServer(t, ServerOptions{})
-	work := connect(t, srv, 50*time.Millisecond)
+	work := connect(t, srv, shortBeat)
 	s := serve(t, work, worker("d1", echo))
-	v := watch(t, connect(t, srv, 50*time.Millisecond))
+	v := watch(t, connect(t, srv, shortBeat))
 	waitFor(t, v, "d1")
 	work.Close()
 	require.ErrorContains(t, s.stop(), "is closed")
@@ -63,8 +63,8 @@ func TestRecordsAreRefreshed(t *testing.T) {
 		m.Running = int(running.Load())
 		return m
 	}
-	serve(t, connect(t, srv, 50*time.Millisecond), w)
-	v := watch(t, connect(t, srv, 50*time.Millisecond))
+	serve(t, connect(t, srv, shortBeat), w)
+	v := watch(t, connect(t, srv, shortBeat))
 	waitFor(t, v, "d1")
 	running.Store(7)
 	err := v.Wait(testContext(t), func(m []Member) bool { return len(m) == 1 && m[0].Running == 7 })
@@ -73,9 +73,10 @@ func TestRecordsAreRefreshed(t *testing.T) {
 
 func TestNamesAreUnique(t *testing.T) {
 	srv := startServer(t, ServerOptions{})
-	first := connect(t, srv, 0)
+	const never = time.Hour // silence for a beat would count as nobody
+	first := connect(t, srv, never)
 	s := serve(t, first, worker("d1", echo))
-	second := connect(t, srv, 0)
+	second := connect(t, srv, never)
 	err := second.Serve(testContext(t), worker("d1", echo))
 	require.ErrorContains(t, err, `another worker of cluster "terse" has that name`)
 	require.NoError(t, s.stop())

@@ -142,7 +142,7 @@ func TestServerRestart(t *testing.T) {
 	srv, err := StartServer(ServerOptions{})
 	require.NoError(t, err)
 	address := srv.nats.Addr().String()
-	work, gate := connect(t, srv, 50*time.Millisecond), connect(t, srv, 50*time.Millisecond)
+	work, gate := connect(t, srv, steadyBeat), connect(t, srv, steadyBeat)
 	s := serve(t, work, worker("d1", echo))
 	v := watch(t, gate)
 	waitFor(t, v, "d1")

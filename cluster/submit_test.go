@@ -126,7 +126,7 @@ func TestCancelReachesTheHandler(t *testing.T) {
 func TestDeadlineReachesTheHandler(t *testing.T) {
 	started, cause := make(chan struct{}, 1), make(chan error, 1)
 	_, gate, _ := pair(t, time.Hour, worker("d1", block(started, cause)))
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	err := gate.Submit(ctx, "d1", request(1), func(terse.Output) error { return nil })
 	require.Equal(t, terse.CodeDeadline, terse.CodeOf(err))
@@ -205,7 +205,7 @@ func TestLargeOutputsAreSplit(t *testing.T) {
 // While a client reads slowly the worker goes on, leases hold, nothing is lost.
 func TestSlowConsumer(t *testing.T) {
 	handled := make(chan struct{})
-	_, gate, _ := pair(t, 50*time.Millisecond, worker("d1", func(ctx context.Context, job Job, emit func(terse.Output) error) error {
+	_, gate, _ := pair(t, steadyBeat, worker("d1", func(ctx context.Context, job Job, emit func(terse.Output) error) error {
 		defer close(handled)
 		return echo(ctx, job, emit)
 	}))
@@ -214,7 +214,7 @@ func TestSlowConsumer(t *testing.T) {
 	err := gate.Submit(testContext(t), "d1", request(prompt...), func(out terse.Output) error {
 		if len(tokens) == 0 {
 			<-handled // all has been sent before the second output is read
-			time.Sleep(2 * 3 * 50 * time.Millisecond)
+			time.Sleep(3 * steadyBeat * 3 / 2)
 		}
 		tokens = append(tokens, out.Tokens...)
 		return nil

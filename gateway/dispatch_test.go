@@ -351,7 +351,7 @@ func TestDispatchSpreadsABurst(t *testing.T) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return len(w.tried) == i+1
-		}, 20*time.Second, time.Millisecond)
+		}, 2*time.Minute, time.Millisecond)
 	}
 	close(release)
 	wg.Wait()
@@ -393,7 +393,7 @@ func startCluster(t *testing.T, handlers map[string]cluster.Handler) *realCluste
 	require.NoError(t, err)
 	t.Cleanup(srv.Shutdown)
 	dial := func() *cluster.Conn {
-		c, err := cluster.Connect(t.Context(), cluster.Options{URL: srv.URL(), Beat: 50 * time.Millisecond})
+		c, err := cluster.Connect(t.Context(), cluster.Options{URL: srv.URL(), Beat: 500 * time.Millisecond})
 		require.NoError(t, err)
 		t.Cleanup(c.Close)
 		return c
@@ -408,7 +408,7 @@ func startCluster(t *testing.T, handlers map[string]cluster.Handler) *realCluste
 		serveWorker(t, c, id, handle)
 		r.kill[id] = c.Close
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	require.NoError(t, view.Wait(ctx, func(m []cluster.Member) bool { return len(m) == len(handlers) }))
 	return r
@@ -484,7 +484,7 @@ func TestDispatchHonoursDeadline(t *testing.T) {
 		cause <- context.Cause(ctx)
 		return context.Cause(ctx)
 	}})
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	err := r.Generate(ctx, longRequest(), func(terse.Output) error { return nil })
 	require.Equal(t, terse.CodeDeadline, terse.CodeOf(err))

@@ -277,7 +277,7 @@ func TestClientThatLeavesCancels(t *testing.T) {
 		<-gone
 		select {
 		case <-cancelled:
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("the request goes on after its client has left")
 		}
 		waitFor(t, func() bool { return strings.Contains(s.logs.String(), `"msg":"request"`) })
@@ -292,13 +292,11 @@ func TestClientThatLeavesCancels(t *testing.T) {
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for range 1000 {
-		if ok() {
-			return
+	for limit := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it never happens")
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal("it did not happen in ten seconds")
 }
 
 func TestOneFailedChoiceCancelsTheOthers(t *testing.T) {
