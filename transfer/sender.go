@@ -17,9 +17,6 @@ import (
 // core's cache between the checksum and the socket.
 const frameTarget = 256 << 10
 
-// stopPatience is how long a frame that is being written may hold up Stop.
-const stopPatience = 50 * time.Millisecond
-
 // Sender streams one prompt's pages, as they are written, over all connections
 // that the decoder has given the transfer. It is an engine's sink: Written and
 // Stop are its two methods. Its methods are safe for concurrent use.
@@ -454,7 +451,7 @@ func (s *Sender) abort(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
-		time.AfterFunc(stopPatience, s.breakOff)
+		time.AfterFunc(s.to.Stop, s.breakOff)
 		s.err = asTransfer(fmt.Errorf("cannot hand over KV: %w", err))
 	}
 	if s.expiry != nil {

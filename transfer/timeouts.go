@@ -8,6 +8,7 @@ type Timeouts struct {
 	Ping  time.Duration // between signs of life (default 1 s)
 	Hello time.Duration // for the whole handshake, and for a request to be accepted (default: Lease)
 	Lease time.Duration // a transfer without its control connection is kept (default 3 s)
+	Stop  time.Duration // a frame that is being written may hold up Sender.Stop (default 50 ms)
 }
 
 func (t Timeouts) orDefault() Timeouts {
@@ -20,5 +21,6 @@ func (t Timeouts) orDefault() Timeouts {
 	def(&t.Ping, time.Second)
 	def(&t.Lease, 3*time.Second)
 	def(&t.Hello, t.Lease)
+	def(&t.Stop, 50*time.Millisecond)
 	return t
 }

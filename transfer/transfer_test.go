@@ -27,7 +27,7 @@ const patience = 2 * time.Minute
 
 // calm are timeouts that no machine is too busy for: whatever happens to a connection
 // is the test's doing.
-var calm = Timeouts{Idle: patience, Ping: 25 * time.Millisecond, Hello: patience, Lease: patience}
+var calm = Timeouts{Idle: patience, Ping: 25 * time.Millisecond, Hello: patience, Lease: patience, Stop: patience}
 
 // quick are timeouts that keep the tests of silence short. Connections may be lost by
 // them on a machine that stands still for as long.
