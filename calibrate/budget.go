@@ -34,20 +34,21 @@ const leadingDeviation = 0.65
 
 var gains = []float32{0.7, 1, 1.4}
 
-// headRanks are those that HeadQ (arXiv 2605.03562) is measured with: the error of K
-// in the first principal components of the queries, kept beside the codes in 8 bits
-// each and a scale, and added to the scores.
-var headRanks = []int{1, 2, 4}
-
 // Budget measures what coding K does to attention, chooses the gains of its leading
 // channels and how many of them each layer has in 4 bits, within a mean of budget
 // bits per element of K and V, and writes both into cal, which must have a basis. It
-// tells what every part buys.
+// tells what every part buys. HeadQ (arXiv 2605.03562) is measured beside: the error of
+// K in the first principal components of the queries, kept beside the codes in 8 bits
+// each and a scale, and added to the scores.
 func Budget(ctx context.Context, m *model.Model, cal *quant.Calibration, windows [][]terse.Token, budget float64, progress func(done float64)) ([]Part, error) {
 	if cal.KBasis == nil || cal.HeadDim <= 16 {
 		return nil, fmt.Errorf("cannot spread a budget over K's channels: it wants a basis and a head_dim above 16")
 	}
-	t := &table{cal: cal, leads: leadings(cal.HeadDim), gains: make([]float32, cal.Layers*cal.KVHeads*((cal.HeadDim-1)/16))}
+	f, err := quant.ParseFormat("hq2b", true)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{cal: cal, format: f, leads: quant.Leadings(cal.HeadDim), gains: make([]float32, cal.Layers*cal.KVHeads*((cal.HeadDim-1)/16))}
 	if least := t.bits(0); budget < least {
 		return nil, fmt.Errorf("cannot spread %g bits per element: codes without a second plane take %.4g", budget, least)
 	}
@@ -60,8 +61,11 @@ func Budget(ctx context.Context, m *model.Model, cal *quant.Calibration, windows
 		return nil, err
 	}
 	t.chooseGains()
-	t.plan(budget)
-	return t.parts(), nil
+	t.record()
+	if cal.KPlan, err = t.plan(budget); err != nil {
+		return nil, err
+	}
+	return t.parts(budget)
 }
 
 // newProbes runs some of the windows exactly, the longest first.
@@ -95,15 +99,6 @@ func newProbes(m *model.Model, windows [][]terse.Token, progress func(done float
 	return probes, nil
 }
 
-// leadings are the numbers of leading channels to choose from.
-func leadings(d int) []int {
-	var all []int
-	for n := 0; n < d; n += 16 {
-		all = append(all, n)
-	}
-	return append(all, d)
-}
-
 // Ways that are measured, before those with leading channels.
 const (
 	wayPlain = iota
@@ -116,16 +111,17 @@ const (
 // table is what was measured.
 type table struct {
 	cal      *quant.Calibration
-	leads    []int       // numbers of leading channels: 0, 16, …, head_dim
-	gains    []float32   // tried first: [layer × KV head][leads without the ends]
-	measured [][]float64 // [layer × KV head][way]
-	choice   [][]int     // [layer × KV head][leads] the way with the best gain
+	format   quant.Format // a planned one
+	leads    []int        // numbers of leading channels: 0, 16, …, head_dim
+	gains    []float32    // tried first: [layer × KV head][leads without the ends]
+	measured [][]float64  // [layer × KV head][way]
+	choice   [][]int      // [layer × KV head][leads] the way with the best gain
 }
 
 // ways are all that is measured of a layer and head.
 func (t *table) ways(layer, head int, probes []*probe) []way {
 	all := []way{{format: "hq2,mean=off,norm=off"}, {format: "hq2,norm=off"}, {format: "hq2"}, {format: "hq2+"}}
-	for _, rank := range headRanks {
+	for _, rank := range quant.HeadRanks() {
 		all = append(all, way{format: "hq2,basis=balanced", rank: rank})
 	}
 	all = append(all, way{format: "hq2,basis=balanced"})
@@ -142,7 +138,7 @@ func (t *table) ways(layer, head int, probes []*probe) []way {
 
 // first is the way from which on those of leads[i] lie.
 func (t *table) first(i int) int {
-	none := wayRanks + len(headRanks)
+	none := wayRanks + len(quant.HeadRanks())
 	if i == 0 {
 		return none
 	}
@@ -222,14 +218,7 @@ func (t *table) divergence(layer, i int) (sum float64) {
 
 // bits is what a layer with leads[i] leading channels takes per element.
 func (t *table) bits(i int) float64 {
-	f := []string{"hq2,basis=balanced", fmt.Sprintf("hq2,basis=balanced,k2=shared:%d", t.leads[i]), "hq3,basis=balanced"}
-	switch i {
-	case 0:
-		return bitsOf(f[0], t.cal.HeadDim)
-	case len(t.leads) - 1:
-		return bitsOf(f[2], t.cal.HeadDim)
-	}
-	return bitsOf(f[1], t.cal.HeadDim)
+	return float64(8*quant.PlannedBytes(t.format, t.leads[i], t.cal.HeadDim)) / float64(2*t.format.PageTokens*t.cal.HeadDim)
 }
 
 // bitsOf is what a format takes per element.
@@ -245,35 +234,34 @@ func bitsOf(format string, d int) float64 {
 	return float64(8*g.CodedBytes()) / float64(2*f.PageTokens*d)
 }
 
-// plan gives layers leading channels, the most gain per bit first, while the mean
-// stays within the budget.
-func (t *table) plan(budget float64) {
-	cal, chosen := t.cal, make([]int, t.cal.Layers)
-	left := (budget - t.bits(0)) * float64(cal.Layers)
-	for {
-		best, layerOf, to := 0.0, 0, 0
-		for layer, now := range chosen {
-			for i := now + 1; i < len(t.leads); i++ {
-				cost := t.bits(i) - t.bits(now)
-				if worth := (t.divergence(layer, now) - t.divergence(layer, i)) / cost; cost <= left+1e-9 && worth > best {
-					best, layerOf, to = worth, layer, i
-				}
+// record writes what was measured into the calibration.
+func (t *table) record() {
+	heads := float64(t.cal.KVHeads)
+	t.cal.KHarm, t.cal.HeadQ = nil, nil
+	for layer := range t.cal.Layers {
+		for i := range t.leads {
+			t.cal.KHarm = append(t.cal.KHarm, float32(t.divergence(layer, i)/heads))
+		}
+		t.cal.HeadQ = append(t.cal.HeadQ, 0)
+		for i := range quant.HeadRanks() {
+			sum := 0.0
+			for _, row := range t.measured[layer*t.cal.KVHeads : (layer+1)*t.cal.KVHeads] {
+				sum += row[wayRanks+i]
 			}
+			t.cal.HeadQ = append(t.cal.HeadQ, float32(sum/heads))
 		}
-		if best == 0 {
-			break
-		}
-		left -= t.bits(to) - t.bits(chosen[layerOf])
-		chosen[layerOf] = to
-	}
-	cal.KPlan = make([]uint16, cal.Layers)
-	for layer, i := range chosen {
-		cal.KPlan[layer] = uint16(t.leads[i])
 	}
 }
 
-// parts is what every part of the calibration buys.
-func (t *table) parts() []Part {
+// plan is the leading channels of every layer within a budget.
+func (t *table) plan(budget float64) ([]uint16, error) {
+	f := t.format
+	f.Budget = int(math.Round(1000 * budget))
+	return t.cal.Plan(f)
+}
+
+// parts is what every part of the calibration buys, and some budgets beside.
+func (t *table) parts(budget float64) ([]Part, error) {
 	d, none := t.cal.HeadDim, t.first(0)
 	part := func(name string, way int, format string) Part {
 		sum := 0.0
@@ -301,13 +289,26 @@ func (t *table) parts() []Part {
 		bits, divergence := mean(func(int) int { return i })
 		parts = append(parts, Part{fmt.Sprintf("and %d of them, sharing the scale", t.leads[i]), fmt.Sprintf("hq2,basis=balanced,k2=shared:%d", t.leads[i]), bits, divergence})
 	}
-	bits, divergence := mean(func(layer int) int { return slices.Index(t.leads, int(t.cal.KPlan[layer])) })
-	parts = append(parts, Part{"and by layers, within the budget", "hq2b", bits, divergence})
+	for _, more := range []float64{0, -0.125, 0.125, 0.25} {
+		plan, err := t.plan(budget + more)
+		switch {
+		case more != 0 && (err != nil || slices.Equal(plan, t.cal.KPlan)):
+			continue // too little, or no other plan
+		case err != nil:
+			return nil, err
+		}
+		p := Part{Name: "and by layers, within the budget", Format: "hq2b"}
+		if more != 0 {
+			p.Name, p.Format = fmt.Sprintf("the same within %g bits", budget+more), fmt.Sprintf("hq2b,budget=%g", budget+more)
+		}
+		p.Bits, p.Divergence = mean(func(layer int) int { return slices.Index(t.leads, int(plan[layer])) })
+		parts = append(parts, p)
+	}
 	parts = append(parts, part("all of K's channels in 4 bits", t.first(len(t.leads)-1), "hq3,basis=balanced"))
-	for i, rank := range headRanks {
+	for i, rank := range quant.HeadRanks() {
 		p := part(fmt.Sprintf("HeadQ of rank %d instead of channels in 4 bits", rank), wayRanks+i, "hq2,basis=balanced")
 		p.Format, p.Bits = "", p.Bits+float64(8*rank+16)/float64(2*d)
 		parts = append(parts, p)
 	}
-	return parts
+	return parts, nil
 }

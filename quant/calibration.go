@@ -27,6 +27,15 @@ type Calibration struct {
 	// channels of the balanced basis where they share their scale with the others:
 	// [Layers][KVHeads][(HeadDim-1)/16].
 	KGain []float32
+	// KHarm has, per layer, what 0, 16, 32, … HeadDim leading channels in 4 bits leave
+	// of coding K's harm: KL of attention weights in nats, mean over heads and queries.
+	// Plans for any budget follow from it. [Layers][Leadings(HeadDim)]; nil where a
+	// file has none.
+	KHarm []float32
+	// HeadQ has, per layer, the rank of the residual of K that formats keep (arXiv
+	// 2605.03562), 0, and the harm, as in KHarm, that rank 1, 2 and 4 would leave
+	// instead of channels in 4 bits; nil where a file has none.
+	HeadQ []float32
 	NUQ   *NUQ // kvquant's codebooks; nil where a file has none
 	// Levels has how often cachegen's levels come, per layer, K and V, and channel of
 	// all KV heads: frequencies that sum to entropy.Total, the least level first; nil

@@ -34,6 +34,8 @@ func calibrationSections() []section {
 		levelSection("cachegen_deltas", 2*anchorLevel+1, func(c *Calibration) *[]uint16 { return &c.Deltas }),
 		floatSection("k_gain", false, (*Calibration).gains, func(c *Calibration) *[]float32 { return &c.KGain }),
 		planSection(),
+		floatSection("k_harm", false, func(c *Calibration) int { return c.Layers * len(Leadings(c.HeadDim)) }, func(c *Calibration) *[]float32 { return &c.KHarm }),
+		headQSection(),
 	}
 }
 

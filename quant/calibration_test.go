@@ -3,6 +3,7 @@ package quant
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,12 @@ func TestCalibrationFile(t *testing.T) {
 	c = testCalibration(3, 2, 32)
 	c.KPlan, c.KGain = []uint16{0, 16, 32}, []float32{1, 2, 3, 4, 5, 6}
 	calibrationFile(t, c, 2*4*3*2*32+4*6+2*3)
+	c.KHarm, c.HeadQ = []float32{3, 2, 1, 3, 2, 1, 3, 2, 1}, make([]float32, 3*4)
+	calibrationFile(t, c, 2*4*3*2*32+4*6+2*3+4*9+4*12)
+	c.HeadQ[4] = 1
+	if err := WriteCalibration(io.Discard, c); err == nil || !strings.Contains(err.Error(), "layer 1 wants a residual of rank 1") {
+		t.Errorf("a rank that no format has: %v", err)
+	}
 }
 
 // calibrationFile writes c, whose sections take size bytes, reads it again, and
@@ -30,7 +37,7 @@ func calibrationFile(t *testing.T, c *Calibration, size int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) || !slices.Equal(got.KPlan, c.KPlan) || !slices.Equal(got.KGain, c.KGain) {
+	if got.Hash != c.Hash || got.Hash == [32]byte{} || !slices.Equal(got.KMean, c.KMean) || !slices.Equal(got.VMean, c.VMean) || !slices.Equal(got.KBasis, c.KBasis) || !slices.Equal(got.KPlan, c.KPlan) || !slices.Equal(got.KGain, c.KGain) || !slices.Equal(got.KHarm, c.KHarm) || !slices.Equal(got.HeadQ, c.HeadQ) {
 		t.Error("a calibration does not survive its file")
 	}
 	if _, body, _ := bytes.Cut(data, []byte("\n")); len(body) != size {
@@ -54,7 +61,7 @@ func calibrationFile(t *testing.T, c *Calibration, size int) {
 	bad := slices.Clone(data)
 	copy(bad[len(bad)-4:], []byte{0, 0, 0xc0, 0x7f})
 	want := "outside -65504 to 65504"
-	if c.KPlan != nil { // it comes last
+	if c.KPlan != nil && c.HeadQ == nil { // it comes last
 		want = "leading channels"
 	}
 	f("not a number", bad, want)

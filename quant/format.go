@@ -68,6 +68,7 @@ type Format struct {
 
 	// hq
 	K, V      Half
+	Budget    int  // thousandths of a bit per element that leading channels as planned may make of K and V; 0 = the calibration's own plan
 	Important int  // per cent of a prompt's coded tokens that keep the second plane (SecondImportant halves); 0 = none
 	Symmetric bool // scale only, levels (c - (2^b-1)/2)·s; else a zero as well
 	Rotate    bool

@@ -65,8 +65,9 @@ func NewGeometry(f Format, layers, kvHeads, headDim int) (*Geometry, error) {
 func NewCalibratedGeometry(f Format, cal *Calibration, layers, kvHeads, headDim int) (*Geometry, error) {
 	g := &Geometry{Format: f, Layers: layers, KVHeads: kvHeads, HeadDim: headDim}
 	err := g.check()
+	var plan []uint16
 	if err == nil && f.K.Leading == Planned {
-		err = g.checkPlan(cal)
+		plan, err = g.plan(cal)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot lay out KV format %s for %d layers, %d KV heads, head_dim %d: %w", f.Name, layers, kvHeads, headDim, err)
@@ -78,7 +79,7 @@ func NewCalibratedGeometry(f Format, cal *Calibration, layers, kvHeads, headDim 
 			break
 		}
 		g.layEach(func(layer *Geometry, at int) {
-			layer.Format.K = planned(int(cal.KPlan[at]), headDim)
+			layer.Format.K = planned(int(plan[at]), headDim)
 			layer.layHQ()
 		})
 	case FamilyHack, FamilyHackV2, FamilyKIVI:
@@ -119,12 +120,16 @@ func planned(n, headDim int) Half {
 	return Half{Second: SecondShared, Leading: n}
 }
 
-// checkPlan refuses formats whose layers' layout nothing says.
-func (g *Geometry) checkPlan(cal *Calibration) error {
-	if cal == nil || cal.KPlan == nil {
-		return fmt.Errorf("it wants the layers' budgets, and there is no calibration that has them: run terse calibrate on this model")
+// plan is the leading channels of every layer: those that the calibration says, or
+// what it gives for the format's budget.
+func (g *Geometry) plan(cal *Calibration) ([]uint16, error) {
+	if cal == nil || cal.KPlan == nil || g.Format.Budget > 0 && cal.KHarm == nil {
+		return nil, fmt.Errorf("it wants the layers' budgets, and there is no calibration that has them: run terse calibrate on this model")
 	}
-	return cal.fits(g)
+	if err := cal.fits(g); err != nil || g.Format.Budget == 0 {
+		return cal.KPlan, err
+	}
+	return cal.Plan(g.Format)
 }
 
 // layEach lays out layers one by one.

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,8 @@ import (
 //
 //	hq*:     sym=on|off|auto rotate=on|off basis=hadamard|balanced mean=on|off
 //	         clip=on|off norm=on|off sinks=N recent=N (multiples of 64)
-//	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2) important=N%
+//	         k2=none|all|lead:N|lead:quarter|tokens:N v2=(as k2) budget=BITS
+//	         important=N%
 //	hack*:   bits=2|4|8 partition=32|64|128 se=on|off rqe=on|off
 //	         round=nearest|stochastic seed=N prefill=exact|codes
 //	kivi:    bits=2|4 group=32|64 residual=64|128|256 prefill=exact|codes
@@ -90,6 +92,9 @@ func (p *parser) finish(calibrated bool) error {
 		}
 		if p.K.Leading == Planned && !p.Balanced {
 			return fmt.Errorf("k2=plan wants basis=balanced")
+		}
+		if p.Budget > 0 && p.K.Leading != Planned {
+			return fmt.Errorf("budget=%s has a meaning only where layers are planned: use hq2b or k2=plan", p.budget())
 		}
 		return p.chooseImportant()
 	case FamilyHack, FamilyHackV2:
@@ -201,12 +206,28 @@ func hqOptions() []option {
 		window("recent", func(f *Format) *int { return &f.Recent }),
 		secondPlane("k2", func(f *Format) *Half { return &f.K }),
 		secondPlane("v2", func(f *Format) *Half { return &f.V }),
+		{"budget", "BITS per element of K and V, 2 to 4.5 in thousandths, or plan: the calibration's own", func(p *parser, v string) bool {
+			bits, err := strconv.ParseFloat(v, 64)
+			if v == "plan" {
+				bits, err = 0, nil
+			}
+			p.Budget = int(math.Round(1000 * bits))
+			return err == nil && (v == "plan" || bits >= 2 && bits <= 4.5 && p.budget() == v)
+		}, Format.budget},
 		{"important", "N, per cent of the tokens, 1 to 50", func(p *parser, v string) bool {
 			n, err := strconv.Atoi(strings.TrimSuffix(v, "%"))
 			p.Important = n
 			return err == nil && n >= 1 && n <= 50
 		}, func(f Format) string { return strconv.Itoa(f.Important) }},
 	}
+}
+
+// budget is Budget as the option writes it.
+func (f Format) budget() string {
+	if f.Budget == 0 {
+		return "plan"
+	}
+	return strconv.FormatFloat(float64(f.Budget)/1000, 'f', -1, 64)
 }
 
 func hackOptions() []option {

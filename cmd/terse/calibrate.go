@@ -32,7 +32,8 @@ func newCalibrate() *cobra.Command {
 		Long: `Runs a model over sample text and writes the mean of K and of V per layer, KV head
 and channel, a basis of K in which the channels that matter most to the scores come
 first, and how many of these each layer has in 4 bits within --budget bits per element
-(--kv hq2b), by what coding K does to attention. What every part buys is told in the
+(--kv hq2b), by what coding K does to attention; --kv hq2b,budget=BITS plans for others,
+by the same file. What every part buys is told in the
 end: the KL divergence of attention weights. The file belongs beside the model (` + calibrationFile + `), on every worker: they
 compare its hash. With it codes are symmetric: smaller and faster; without it they
 are asymmetric, and there are no hq2+ and hq2b.`,
@@ -137,7 +138,7 @@ func printParts(w io.Writer, cal *quant.Calibration, parts []calibrate.Part) {
 		}
 		fmt.Fprintf(w, "| %-40s | %.3f | %.5f | %s |\n", p.Name, p.Bits, p.Divergence, name)
 	}
-	fmt.Fprintf(w, "channels of K in 4 bits, by layer: %v\n", cal.KPlan)
+	fmt.Fprintf(w, "channels of K in 4 bits, by layer: %v\nrank of HeadQ: 0 in all layers, no format has it\n", cal.KPlan)
 }
 
 // sampleWindows encodes the sample and cuts it into windows; a last, shorter one
