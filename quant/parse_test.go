@@ -37,6 +37,8 @@ func TestParseFormatName(t *testing.T) {
 	f("hq2+,k2=none,recent=256", true, "hq2,basis=balanced,recent=256")
 	f("hq2,basis=balanced,k2=plan", true, "hq2b")
 	f("hq2b,basis=balanced,recent=256", true, "hq2b,recent=256")
+	f("hq2b,important=6,budget=2.625", true, "hq2b,budget=2.625,important=6")
+	f("hq2b,budget=plan", true, "hq2b")
 	f("hq2,k2=shared:16", true, "hq2,k2=shared:16")
 	f("hq3,basis=balanced", false, "hq3,basis=balanced")
 	f("cachegen,prefill=codes,delta=10", true, "cachegen,delta=10,prefill=codes")
