@@ -90,7 +90,10 @@ func agree(a, b []terse.Token) int {
 	return n
 }
 
-const twoGPUs = "prefill on one GPU, decode on another"
+const (
+	twoGPUs = "prefill on one GPU, decode on another"
+	unready = "prefill on a GPU that does what is waited for, decode on one that copies first"
+)
 
 // A GPU says what the processor says, alone and with the prompt computed on one
 // of them and the answer on the other, either way round; and so do two GPUs, one for
@@ -107,6 +110,9 @@ func TestDevice(t *testing.T) {
 		if gpus(t) > 1 {
 			// The first one anew: another prompt's pages would be there in codes only.
 			pairs[twoGPUs] = [2]*rig{newDeviceRig(t, format, 0).start(t), newDeviceRig(t, format, 1).start(t)}
+		}
+		if !*gpuFlag {
+			pairs[unready] = [2]*rig{newDeviceRig(t, format, cudatest.Late).start(t), newDeviceRig(t, format, cudatest.CopiesFirst).start(t)}
 		}
 		for _, n := range lengths {
 			const tokens = 8
@@ -135,7 +141,8 @@ func TestDevice(t *testing.T) {
 			})
 			for i, what := range slices.Sorted(maps.Keys(pairs)) {
 				seed, rigs := i+1, pairs[what]
-				if what == twoGPUs {
+				two := what == twoGPUs || what == unready
+				if two {
 					seed = 0 // what one GPU was asked
 				}
 				got := check(seed, what, func(req *terse.Request) (got []terse.Token, err error) {
@@ -145,8 +152,8 @@ func TestDevice(t *testing.T) {
 					})
 					return got, err
 				})
-				if what == twoGPUs && !slices.Equal(got, alone) {
-					t.Errorf("%s, prompt of %d: two GPUs say %v, one says %v", format, n, got, alone)
+				if two && !slices.Equal(got, alone) {
+					t.Errorf("%s, prompt of %d, %s: %v, one GPU says %v", format, n, what, got, alone)
 				}
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/kvcache"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/sched"
 )
 
@@ -43,7 +44,10 @@ type Engine struct {
 
 	leaveMu sync.Mutex
 	leaving []*sequence   // whose callers have gone
-	bell    chan struct{} // holds one token when there are some
+	bell    chan struct{} // holds one token when there are some, or some of came
+
+	cameMu sync.Mutex
+	came   map[*sequence][]quant.Piece // of prompts on their way to another memory
 
 	// Owned by Run's goroutine.
 	cache       *kvcache.Cache
@@ -96,6 +100,7 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		cfg: c, inbox: make(chan command, 64), closed: make(chan struct{}), bell: make(chan struct{}, 1),
 		cache: cache, pages: pages, seqs: make(map[sched.ID]*sequence), hosted: make(map[sched.ID]*hosting),
+		came: make(map[*sequence][]quant.Piece),
 		sched: sched.New(sched.Config{
 			Cache: cache, MaxSeqs: c.MaxSeqs, StepTokens: c.StepTokens,
 			MaxWaiting: c.MaxWaiting, MaxContext: c.MaxContext,
@@ -159,6 +164,7 @@ func (e *Engine) collect(ctx context.Context, busy bool) bool {
 		default:
 		}
 		e.partWithAll()
+		e.takeAll()
 		if busy || len(e.events) > 0 {
 			return true
 		}
@@ -374,6 +380,7 @@ func (e *Engine) settle(plan sched.Plan) {
 		s.timing.Queue = now.Sub(s.arrived)
 		e.pages.Stage(r.Table, len(s.req.Prompt), s.nextView())
 		s.view.Staged = r.HeldTokens
+		e.receive(s)
 		s.reserved <- reservation{s.view, r.HeldTokens}
 	}
 	for _, id := range plan.Preempted {

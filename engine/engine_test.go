@@ -142,6 +142,9 @@ func (c *copier) take(layer, part int, from *quant.View) {
 	for _, s := range spans {
 		copy(dst[s.Off:s.Off+s.Len], src[s.Off:])
 	}
+	if c.to.Came != nil {
+		c.to.Came([]quant.Piece{{Layer: layer, Page: p.Page, Coded: p.Coded}})
+	}
 }
 
 // Prefill here and decode there gives the tokens of one engine, in every format,

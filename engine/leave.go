@@ -23,6 +23,11 @@ func (e *Engine) leave(s *sequence) {
 	e.leaving = append(e.leaving, s)
 	e.leaveMu.Unlock()
 	e.interrupt.Raised.Store(true)
+	e.ring()
+}
+
+// ring wakes the loop where it waits.
+func (e *Engine) ring() {
 	select {
 	case e.bell <- struct{}{}:
 	default:

@@ -111,7 +111,7 @@ func (e *Engine) hostMore(ctx context.Context, h *hosting, n int, begin func(vie
 			refused = errUnhosted
 			return
 		}
-		if refused = e.cfg.Runner.Adopt(view, n); refused == nil {
+		if refused = e.cfg.Runner.Receive(view).Adopt(n); refused == nil {
 			e.sched.Hosted(h.id, tokens)
 			h.held, h.arrival = n, nil
 		}

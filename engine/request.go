@@ -151,7 +151,9 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 		s.stopPlanes()
 		return
 	}
-	if err := e.cfg.Runner.Adopt(s.view, len(s.req.Prompt)); err != nil {
+	reception := s.reception
+	s.reception, s.view.Came = nil, nil
+	if err := reception.Adopt(len(s.req.Prompt)); err != nil {
 		e.cfg.Logger.Error("a prompt could not be taken over", "error", err)
 		s.finish(terse.FinishError, terse.AsError(err))
 		e.events = append(e.events, sched.KVFailed{ID: s.id})

@@ -29,6 +29,8 @@ type sequence struct {
 	staged   int                // tokens that the sink's last view had on the host
 	reserved chan reservation   // ModeRemote: receives one
 
+	reception model.Reception // ModeRemote: until all of it has come
+
 	slab      []terse.Token // memory of the outputs' tokens
 	computed  int           // prompt tokens, reused ones included
 	generated int           // tokens picked, here or by the prefill worker

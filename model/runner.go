@@ -20,10 +20,21 @@ type Runner interface {
 	Pages(c *kvcache.Cache) (Pages, error)
 	// Step runs the rows of b.
 	Step(b *Batch) (Result, error)
-	// Adopt takes over a prompt of n tokens that another worker has written into
-	// view's pages on the host, from token view.Staged on (the pages before it are
-	// of a prefix that was there), and codes what came exact and has a coded form.
-	Adopt(view *quant.View, n int) error
+	// Receive prepares to take over a prompt that another worker writes into view's
+	// pages on the host, from token view.Staged on: the pages before it are of a prefix
+	// that is there. Its methods, too, are not safe beside Step.
+	Receive(view *quant.View) Reception
+}
+
+// Reception is one prompt on its way here. Nothing need be done about one that does
+// not end.
+type Reception interface {
+	// Take begins to take over what has come, without waiting for it. What comes once
+	// more, otherwise, is told once more.
+	Take(came []quant.Piece) error
+	// Adopt takes over all of the n tokens, which have come, and codes what came exact
+	// and has a coded form.
+	Adopt(n int) error
 }
 
 // Pages is the memory of a cache's pages.
@@ -76,8 +87,18 @@ func (h *host) Step(b *Batch) (Result, error) {
 	return Result{Logits: logits, Stats: stats}, err
 }
 
-func (h *host) Adopt(view *quant.View, n int) error {
-	h.attention.Adopt(view, n)
+func (h *host) Receive(view *quant.View) Reception { return hostReception{h, view} }
+
+// hostReception is a prompt whose pages are where it comes to.
+type hostReception struct {
+	host *host
+	view *quant.View
+}
+
+func (r hostReception) Take([]quant.Piece) error { return nil }
+
+func (r hostReception) Adopt(n int) error {
+	r.host.attention.Adopt(r.view, n)
 	return nil
 }
 

@@ -26,6 +26,16 @@ type View struct {
 	// that is in the cache already.
 	ExactIDs, CodedIDs []int32
 	Staged             int
+	// Came, where set, is told by whoever writes the pages of a prompt that is
+	// received what has come of it, so that it can be taken over before all has. It
+	// returns at once; any goroutine may call it.
+	Came func([]Piece)
+}
+
+// Piece is one layer of a logical page in one of its forms.
+type Piece struct {
+	Layer, Page int
+	Coded       bool
 }
 
 // ExactLayer is one layer of page i's exact form, nil if there is none.

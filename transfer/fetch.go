@@ -521,6 +521,9 @@ func (f *Fetch) landAll(view *quant.View, spans, mine []span, data []byte, put f
 			data = data[size:]
 		}
 	}
+	if view != nil && view.Came != nil && len(mine) > 0 {
+		view.Came(f.plan.pieces(mine))
+	}
 	if control := f.landed(mine, int64(landed), int64(second)); control != nil {
 		f.acknowledge(control, false)
 	}

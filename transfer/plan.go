@@ -88,6 +88,17 @@ func (p *plan) at(number int) (layer, part int) {
 	return number / len(p.parts), number % len(p.parts)
 }
 
+// pieces are where the parts of spans lie.
+func (p *plan) pieces(spans []span) (all []quant.Piece) {
+	for _, s := range spans {
+		for n := s.first; n < s.first+s.count; n++ {
+			layer, i := p.at(int(n))
+			all = append(all, quant.Piece{Layer: layer, Page: p.parts[i].Page, Coded: p.parts[i].Coded})
+		}
+	}
+	return all
+}
+
 func (p *plan) bytesOf(number int) int { return p.place(number).size }
 
 // bytes of spans of parts.

@@ -12,14 +12,16 @@ import (
 // pages are the KV pages of one runner: an arena in the GPU's memory and, for
 // sequences that move between workers, bytes in pinned memory of the host.
 type pages struct {
-	r      *Runner
-	cache  *kvcache.Cache
-	arena  *kvcache.Arena
-	base   cuda.Ptr
-	moves  []pageMove // not yet in the stream
-	host   *kvcache.Store
-	pinned [][]byte // what was taken of the host's memory
-	rest   []byte   // of the last of pinned
+	r     *Runner
+	cache *kvcache.Cache
+	arena *kvcache.Arena
+	base  cuda.Ptr
+	moves []pageMove // not yet in the stream
+	// Whether there are copies to the device that the stream of steps does not wait for.
+	uploading bool
+	host      *kvcache.Store
+	pinned    [][]byte // what was taken of the host's memory
+	rest      []byte   // of the last of pinned
 }
 
 type pageMove struct {
@@ -76,8 +78,16 @@ func (p *pages) pin(n int) []byte {
 	return b
 }
 
-// settle puts the moves of pages into the stream, once nothing copies from them.
+// settle has the stream wait for copies to the device, which may be for sequences
+// that are no more and whose pages are others', and puts the moves of pages into it,
+// once nothing copies from them.
 func (p *pages) settle(c *cuda.Context) error {
+	if p.uploading {
+		if err := c.Wait(p.r.stream, p.r.uploaded); err != nil {
+			return err
+		}
+		p.uploading = false
+	}
 	if len(p.moves) == 0 {
 		return nil
 	}

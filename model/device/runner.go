@@ -3,6 +3,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/terse-llm/terse/kernels/cuda"
 	"github.com/terse-llm/terse/model"
@@ -27,10 +28,12 @@ type Runner struct {
 	work     *cuda.Workspace
 	pages    *pages
 	stream   cuda.Stream  // of steps
-	copies   cuda.Stream  // from the device to the host
+	copies   cuda.Stream  // between the device and the host
 	written  []cuda.Event // of each layer: its pages are written
 	arrived  []cuda.Event // of each layer: they are on the host
 	copied   cuda.Event   // the last of arrived
+	settled  cuda.Event   // in the stream of steps: pages are who they are said to be
+	uploaded cuda.Event   // in that of copies: what has come of prompts is on the device
 	coding   [2]cuda.Event
 	owned    []cuda.Ptr
 
@@ -102,6 +105,11 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
 	}
 	r.copied = r.arrived[len(r.arrived)-1]
+	for _, e := range []*cuda.Event{&r.settled, &r.uploaded} {
+		if *e, err = c.NewEvent(false); err != nil {
+			return err
+		}
+	}
 	for i := range r.coding {
 		if r.coding[i], err = c.NewEvent(true); err != nil {
 			return err
@@ -150,7 +158,7 @@ func (r *Runner) Close() error {
 		for _, p := range r.owned {
 			errs = append(errs, c.Free(p))
 		}
-		for _, e := range append(append(r.written, r.arrived...), r.coding[:]...) {
+		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], []cuda.Event{r.settled, r.uploaded}) {
 			if e != 0 {
 				errs = append(errs, c.CloseEvent(e))
 			}
