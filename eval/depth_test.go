@@ -58,6 +58,19 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// A merged report names every version that measured, once.
+func TestVersions(t *testing.T) {
+	r := &Report{}
+	for _, v := range []string{"", "a", "b", "a", "b, c", ""} {
+		if err := r.Merge(&Report{Version: v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Version != "a, b, c" {
+		t.Errorf("merged versions are %q", r.Version)
+	}
+}
+
 // Cases are counted where their answer stands, lengths in order.
 func TestDepths(t *testing.T) {
 	r := &Report{Tasks: []TaskResult{

@@ -25,7 +25,7 @@ const page = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"/><meta name="viewport" content="width=device-width"/><title>terse eval: {{.Report.Model}}</title>
 <style>` + plot.Style + `</style></head>
 <body><h1>What KV formats cost in quality: {{.Report.Model}}</h1>
-<p>{{with .Report.Calibration}}Calibration {{.}}. {{else}}No calibration. {{end}}Intervals are of 95 %.{{with .Speed}} Speed: {{.Title}}.{{end}}</p>
+<p>{{with .Report.Version}}Measured by terse {{.}}. {{end}}{{with .Report.Calibration}}Calibration {{.}}. {{else}}No calibration. {{end}}Intervals are of 95 %.{{with .Speed}} Speed: {{.Title}}.{{end}}</p>
 {{range .Figures}}<h2>{{.Title}}</h2>
 <div class="scroll">{{.Drawing}}</div>
 {{end}}<h2>Figures</h2>

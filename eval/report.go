@@ -12,6 +12,7 @@ import (
 // Report is everything that an evaluation measured.
 type Report struct {
 	Model       string
+	Version     string `json:",omitempty"` // of the program that measured; of merged reports all of theirs
 	Calibration string // hash of the calibration file, "" without one
 	Windows     int    // of each text
 	Window      int    // tokens
@@ -73,6 +74,7 @@ func (r *Report) Merge(o *Report) error {
 	if r.Model != o.Model || r.Calibration != o.Calibration {
 		return fmt.Errorf("cannot merge reports of different models: %s with calibration %q and %s with calibration %q", r.Model, r.Calibration, o.Model, o.Calibration)
 	}
+	r.addVersions(o.Version)
 	if len(r.Texts) == 0 { // sizes are of texts only
 		r.Windows, r.Window, r.From = o.Windows, o.Window, o.From
 	}
@@ -119,6 +121,18 @@ func (r *Report) Joined() {
 			t.Numbers = nil
 		}
 	}
+}
+
+// addVersions keeps every version once.
+func (r *Report) addVersions(more string) {
+	const between = ", "
+	var all []string
+	for _, v := range slices.Concat(strings.Split(r.Version, between), strings.Split(more, between)) {
+		if v != "" && !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	r.Version = strings.Join(all, between)
 }
 
 // addCost keeps one cost of each format: parts that share a format weigh it

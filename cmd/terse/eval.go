@@ -113,7 +113,7 @@ func runEval(c *cobra.Command, m *modelFlags, f *evalFlags) error {
 	f.window = min(f.window, files.config.MaxContext)
 	ops := cpu.Best(threadsOr(f.threads))
 	defer ops.Close()
-	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Windows: f.windows, Window: f.window, From: f.from}}
+	e := &evaluation{evalFlags: f, c: c, report: &eval.Report{Model: files.name, Version: version(), Windows: f.windows, Window: f.window, From: f.from}}
 	if f.style == string(eval.Decode) {
 		e.report.Style = eval.Decode
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -32,9 +33,78 @@ func TestQualityDocument(t *testing.T) {
 			t.Errorf("docs/quality.md does not have the table of %s, which is\n%s", path, table)
 		}
 	}
-	if table := readReport(t, filepath.Join("testdata", "eval", "recall.json")).Depths(4); !strings.Contains(string(doc), table) {
-		t.Errorf("docs/quality.md does not have recall by depth, which is\n%s", table)
+	for _, name := range []string{"recall.json", "recall-3072.json"} {
+		if table := readReport(t, filepath.Join("testdata", "eval", name)).Depths(4); !strings.Contains(string(doc), table) {
+			t.Errorf("docs/quality.md does not have the depths of %s, which are\n%s", name, table)
+		}
 	}
+	if table := summary(t); !strings.Contains(string(doc), table) {
+		t.Errorf("docs/quality.md does not have the summary, which is\n%s", table)
+	}
+}
+
+// summary is the table that docs/quality.md begins with: of every format what the
+// first of the reports says that has it.
+func summary(t *testing.T) string {
+	t.Helper()
+	var reports []*eval.Report
+	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines"} {
+		reports = append(reports, readReport(t, filepath.Join("testdata", "eval", name+".json")))
+	}
+	tasks := []struct {
+		name   string
+		length int
+	}{{"recall", 4096}, {"recall", 3072}, {"retrieval", 4096}, {"quote", 512}, {"late", 4096}}
+	b := new(strings.Builder)
+	fmt.Fprint(b, "| format | bits per element | wire | KL |")
+	for _, task := range tasks {
+		fmt.Fprintf(b, " %s@%d |", task.name, task.length)
+	}
+	fmt.Fprint(b, "\n|---|---|---|---|"+strings.Repeat("---|", len(tasks))+"\n")
+	for _, format := range []string{"f16", "int8", "hq4", "hq3", "hq2+", "hq2b", "hq2", "cachegen", "kvquant,bits=4", "int4", "kivi", "kvquant", "hack:v2", "hack"} {
+		row := make([]string, 3+len(tasks))
+		keep := func(i int, text string) {
+			if row[i] == "" {
+				row[i] = text
+			}
+		}
+		for _, r := range reports {
+			for _, c := range r.Costs {
+				if c.Format == format {
+					keep(0, fmt.Sprintf("%.3f", c.Bits))
+					keep(1, fmt.Sprintf("%.1f %%", 100*c.Wire))
+				}
+			}
+			if kl, n := meanKL(r, format); n > 0 {
+				keep(2, fmt.Sprintf("%.4f", kl))
+			}
+			for _, got := range r.Tasks {
+				for i, task := range tasks {
+					if got.Format == format && got.Task == task.name && got.Length == task.length {
+						keep(3+i, fmt.Sprintf("%d/%d", got.Right, got.Cases))
+					}
+				}
+			}
+		}
+		fmt.Fprintf(b, "| `%s` |", format)
+		for _, cell := range row {
+			fmt.Fprintf(b, " %s |", orElse(cell, "–"))
+		}
+		fmt.Fprintln(b)
+	}
+	return b.String()
+}
+
+// meanKL is a format's mean over the report's texts, and how many those are.
+func meanKL(r *eval.Report, format string) (kl float64, n int) {
+	for _, text := range r.Texts {
+		for _, d := range text.Rows {
+			if d.Format == format {
+				kl, n = kl+d.KL, n+1
+			}
+		}
+	}
+	return kl / float64(max(n, 1)), n
 }
 
 // docs/report.md is what make report writes from the results that are kept.
