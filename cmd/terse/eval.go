@@ -185,7 +185,9 @@ func (e *evaluation) open(files *files, ops kernels.Ops) error {
 	if err != nil {
 		return err
 	}
-	if cal != nil {
+	if cal != nil && e.stress != "" {
+		e.report.Calibration = "of its own"
+	} else if cal != nil {
 		e.report.Calibration = fmt.Sprintf("%x", cal.Hash[:6])
 	}
 	e.tok = tok

@@ -38,14 +38,14 @@ func TestQualityDocument(t *testing.T) {
 			t.Errorf("docs/quality.md does not have the depths of %s, which are\n%s", name, table)
 		}
 	}
-	if table := summary(t); !strings.Contains(string(doc), table) {
+	if table := formatSummary(t); !strings.Contains(string(doc), table) {
 		t.Errorf("docs/quality.md does not have the summary, which is\n%s", table)
 	}
 }
 
-// summary is the table that docs/quality.md begins with: of every format what the
+// formatSummary is the table that docs/quality.md begins with: of every format what the
 // first of the reports says that has it.
-func summary(t *testing.T) string {
+func formatSummary(t *testing.T) string {
 	t.Helper()
 	var reports []*eval.Report
 	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines"} {
