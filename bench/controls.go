@@ -77,7 +77,7 @@ func newFusedDecode(a cases.Attention, l cpu.Level, layout *fused.Layout) *fused
 	r := rand.New(rand.NewPCG(1, 1))
 	some := make([]byte, layout.Bytes)
 	for half := range layout.Halves {
-		layout.Encode(some, half, cases.Gaussian(r, fusedPage*a.HeadDim), 0, fusedPage)
+		layout.Encode(new(quant.Scratch), some, half, cases.Gaussian(r, fusedPage*a.HeadDim), 0, fusedPage)
 	}
 	pages := a.Heads * a.Tokens / fusedPage
 	for range cases.Copies(pages * layout.Bytes) {

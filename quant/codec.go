@@ -56,7 +56,7 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 				g.encodeHQ(&a, w, page, src, head, half)
 			case FamilyGroup:
 				w.load(src, g.HeadDim, a.Lo, a.Hi)
-				g.Group.Encode(page, half, w.x, a.Lo, a.Hi)
+				g.Group.Encode(w, page, half, w.x, a.Lo, a.Hi)
 			case FamilyKVQuant:
 				g.encodeNUQ(&a, w, page, src, head, half)
 			default:
@@ -69,38 +69,39 @@ func (g *Geometry) EncodeIn(a EncodeArgs, w *Scratch) {
 // Scratch is what coding one half of one head takes. The zero value is ready; it
 // serves one call at a time and any geometry.
 type Scratch struct {
+	Vectors *Vectors // nil: the portable loops
+
 	x     []float32 // [token][channel]
 	codes []uint8   // [token][channel]
 	rows  []uint8   // codes of the tokens of a set, side by side; kvquant's third bits
 
-	// Of one block, where parameters are per channel.
-	rounds []Rounding
-	column []float32
+	column []float32 // one per token or channel
+
+	lo, hi, zero, inverse []float32 // per channel
+	sums                  []uint16
+	key                   uint64 // of a token's rounding
 
 	cos, sin []float32 // of where a page begins (kvquant)
 	far      []int     // channels of a token
 }
 
 func (w *Scratch) fit(g *Geometry) {
+	w.size(g.Format.PageTokens, g.HeadDim)
 	n := g.Format.PageTokens * g.HeadDim
-	if len(w.x) < n {
-		w.x, w.codes = make([]float32, n), make([]uint8, n)
-	}
-	if t := max(g.Format.PageTokens, g.HeadDim); len(w.column) < t {
-		w.rounds, w.column = make([]Rounding, t), make([]float32, t)
-		w.cos, w.sin = make([]float32, t), make([]float32, t)
-	}
 	if more := g.HQ[HalfK].Mask > 0 || g.HQ[HalfV].Mask > 0 || g.NUQ[HalfK].High > 0; more && len(w.rows) < n {
 		w.rows = make([]uint8, n)
 	}
 }
 
-// load widens tokens [lo, hi) of an exact half into w.x. A page may come from
-// another machine, so that values no writer of ours produces are tamed here as
-// in PutExact: no code, scale or zero is ever NaN or infinite.
-func (w *Scratch) load(src []byte, dim, lo, hi int) {
-	for i := lo * dim; i < hi*dim; i++ {
-		w.x[i] = saturate(tensor.GetF16(src, i))
+// size makes room for tokens of d channels.
+func (w *Scratch) size(tokens, d int) {
+	if n := tokens * d; len(w.x) < n {
+		w.x, w.codes = make([]float32, n), make([]uint8, n)
+	}
+	if t := max(tokens, d); len(w.column) < t {
+		w.column, w.lo, w.hi = make([]float32, t), make([]float32, t), make([]float32, t)
+		w.zero, w.inverse, w.sums = make([]float32, t), make([]float32, t), make([]uint16, t)
+		w.cos, w.sin = make([]float32, t), make([]float32, t)
 	}
 }
 

@@ -43,11 +43,11 @@ func (g *Geometry) encodeTokens(a *EncodeArgs, w *Scratch, page, src []byte, hea
 		x, codes, r := w.x[t*d:(t+1)*d], w.codes[t*d:(t+1)*d], round.At(a.First+t)
 		for p := range l.Parts {
 			from, to := l.Part(p, d)
-			m, inv := g.putParams(l, page, t*l.Parts+p, x[from:to])
-			for c := from; c < to; c++ {
-				codes[c] = r.Level(float32((x[c]-m)*inv), last, c)
-			}
+			lo, hi := w.extremes(x[from:to])
+			m, inv := g.putParams(l, page, t*l.Parts+p, lo, hi)
+			w.fill(from, to, m, inv)
 		}
+		w.levels(codes, x, 0, last, r)
 	}
 	g.finishHack(w, page, half, lo, hi)
 }
@@ -63,19 +63,13 @@ func (g *Geometry) encodeChannels(a *EncodeArgs, w *Scratch, page, src []byte, h
 	w.load(src, d, lo, hi)
 	clear(w.codes[lo*d : roundUp(hi, 4)*d])
 	round := g.Format.Rounding(a.Layer, head, half)
-	rounds, column := w.rounds[:hi-from], w.column[:hi-from]
-	for i := range rounds {
-		rounds[i] = round.At(a.First + from + i)
-	}
+	w.ranges(w.x[from*d:hi*d], hi-from, d)
 	block := lo / g.Format.Partition
 	for c := range d {
-		for i := range column {
-			column[i] = w.x[(from+i)*d+c]
-		}
-		m, inv := g.putParams(l, page, block*d+c, column)
-		for i, v := range column {
-			w.codes[(from+i)*d+c] = rounds[i].Level(float32((v-m)*inv), last, c)
-		}
+		w.zero[c], w.inverse[c] = g.putParams(l, page, block*d+c, w.lo[c], w.hi[c])
+	}
+	for t := from; t < hi; t++ {
+		w.levels(w.codes[t*d:(t+1)*d], w.x[t*d:(t+1)*d], 0, last, round.At(a.First+t))
 	}
 	g.finishHack(w, page, half, lo, hi)
 }
@@ -83,15 +77,14 @@ func (g *Geometry) encodeChannels(a *EncodeArgs, w *Scratch, page, src []byte, h
 // lastCode is the largest code of a hack format.
 func (g *Geometry) lastCode() float32 { return float32(int(1)<<g.Format.Bits - 1) }
 
-// putParams stores the min and the scale of one partition's values as entry i
+// putParams stores the min and the scale of one partition's range as entry i
 // and returns the min and the inverse of the scale, as stored: codes are
 // computed against what a reader will find.
-func (g *Geometry) putParams(l *HackHalf, page []byte, i int, x []float32) (m, inv float32) {
+func (g *Geometry) putParams(l *HackHalf, page []byte, i int, lo, hi float32) (m, inv float32) {
 	put, get := tensor.F32ToF16, tensor.F16ToF32
 	if g.Format.Family == FamilyHackV2 {
 		put, get = tensor.F32ToBF16, tensor.BF16ToF32
 	}
-	lo, hi := minMax(x)
 	stored := put(lo)
 	m = get(stored)
 	binary.LittleEndian.PutUint16(page[l.Min+2*i:], stored)
@@ -119,23 +112,49 @@ func (g *Geometry) finishHack(w *Scratch, page []byte, half, lo, hi int) {
 		for t := lo; t < hi; t++ {
 			for p := range l.Parts {
 				from, to := l.Part(p, d)
-				l.putSum(page, t*l.Parts+p, sumCodes(w.codes[t*d+from:], to-from, 1))
+				l.putSum(page, t*l.Parts+p, sumCodes(w.codes[t*d+from:t*d+to]))
 			}
 		}
 	default:
+		g.sumColumns(w, lo, hi)
 		block := lo / g.Format.Partition
-		for c := range d {
-			l.putSum(page, block*d+c, sumCodes(w.codes[lo*d+c:], hi-lo, d))
+		for c, sum := range w.sums[:d] {
+			l.putSum(page, block*d+c, int(sum))
 		}
 	}
 }
 
-func sumCodes(codes []uint8, n, stride int) int {
-	sum := 0
-	for i := range n {
-		sum += int(codes[i*stride])
+// sumCodes adds up codes, eight at a time while there are so many.
+func sumCodes(codes []uint8) (sum int) {
+	const even = 0x00ff00ff00ff00ff
+	for ; len(codes) >= 8; codes = codes[8:] {
+		x := binary.LittleEndian.Uint64(codes)
+		x = x&even + x>>8&even
+		sum += int(x * 0x0001000100010001 >> 48)
+	}
+	for _, c := range codes {
+		sum += int(c)
 	}
 	return sum
+}
+
+// sumColumns sets w.sums to every channel's sum of the codes of tokens [lo, hi). d is
+// a multiple of 8: eight channels are added at once, as long as their sums fit bytes.
+func (g *Geometry) sumColumns(w *Scratch, lo, hi int) {
+	d, run := g.HeadDim, 255/int(g.lastCode())
+	clear(w.sums[:d])
+	for ; lo < hi; lo += run {
+		end := min(lo+run, hi)
+		for c := 0; c < d; c += 8 {
+			var x uint64
+			for t := lo; t < end; t++ {
+				x += binary.LittleEndian.Uint64(w.codes[t*d+c:])
+			}
+			for i := range 8 {
+				w.sums[c+i] += uint16(x >> (8 * i) & 0xff)
+			}
+		}
+	}
 }
 
 func (l *HackHalf) putSum(page []byte, i, sum int) {

@@ -189,6 +189,12 @@ func packKeys(plane []byte, width int, codes []uint8, stride, n, lo, hi int, shi
 		line := codes[row*stride : row*stride+n]
 		for w := range width / 16 {
 			var word uint32
+			if all := 16*w + 16; all <= n { // a byte has a channel of every four
+				a, b := binary.LittleEndian.Uint64(line[all-16:])>>shift, binary.LittleEndian.Uint64(line[all-8:])>>shift
+				a = a&0x0303030303030303 | b&0x0303030303030303<<4
+				binary.LittleEndian.PutUint32(plane[4*KeyWord(width, row, w):], uint32(a|a>>30))
+				continue
+			}
 			for j := 16 * w; j < min(16*w+16, n); j++ {
 				b, i := j%4, j%16/4
 				word |= uint32(line[j]>>shift&3) << (8*b + 2*i)
@@ -201,7 +207,23 @@ func packKeys(plane []byte, width int, codes []uint8, stride, n, lo, hi int, shi
 // packValues is packKeys for a V plane; lo and hi are multiples of 4.
 func packValues(plane []byte, width int, codes []uint8, stride, n, lo, hi int, shift uint) {
 	for quad := lo / 4; quad < hi/4; quad++ {
-		for at := range width / 4 { // eight words for every 32 channels
+		whole := n / 32 * 8
+		for at := 0; at < whole; at += 8 {
+			var rows [4]uint64 // a byte of each of eight words
+			for b := range rows {
+				line := codes[(4*quad+b)*stride+4*at:][:32]
+				for i := range 4 {
+					rows[b] |= binary.LittleEndian.Uint64(line[8*i:]) >> shift & 0x0303030303030303 << (2 * i)
+				}
+			}
+			out := plane[4*ValueWord(width, quad, at/8, 0):][:32]
+			for c8 := range 8 {
+				word := rows[0]&0xff | rows[1]&0xff<<8 | rows[2]&0xff<<16 | rows[3]&0xff<<24
+				binary.LittleEndian.PutUint32(out[4*c8:], uint32(word))
+				rows[0], rows[1], rows[2], rows[3] = rows[0]>>8, rows[1]>>8, rows[2]>>8, rows[3]>>8
+			}
+		}
+		for at := whole; at < width/4; at++ { // eight words for every 32 channels
 			g, c8 := at/8, at%8
 			var word uint32
 			for i := range 4 {

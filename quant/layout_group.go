@@ -61,30 +61,73 @@ func NewGroupLayout(d, k, v int) GroupLayout {
 
 // Encode codes tokens [lo, hi) of K or V, x being [64 tokens][HeadDim], to nearest
 // over every group's range. A token's codes depend on nothing else.
-func (l *GroupLayout) Encode(page []byte, half int, x []float32, lo, hi int) {
+func (l *GroupLayout) Encode(w *Scratch, page []byte, half int, x []float32, lo, hi int) {
+	d := l.HeadDim
+	w.size(groupTokens, d)
+	first, last := float32(0), float32(15)
+	if l.Halves[half].Bits == 8 {
+		first, last = -127, 127
+	}
 	for t := lo; t < hi; t++ {
-		for g := range l.Groups {
-			from, to := g*groupWidth, min((g+1)*groupWidth, l.HeadDim)
-			l.encodeGroup(page, half, t, g, x[t*l.HeadDim+from:t*l.HeadDim+to])
+		x, codes := x[t*d:(t+1)*d], w.codes[:d]
+		for group := range l.Groups {
+			from, to := group*groupWidth, min((group+1)*groupWidth, d)
+			low, high := w.extremes(x[from:to])
+			scale, zero := l.putRange(page, half, t, group, low, high)
+			w.fill(from, to, zero, inverse(scale))
 		}
+		w.levels(codes, x, first, last, Rounding{})
+		l.putToken(page[l.Halves[half].Codes:], half, t, w.codes[:d:roundUp(d, 8)])
 	}
 }
 
-func (l *GroupLayout) encodeGroup(page []byte, half, t, g int, x []float32) {
-	h, at := &l.Halves[half], g*groupTokens+t
-	lo, hi := minMax(x)
-	var zero, first, last float32
+// putRange stores the scale and the zero of one group's range.
+func (l *GroupLayout) putRange(page []byte, half, t, group int, lo, hi float32) (scale, zero float32) {
+	h, at := &l.Halves[half], group*groupTokens+t
 	reach := max(hi, -lo) / 127
 	if h.Bits == 4 {
 		zero = roundF16(lo)
 		tensor.PutF16(page[h.Zeros:], at, zero)
-		reach, last = (hi-zero)/15, 15
-	} else {
-		first, last = -127, 127
+		reach = (hi - zero) / 15
 	}
-	scale := roundF16(max(reach, 0))
+	scale = roundF16(max(reach, 0))
 	tensor.PutF16(page[h.Scales:], at, scale)
-	l.codes(page, half, t, g*groupWidth, x, scale, zero, first, last)
+	return scale, zero
+}
+
+// putToken writes token t's codes, in octets whose padding is 0, for which there is
+// capacity.
+func (l *GroupLayout) putToken(plane []byte, half, t int, codes []uint8) {
+	if l.Halves[half].Bits == 8 {
+		at, _ := l.at(half, t, 0)
+		if half == HalfV {
+			copy(plane[at:], codes)
+			return
+		}
+		for c, code := range codes {
+			plane[at+16*c] = code
+		}
+		return
+	}
+	d := len(codes)
+	codes = codes[:cap(codes)]
+	clear(codes[d:])
+	for c := 0; c < d; c += 8 {
+		x := binary.LittleEndian.Uint64(codes[c:])
+		if half == HalfK {
+			at, _ := l.at(half, t, c)
+			x = (x | x>>4) & 0x00ff00ff00ff00ff // two nibbles a byte, every other one
+			x = (x | x>>8) & 0x0000ffff0000ffff
+			binary.LittleEndian.PutUint32(plane[at:], uint32(x|x>>16))
+			continue
+		}
+		shift := c / 8 % 2 * 4 // nibble c/8%8 of eight words
+		at, _ := l.at(half, t, c)
+		for j := range 8 {
+			b := &plane[at+4*j]
+			*b = *b&^(0xf<<shift) | byte(x>>(8*j))<<shift
+		}
+	}
 }
 
 // codes writes token t's codes of channels from c on, first to last.

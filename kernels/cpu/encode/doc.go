@@ -1,7 +1,8 @@
 // Package encode stores K and V in exact pages and codes pages of hq formats,
 // for every level of instructions: the bytes are those of quant.Geometry's
 // PutExact and Encode, which docs/formats.md defines and which remain the truth.
-// The hack formats are left to quant's plain Go, and so is everything at the
+// Of the other formats quant is lent vectors for widening, ranges and levels (on
+// amd64), with which it codes them to the same bits; everything is quant's plain Go at the
 // generic level. amd64's kernels are assembly made by _asm/encode, arm64's
 // by _asm/neon/encode.
 //

@@ -34,6 +34,8 @@ type Kernels struct {
 	load                 func(dst *float32, src *byte, stride, n int)
 	fit                  func(x *float32, n int, l, f *float32, clips int, centred, norm bool)
 	packKeys, packValues func(x *float32, n int, l, f *float32, top, low *byte, stride int)
+
+	lent *quant.Vectors // what package quant codes other formats with, if not nil
 }
 
 // For makes the kernels of a level, which this machine must have.
@@ -108,6 +110,7 @@ func (k *Kernels) putHead(g *quant.Geometry, half []byte, tok, head int, x []flo
 func (k *Kernels) Encode(g *quant.Geometry, a quant.EncodeArgs, s *Scratch) {
 	f := g.Format
 	if k.fit == nil || f.Family != quant.FamilyHQ || f.PageTokens%blockTokens != 0 || f.PageTokens > 64 {
+		s.plain.Vectors = k.lent
 		g.EncodeIn(a, &s.plain)
 		return
 	}

@@ -53,3 +53,23 @@ func packKeysAVX512(x *float32, n int, l *float32, f *float32, top *byte, low *b
 //
 //go:noescape
 func packValuesAVX512(x *float32, n int, l *float32, f *float32, top *byte, low *byte, stride int)
+
+// widenLineAVX2 is quant.Vectors.Load.
+//
+//go:noescape
+func widenLineAVX2(dst *float32, src *byte, n int)
+
+// rangesAVX2 is quant.Vectors.Ranges.
+//
+//go:noescape
+func rangesAVX2(lo *float32, hi *float32, x *float32, stride int, rows int, n int)
+
+// extremesAVX2 is quant.Vectors.Extremes.
+//
+//go:noescape
+func extremesAVX2(x *float32, n int) (lo float32, hi float32)
+
+// levelsAVX2 is quant.Vectors.Levels.
+//
+//go:noescape
+func levelsAVX2(codes *byte, x *float32, zero *float32, inverse *float32, n int, first float32, last float32, key *uint64)

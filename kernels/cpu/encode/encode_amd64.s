@@ -3108,3 +3108,322 @@ channels68:
 	JNZ         groups67
 	VZEROUPPER
 	RET
+
+// func widenLineAVX2(dst *float32, src *byte, n int)
+// Requires: AVX, F16C
+TEXT ·widenLineAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+line:
+	VCVTPH2PS    (CX)(BX*2), Y0
+	VCMPPS       $0x07, Y0, Y0, Y1
+	VANDPS       Y1, Y0, Y0
+	VBROADCASTSS const2<>+0(SB), Y1
+	VBROADCASTSS const3<>+0(SB), Y2
+	VMINPS       Y1, Y0, Y0
+	VMAXPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (AX)(BX*4)
+	ADDQ         $0x08, BX
+	CMPQ         BX, DX
+	JL           line
+	VZEROUPPER
+	RET
+
+DATA const2<>+0(SB)/4, $(65504.0)
+GLOBL const2<>(SB), RODATA|NOPTR, $4
+
+DATA const3<>+0(SB)/4, $(-65504.0)
+GLOBL const3<>(SB), RODATA|NOPTR, $4
+
+// func rangesAVX2(lo *float32, hi *float32, x *float32, stride int, rows int, n int)
+// Requires: AVX
+TEXT ·rangesAVX2(SB), NOSPLIT, $0-48
+	MOVQ lo+0(FP), AX
+	MOVQ hi+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ stride+24(FP), BX
+	MOVQ n+40(FP), SI
+	SHLQ $0x02, BX
+	XORQ R9, R9
+
+channels:
+	LEAQ    (DX)(R9*4), DI
+	MOVQ    rows+32(FP), R8
+	VMOVUPS (DI), Y0
+	VMOVAPS Y0, Y1
+
+rows:
+	VMOVUPS (DI), Y2
+	VMINPS  Y2, Y0, Y0
+	VMAXPS  Y2, Y1, Y1
+	ADDQ    BX, DI
+	DECQ    R8
+	JNZ     rows
+	VMOVUPS Y0, (AX)(R9*4)
+	VMOVUPS Y1, (CX)(R9*4)
+	ADDQ    $0x08, R9
+	CMPQ    R9, SI
+	JL      channels
+	VZEROUPPER
+	RET
+
+// func extremesAVX2(x *float32, n int) (lo float32, hi float32)
+// Requires: AVX
+TEXT ·extremesAVX2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS (AX), Y0
+	VMOVAPS Y0, Y1
+	XORQ    DX, DX
+
+line:
+	VMOVUPS      (AX)(DX*4), Y2
+	VMINPS       Y2, Y0, Y0
+	VMAXPS       Y2, Y1, Y1
+	ADDQ         $0x08, DX
+	CMPQ         DX, CX
+	JL           line
+	VEXTRACTF128 $0x01, Y0, X2
+	VMINPS       X2, X0, X0
+	VPERMILPS    $0x4e, X0, X2
+	VMINPS       X2, X0, X0
+	VPERMILPS    $0xb1, X0, X2
+	VMINPS       X2, X0, X0
+	VMOVSS       X0, lo+16(FP)
+	VEXTRACTF128 $0x01, Y1, X0
+	VMAXPS       X0, X1, X1
+	VPERMILPS    $0x4e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPERMILPS    $0xb1, X1, X0
+	VMAXPS       X0, X1, X1
+	VMOVSS       X1, hi+20(FP)
+	VZEROUPPER
+	RET
+
+DATA golden<>+0(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+8(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+16(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+24(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+32(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+40(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+48(SB)/8, $0x9e3779b97f4a7c15
+DATA golden<>+56(SB)/8, $0x9e3779b97f4a7c15
+GLOBL golden<>(SB), RODATA|NOPTR, $64
+
+DATA mixA<>+0(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+8(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+16(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+24(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+32(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+40(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+48(SB)/8, $0xbf58476d1ce4e5b9
+DATA mixA<>+56(SB)/8, $0xbf58476d1ce4e5b9
+GLOBL mixA<>(SB), RODATA|NOPTR, $64
+
+DATA mixB<>+0(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+8(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+16(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+24(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+32(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+40(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+48(SB)/8, $0x94d049bb133111eb
+DATA mixB<>+56(SB)/8, $0x94d049bb133111eb
+GLOBL mixB<>(SB), RODATA|NOPTR, $64
+
+DATA mixAHigh<>+0(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+8(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+16(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+24(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+32(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+40(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+48(SB)/8, $0x00000000bf58476d
+DATA mixAHigh<>+56(SB)/8, $0x00000000bf58476d
+GLOBL mixAHigh<>(SB), RODATA|NOPTR, $64
+
+DATA mixBHigh<>+0(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+8(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+16(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+24(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+32(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+40(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+48(SB)/8, $0x0000000094d049bb
+DATA mixBHigh<>+56(SB)/8, $0x0000000094d049bb
+GLOBL mixBHigh<>(SB), RODATA|NOPTR, $64
+
+DATA scale24<>+0(SB)/4, $0x4b800000
+DATA scale24<>+4(SB)/4, $0x4b800000
+DATA scale24<>+8(SB)/4, $0x4b800000
+DATA scale24<>+12(SB)/4, $0x4b800000
+DATA scale24<>+16(SB)/4, $0x4b800000
+DATA scale24<>+20(SB)/4, $0x4b800000
+DATA scale24<>+24(SB)/4, $0x4b800000
+DATA scale24<>+28(SB)/4, $0x4b800000
+DATA scale24<>+32(SB)/4, $0x4b800000
+DATA scale24<>+36(SB)/4, $0x4b800000
+DATA scale24<>+40(SB)/4, $0x4b800000
+DATA scale24<>+44(SB)/4, $0x4b800000
+DATA scale24<>+48(SB)/4, $0x4b800000
+DATA scale24<>+52(SB)/4, $0x4b800000
+DATA scale24<>+56(SB)/4, $0x4b800000
+DATA scale24<>+60(SB)/4, $0x4b800000
+GLOBL scale24<>(SB), RODATA|NOPTR, $64
+
+DATA lanes<>+0(SB)/8, $0x0000000000000000
+DATA lanes<>+8(SB)/8, $0x0000000000000001
+DATA lanes<>+16(SB)/8, $0x0000000000000002
+DATA lanes<>+24(SB)/8, $0x0000000000000003
+DATA lanes<>+32(SB)/8, $0x0000000000000004
+DATA lanes<>+40(SB)/8, $0x0000000000000005
+DATA lanes<>+48(SB)/8, $0x0000000000000006
+DATA lanes<>+56(SB)/8, $0x0000000000000007
+DATA lanes<>+64(SB)/8, $0x0000000000000008
+DATA lanes<>+72(SB)/8, $0x0000000000000009
+DATA lanes<>+80(SB)/8, $0x000000000000000a
+DATA lanes<>+88(SB)/8, $0x000000000000000b
+DATA lanes<>+96(SB)/8, $0x000000000000000c
+DATA lanes<>+104(SB)/8, $0x000000000000000d
+DATA lanes<>+112(SB)/8, $0x000000000000000e
+DATA lanes<>+120(SB)/8, $0x000000000000000f
+DATA lanes<>+128(SB)/8, $0x0000000000000000
+DATA lanes<>+136(SB)/8, $0x0000000000000001
+DATA lanes<>+144(SB)/8, $0x0000000000000004
+DATA lanes<>+152(SB)/8, $0x0000000000000005
+DATA lanes<>+160(SB)/8, $0x0000000000000002
+DATA lanes<>+168(SB)/8, $0x0000000000000003
+DATA lanes<>+176(SB)/8, $0x0000000000000006
+DATA lanes<>+184(SB)/8, $0x0000000000000007
+GLOBL lanes<>(SB), RODATA|NOPTR, $192
+
+// func levelsAVX2(codes *byte, x *float32, zero *float32, inverse *float32, n int, first float32, last float32, key *uint64)
+// Requires: AVX, AVX2
+TEXT ·levelsAVX2(SB), NOSPLIT, $0-56
+	MOVQ         codes+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         zero+16(FP), DX
+	MOVQ         inverse+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         key+48(FP), DI
+	VBROADCASTSS first+40(FP), Y10
+	VBROADCASTSS last+44(FP), Y11
+	VCVTTPS2DQ   X10, X12
+	VPXOR        X9, X9, X9
+	VPSHUFB      X9, X12, X12
+	TESTQ        DI, DI
+	JNZ          random
+	VBROADCASTSS const0<>+0(SB), Y13
+	XORQ         DI, DI
+
+nearest:
+	VMOVUPS      (CX)(DI*4), Y8
+	VSUBPS       (DX)(DI*4), Y8, Y8
+	VMULPS       (BX)(DI*4), Y8, Y8
+	VMAXPS       Y10, Y8, Y8
+	VMINPS       Y11, Y8, Y8
+	VSUBPS       Y10, Y8, Y8
+	VADDPS       Y13, Y8, Y8
+	VCVTTPS2DQ   Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X9
+	VPACKUSDW    X9, X8, X8
+	VPACKUSWB    X8, X8, X8
+	VPADDB       X12, X8, X8
+	VMOVQ        X8, (AX)(DI*1)
+	ADDQ         $0x08, DI
+	CMPQ         DI, SI
+	JL           nearest
+	JMP          done
+
+random:
+	XORQ         R8, R8
+	MOVQ         $0x00000001, R9
+	VPBROADCASTQ (DI), Y0
+	VMOVQ        R8, X4
+	VPBROADCASTQ X4, Y4
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	VPMULUDQ     lanes<>+128(SB), Y1, Y2
+	VPADDQ       Y4, Y2, Y2
+	VPMULUDQ     lanes<>+160(SB), Y1, Y3
+	VPADDQ       Y4, Y3, Y3
+	VPSLLQ       $0x03, Y1, Y1
+	XORQ         DI, DI
+
+stochastic:
+	VMOVUPS      (CX)(DI*4), Y8
+	VSUBPS       (DX)(DI*4), Y8, Y8
+	VMULPS       (BX)(DI*4), Y8, Y8
+	VMAXPS       Y10, Y8, Y8
+	VMINPS       Y11, Y8, Y8
+	VMOVAPS      Y8, Y9
+	VCVTTPS2DQ   Y8, Y8
+	VMOVAPS      Y2, Y4
+	VPXOR        Y0, Y4, Y4
+	VPADDQ       Y1, Y2, Y2
+	VPADDQ       golden<>+0(SB), Y4, Y4
+	VPSRLQ       $0x1e, Y4, Y6
+	VPXOR        Y6, Y4, Y4
+	VPSRLQ       $0x20, Y4, Y6
+	VPMULUDQ     mixA<>+0(SB), Y6, Y6
+	VPMULUDQ     mixAHigh<>+0(SB), Y4, Y7
+	VPADDQ       Y7, Y6, Y6
+	VPSLLQ       $0x20, Y6, Y6
+	VPMULUDQ     mixA<>+0(SB), Y4, Y4
+	VPADDQ       Y6, Y4, Y4
+	VPSRLQ       $0x1b, Y4, Y6
+	VPXOR        Y6, Y4, Y4
+	VPSRLQ       $0x20, Y4, Y6
+	VPMULUDQ     mixB<>+0(SB), Y6, Y6
+	VPMULUDQ     mixBHigh<>+0(SB), Y4, Y7
+	VPADDQ       Y7, Y6, Y6
+	VPSLLQ       $0x20, Y6, Y6
+	VPMULUDQ     mixB<>+0(SB), Y4, Y4
+	VPADDQ       Y6, Y4, Y4
+	VPSRLQ       $0x1f, Y4, Y6
+	VPXOR        Y6, Y4, Y4
+	VPSRLQ       $0x28, Y4, Y4
+	VMOVAPS      Y3, Y5
+	VPXOR        Y0, Y5, Y5
+	VPADDQ       Y1, Y3, Y3
+	VPADDQ       golden<>+0(SB), Y5, Y5
+	VPSRLQ       $0x1e, Y5, Y6
+	VPXOR        Y6, Y5, Y5
+	VPSRLQ       $0x20, Y5, Y6
+	VPMULUDQ     mixA<>+0(SB), Y6, Y6
+	VPMULUDQ     mixAHigh<>+0(SB), Y5, Y7
+	VPADDQ       Y7, Y6, Y6
+	VPSLLQ       $0x20, Y6, Y6
+	VPMULUDQ     mixA<>+0(SB), Y5, Y5
+	VPADDQ       Y6, Y5, Y5
+	VPSRLQ       $0x1b, Y5, Y6
+	VPXOR        Y6, Y5, Y5
+	VPSRLQ       $0x20, Y5, Y6
+	VPMULUDQ     mixB<>+0(SB), Y6, Y6
+	VPMULUDQ     mixBHigh<>+0(SB), Y5, Y7
+	VPADDQ       Y7, Y6, Y6
+	VPSLLQ       $0x20, Y6, Y6
+	VPMULUDQ     mixB<>+0(SB), Y5, Y5
+	VPADDQ       Y6, Y5, Y5
+	VPSRLQ       $0x1f, Y5, Y6
+	VPXOR        Y6, Y5, Y5
+	VPSRLQ       $0x28, Y5, Y5
+	VSHUFPS      $0x88, Y5, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VCVTDQ2PS    Y8, Y6
+	VSUBPS       Y6, Y9, Y9
+	VMULPS       scale24<>+0(SB), Y9, Y9
+	VCMPPS       $0x01, Y9, Y4, Y4
+	VPSUBD       Y4, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X9
+	VPACKUSDW    X9, X8, X8
+	VPACKUSWB    X8, X8, X8
+	VPADDB       X12, X8, X8
+	VMOVQ        X8, (AX)(DI*1)
+	ADDQ         $0x08, DI
+	CMPQ         DI, SI
+	JL           stochastic
+
+done:
+	VZEROUPPER
+	RET

@@ -16,7 +16,8 @@ import (
 var formats = []string{
 	"hq2", "hq2,sym=off", "hq2,clip=off", "hq2,norm=off", "hq3", "hq3,sym=off", "hq4", "hq4,sym=off,clip=off",
 	"hq2,k2=lead:16,v2=lead:32", "hq2,sym=off,k2=lead:32,v2=lead:48", "hq2,k2=tokens:8,v2=tokens:56", "hq2,k2=shared:16", "hq2,k2=shared:48,norm=off",
-	"hq2,sym=off,k2=tokens:16,v2=tokens:8", "hq2,important=10", "hq3,sym=off,important=40", "hack", "hack:v2", "f16", "f32",
+	"hq2,sym=off,k2=tokens:16,v2=tokens:8", "hq2,important=10", "hq3,sym=off,important=40", "hack", "hack,round=nearest", "hack,bits=4,partition=32,se=off", "hack,bits=8,rqe=off", "hack:v2", "hack:v2,round=stochastic,partition=128",
+	"kivi", "kivi,bits=4", "int8", "int4", "cachegen", "f16", "f32",
 }
 
 func geometry(t testing.TB, name string, heads, d int) *quant.Geometry {
@@ -29,7 +30,7 @@ func geometry(t testing.TB, name string, heads, d int) *quant.Geometry {
 	if err != nil {
 		t.Skip(err) // more leading channels than there are
 	}
-	return g
+	return g.At(0)
 }
 
 // pages are contents of exact pages.
@@ -203,7 +204,7 @@ func TestNarrowRounds(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	row := make([]float32, 2*64)
 	s := new(Scratch)
-	for _, name := range []string{"hq2,k2=tokens:8", "hack", "hack:v2", "hq3,sym=off"} {
+	for _, name := range []string{"hq2,k2=tokens:8", "hack", "hack:v2", "int4", "hq3,sym=off"} {
 		g := geometry(t, name, 2, 64)
 		exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
 		for _, l := range cpu.Levels() {
@@ -246,7 +247,7 @@ func FuzzEncode(f *testing.F) {
 // BenchmarkStore is what a page of the KV cache costs a layer of a
 // Llama-3.2-1B: 64 tokens, 8 KV heads of 64 channels.
 func BenchmarkStore(b *testing.B) {
-	for _, name := range []string{"hq2", "hq2,sym=off", "hq3", "hq4", "hq2,k2=tokens:8"} {
+	for _, name := range []string{"hq2", "hq2,sym=off", "hq3", "hq4", "hq2,k2=tokens:8", "hack", "hack:v2", "kivi", "int4", "int8", "cachegen"} {
 		g := geometry(b, name, 8, 64)
 		exact := randomPage(g, rand.New(rand.NewPCG(1, 1)), pages["gaussian"])
 		coded := make([]byte, g.CodedBytes())

@@ -8,6 +8,6 @@ import "github.com/terse-llm/terse/internal/cpu"
 func (k *Kernels) use(l cpu.Level) {
 	switch l {
 	case cpu.NEON, cpu.DotProd:
-		*k = Kernels{narrowNEON, loadNEON, fitNEON, packKeysNEON, packValuesNEON}
+		*k = Kernels{narrowNEON, loadNEON, fitNEON, packKeysNEON, packValuesNEON, nil}
 	}
 }

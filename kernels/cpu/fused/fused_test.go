@@ -37,8 +37,8 @@ func newWork(t testing.TB, d, kBits, vBits, n int, seed uint64) *work {
 	clear(w.k[5*d : 6*d]) // a token of zeros
 	clear(w.v[7*d : 8*d])
 	w.page = guard.Bytes(t, w.l.Bytes)
-	w.l.Encode(w.page, quant.HalfK, w.k, 0, pageTokens)
-	w.l.Encode(w.page, quant.HalfV, w.v, 0, pageTokens)
+	w.l.Encode(new(quant.Scratch), w.page, quant.HalfK, w.k, 0, pageTokens)
+	w.l.Encode(new(quant.Scratch), w.page, quant.HalfV, w.v, 0, pageTokens)
 	w.q, w.acc = make([]float32, n*d), guard.Floats(t, n*w.l.Width)
 	w.w = guard.Floats(t, max(0, (n-1)*w.ld+pageTokens))
 	for i := range w.q {

@@ -7,6 +7,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 
 	"github.com/terse-llm/terse/kernels/cpu/_asm/lib"
+	"github.com/terse-llm/terse/kernels/cpu/_asm/rows"
 )
 
 func main() {
@@ -19,6 +20,10 @@ func main() {
 		g.packKeys()
 		g.packValues()
 	}
+	widenLine()
+	ranges()
+	extremes()
+	levels(rows.NewUniform())
 	Generate()
 }
 

@@ -8,57 +8,24 @@ import (
 	"github.com/terse-llm/terse/kernels/cpu/_asm/rows"
 )
 
-// The constants of quant's SplitMix64, and their upper halves.
-const (
-	golden = 0x9e3779b97f4a7c15
-	mixA   = 0xbf58476d1ce4e5b9
-	mixB   = 0x94d049bb133111eb
-)
-
-// everywhere is a constant in all lanes, in memory.
-func everywhere(name string, bytes int, x uint64) Mem {
-	m := GLOBL(name, RODATA|NOPTR)
-	for i := 0; i < 64; i += bytes {
-		if bytes == 4 {
-			DATA(i, U32(x))
-		} else {
-			DATA(i, U64(x))
-		}
-	}
-	return m
-}
-
 // quantising generates the 8-bit coding of vectors over their own ranges.
 type quantising struct {
-	rows.Vec
-	lo, inv, w, sum     reg.VecPhysical // w only at 256 bits
-	key, step           reg.VecPhysical
-	element             [2]reg.VecPhysical // of the lanes of two vectors of 64-bit words
-	y                   [4]reg.VecPhysical
-	t                   [4]reg.VecPhysical
-	top, halves         Mem
-	scale24, zeros      Mem
-	golden              Mem
-	a, b, aHigh, bHigh  Mem
-	lanes, order        Mem
-	n                   reg.GPVirtual
-	keys, first, stride reg.GPVirtual
+	rows.Uniform
+	lo, inv, sum       reg.VecPhysical
+	y, t               [4]reg.VecPhysical
+	top, halves, zeros Mem
+	order              Mem
+	n                  reg.GPVirtual
+	keys               reg.GPVirtual
+	first, stride      reg.GPVirtual
 }
 
 // constants are those of both levels.
 func constants() quantising {
 	g := quantising{
-		top: everywhere("top", 4, 0x437f0000), halves: everywhere("halves", 4, 0x3f000000),
-		scale24: everywhere("scale24", 4, 0x4b800000), golden: everywhere("golden", 8, golden),
-		zeros: everywhere("zeros", 8, 0),
-		a:     everywhere("mixA", 8, mixA), b: everywhere("mixB", 8, mixB),
-		aHigh: everywhere("mixAHigh", 8, mixA>>32), bHigh: everywhere("mixBHigh", 8, mixB>>32),
-	}
-	// At 512 bits the words of two vectors are 0…7 and 8…15. At 256 bits the lower
-	// halves of words are taken by a shuffle, which needs 0 1 4 5 and 2 3 6 7.
-	g.lanes = GLOBL("lanes", RODATA|NOPTR)
-	for i, lane := range []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7} {
-		DATA(8*i, U64(lane))
+		Uniform: rows.NewUniform(),
+		top:     rows.Everywhere("top", 4, 0x437f0000), halves: rows.Everywhere("halves", 4, 0x3f000000),
+		zeros: rows.Everywhere("zeros", 8, 0),
 	}
 	g.order = GLOBL("order", RODATA|NOPTR) // what packing leaves in the wrong order
 	for i, lane := range []uint32{0, 4, 1, 5, 2, 6, 3, 7} {
@@ -84,8 +51,9 @@ func (g quantising) quantise(v rows.Vec) {
 	for i := range 4 {
 		g.y[i], g.t[i] = v.Low(i), v.Low(4+i)
 	}
-	g.lo, g.inv, g.w, g.sum = v.Low(8), v.Low(9), v.Low(10), v.Low(11)
-	g.key, g.step, g.element = v.Low(12), v.Low(13), [2]reg.VecPhysical{v.Low(14), v.Low(15)}
+	g.lo, g.inv, g.W, g.sum = v.Low(8), v.Low(9), v.Low(10), v.Low(11)
+	g.Key, g.Step, g.Element = v.Low(12), v.Low(13), [2]reg.VecPhysical{v.Low(14), v.Low(15)}
+	g.Z, g.T = [2]reg.VecPhysical{g.t[0], g.t[1]}, g.t[3]
 
 	Label("vectors")
 	g.extremes(x, out)
@@ -95,7 +63,7 @@ func (g quantising) quantise(v rows.Vec) {
 	g.loop("nearest", x, codes, false)
 	JMP(LabelRef("coded"))
 	Label("stochastic")
-	g.elements()
+	g.Start(Mem{Base: g.keys}, g.first, g.stride)
 	g.loop("random", x, codes, true)
 	ADDQ(Imm(8), g.keys)
 	Label("coded")
@@ -106,15 +74,6 @@ func (g quantising) quantise(v rows.Vec) {
 	DECQ(vectors)
 	JNZ(LabelRef("vectors"))
 	rows.End()
-}
-
-// xor is dst ^= x.
-func (g *quantising) xor(x, dst reg.VecPhysical) {
-	if g.Wide {
-		VPXORQ(x, dst, dst)
-		return
-	}
-	VPXOR(x, dst, dst)
 }
 
 // extremes finds the range of x, and leaves min and scale in out and, with the
@@ -195,24 +154,6 @@ func (g *quantising) across(x reg.VecPhysical, fold func(...Op)) {
 	fold(t.AsX(), x.AsX(), x.AsX())
 }
 
-// elements numbers the lanes of the vector's first words.
-func (g *quantising) elements() {
-	VPBROADCASTQ(Mem{Base: g.keys}, g.key)
-	VMOVQ(g.first, g.t[0].AsX())
-	VPBROADCASTQ(g.t[0].AsX(), g.t[0])
-	VMOVQ(g.stride, g.step.AsX())
-	VPBROADCASTQ(g.step.AsX(), g.step)
-	for i, e := range g.element {
-		if g.Wide {
-			VPMULUDQ(g.lanes.Offset(64*i), g.step, e)
-		} else {
-			VPMULUDQ(g.lanes.Offset(128+32*i), g.step, e)
-		}
-		VPADDQ(g.t[0], e, e)
-	}
-	VPSLLQ(Imm(uint64(map[bool]int{false: 3, true: 4}[g.Wide])), g.step, g.step)
-}
-
 // loop codes the vector, 32 floats at a time.
 func (g *quantising) loop(label string, x, codes reg.Register, random bool) {
 	i := GP64()
@@ -227,7 +168,7 @@ func (g *quantising) loop(label string, x, codes reg.Register, random bool) {
 		VMAXPS(g.zeros, y, y)
 		VMINPS(g.top, y, y)
 		if random {
-			g.round(y)
+			g.Round(y, g.t[2])
 		} else {
 			VADDPS(g.halves, y, y)
 			VCVTTPS2DQ(y, y)
@@ -252,69 +193,6 @@ func (g *quantising) loop(label string, x, codes reg.Register, random bool) {
 	ADDQ(Imm(32), i)
 	CMPQ(i, g.n)
 	JL(LabelRef(label))
-}
-
-// round turns y into integers: its floor, or one more if the lane's uniform number
-// is below what is left. 24 bits of both are compared.
-func (g *quantising) round(y reg.VecPhysical) {
-	left, u := g.t[2], g.t[0]
-	VMOVAPS(y, left)
-	VCVTTPS2DQ(y, y)
-	g.uniform()
-	VCVTDQ2PS(u, u)
-	VCVTDQ2PS(y, g.t[1])
-	VSUBPS(g.t[1], left, left)
-	VMULPS(g.scale24, left, left)
-	if g.Wide {
-		VCMPPS(Imm(1), left, u, reg.K1)
-		VPTERNLOGD(U8(0xff), g.t[1], g.t[1], g.t[1])
-		VPSUBD(g.t[1], y, reg.K1, y)
-		return
-	}
-	VCMPPS(Imm(1), left, u, u)
-	VPSUBD(u, y, y)
-}
-
-// uniform leaves the 24-bit numbers of as many elements as lanes in t[0], and goes
-// on to the next ones. It uses t[1] and t[3].
-func (g *quantising) uniform() {
-	z := [2]reg.VecPhysical{g.t[0], g.t[1]}
-	for i, e := range g.element {
-		VMOVAPS(e, z[i])
-		g.xor(g.key, z[i])
-		VPADDQ(g.step, e, e)
-		VPADDQ(g.golden, z[i], z[i])
-		g.mix(z[i], 30, g.a, g.aHigh)
-		g.mix(z[i], 27, g.b, g.bHigh)
-		VPSRLQ(Imm(31), z[i], g.t[3])
-		g.xor(g.t[3], z[i])
-		VPSRLQ(Imm(40), z[i], z[i])
-	}
-	if g.Wide {
-		VPMOVQD(z[0], z[0].AsY())
-		VPMOVQD(z[1], z[1].AsY())
-		VINSERTI64X4(U8(1), z[1].AsY(), z[0], z[0])
-		return
-	}
-	VSHUFPS(Imm(0x88), z[1], z[0], z[0])
-}
-
-// mix is a step of SplitMix64: z = (z ^ z>>n)·c.
-func (g *quantising) mix(z reg.VecPhysical, n uint64, c, high Mem) {
-	t := g.t[3]
-	VPSRLQ(Imm(n), z, t)
-	g.xor(t, z)
-	if g.Wide {
-		VPMULLQ(c, z, z)
-		return
-	}
-	VPSRLQ(Imm(32), z, t)
-	VPMULUDQ(c, t, t)
-	VPMULUDQ(high, z, g.w)
-	VPADDQ(g.w, t, t)
-	VPSLLQ(Imm(32), t, t)
-	VPMULUDQ(c, z, z)
-	VPADDQ(t, z, z)
 }
 
 // total stores the sum of the codes.
