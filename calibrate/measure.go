@@ -87,7 +87,7 @@ type way struct {
 
 // divergence is the sum over queries of KL(p ‖ p̂) of one layer and head, and their
 // number.
-func (p *probe) divergence(cal *quant.Calibration, layer, head int, w way) (sum float64, n int, err error) {
+func (p *probe) divergence(ops kernels.Ops, cal *quant.Calibration, layer, head int, w way) (sum float64, n int, err error) {
 	one, kg := calibrationOf(cal, layer, head), cal.KVHeads
 	one.KGain = make([]float32, (cal.HeadDim-1)/16)
 	for i := range one.KGain {
@@ -112,7 +112,7 @@ func (p *probe) divergence(cal *quant.Calibration, layer, head int, w way) (sum 
 		keys = append(keys, p.k[layer][at:at+d]...)
 	}
 	tf.Keys(quant.Plain{}, 0, keys)
-	errors := codingErrors(g, keys)
+	errors := codingErrors(ops, g, keys)
 	asks := p.asks[layer*kg+head]
 	queries := make([][]float32, len(asks))
 	for i, a := range asks {
@@ -138,15 +138,14 @@ func calibrationOf(cal *quant.Calibration, layer, head int) *quant.Calibration {
 
 // codingErrors codes rows of K, in the basis, and returns what the codes of whole
 // pages stand for less the rows.
-func codingErrors(g *quant.Geometry, keys []float32) []float32 {
+func codingErrors(ops kernels.Ops, g *quant.Geometry, keys []float32) []float32 {
 	d, tokens := g.HeadDim, g.Format.PageTokens
 	exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
-	var w quant.Scratch
 	errors := make([]float32, len(keys)/(tokens*d)*tokens*d)
 	for at := 0; at < len(errors); at += tokens * d {
 		rows := keys[at : at+tokens*d]
-		g.PutExact(exact, 0, rows, rows)
-		g.EncodeIn(quant.EncodeArgs{Exact: exact, Coded: coded, Hi: tokens}, &w)
+		ops.Store(g, exact, 0, rows, rows)
+		ops.Encode(g, quant.EncodeArgs{Exact: exact, Coded: coded, Hi: tokens})
 		for i, x := range dequant.Half(g, coded, 0, quant.HalfK) {
 			errors[at+i] = float32(x) - rows[i]
 		}
@@ -226,7 +225,7 @@ func measured(ctx context.Context, ops kernels.Ops, probes []*probe, cal *quant.
 		}
 		ops.Parallel(cal.KVHeads, kernels.TaskFunc(func(head int) {
 			at := layer*cal.KVHeads + head
-			out[at], errs[at] = measureHead(probes, cal, layer, head, ways(layer, head))
+			out[at], errs[at] = measureHead(ops, probes, cal, layer, head, ways(layer, head))
 		}))
 		progress(float64(layer+1) / float64(cal.Layers))
 	}
@@ -238,12 +237,12 @@ func measured(ctx context.Context, ops kernels.Ops, probes []*probe, cal *quant.
 	return out, nil
 }
 
-func measureHead(probes []*probe, cal *quant.Calibration, layer, head int, ways []way) ([]float64, error) {
+func measureHead(ops kernels.Ops, probes []*probe, cal *quant.Calibration, layer, head int, ways []way) ([]float64, error) {
 	out := make([]float64, len(ways))
 	for i, w := range ways {
 		sum, n := 0.0, 0
 		for _, p := range probes {
-			s, m, err := p.divergence(cal, layer, head, w)
+			s, m, err := p.divergence(ops, cal, layer, head, w)
 			if err != nil {
 				return nil, err
 			}

@@ -64,7 +64,7 @@ are asymmetric, and there are no hq2+ and hq2b.`,
 	m.register(c)
 	c.Flags().StringVar(&text, "text", "", "file of sample text, documents split by lines <|endoftext|> (default: a built-in mixture)")
 	c.Flags().StringVar(&out, "out", "", "file to write (default: "+calibrationFile+" beside the model)")
-	c.Flags().IntVar(&tokens, "tokens", sampleTokens, "most tokens to run")
+	c.Flags().IntVar(&tokens, "tokens", 0, fmt.Sprintf("most tokens to run (default: %d, %d of models with more than %d M weights in their layers)", sampleTokens, largeSample, largeModel>>20))
 	c.Flags().IntVar(&window, "window", sampleWindow, "tokens of one text")
 	c.Flags().Float64Var(&budget, "budget", usualBudget, "bits per element of K and V that hq2b may take, scales included")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to compute on (default: all)")
@@ -90,20 +90,35 @@ func (f *modelFlags) calibrationPath() (string, error) {
 // take.
 const (
 	sampleTokens = 32768
+	largeSample  = 8192 // of models with more weights in their layers than largeModel
+	largeModel   = 1 << 28
 	sampleWindow = 4096
 	usualBudget  = 2.5
 )
 
+// usualTokens is how much text a model is run over: what it takes grows with the
+// model, and what is learned of a quarter of the text is as good but for chance.
+func usualTokens(c *model.Config) int {
+	layer := c.Hidden * (2*(c.Heads+c.KVHeads)*c.HeadDim + 3*c.Intermediate)
+	if c.Layers*layer > largeModel {
+		return largeSample
+	}
+	return sampleTokens
+}
+
 // sample is what text to calibrate on.
 type sample struct {
 	file           string // empty: the built-in one
-	tokens, window int
+	tokens, window int    // tokens 0: as many as is usual
 }
 
 func fit(ctx context.Context, f *files, s sample, budget float64, threads int, progress io.Writer) (*quant.Calibration, []calibrate.Part, error) {
 	tok, err := f.tokenizer()
 	if err != nil {
 		return nil, nil, err
+	}
+	if s.tokens == 0 {
+		s.tokens = usualTokens(&f.config)
 	}
 	windows, err := sampleWindows(tok, s.file, s.tokens, min(s.window, f.config.MaxContext))
 	if err != nil {
