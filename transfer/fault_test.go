@@ -215,6 +215,20 @@ func sameApart(t *testing.T, what string, g *quant.Geometry, n int, want, got *q
 	}
 }
 
+// amidSecond is where on a connection decoding has begun and second planes are under
+// way: in bytes, since there are as many pings between as time goes by.
+func amidSecond(p *plan) int64 {
+	var first, second int64
+	for n := range p.count() {
+		if size := int64(p.bytesOf(n)); p.later(n) {
+			second += size
+		} else {
+			first += size
+		}
+	}
+	return first + second/2
+}
+
 // Whatever happens to the connection that second planes come over, decoding has
 // begun, they come over another or it is known that they will not, and what is there
 // is right; and so it is with what comes before them.
@@ -250,7 +264,7 @@ func TestFaultsApart(t *testing.T) {
 				f(fmt.Sprintf("up conn 0 kill frame %d", first/2), right, true)
 				f(fmt.Sprintf("up conn 0 stall frame %d", first/2), right, true)
 				// No connection gets anywhere: the first one brings what decoding begins on.
-				f(fmt.Sprintf("down conn 0 kill frame %d; down conn 1 kill byte 0; down conn 2 kill byte 0; down conn 3 kill byte 0; down conn 4 kill byte 0", first+8), right, false)
+				f(fmt.Sprintf("down conn 0 kill byte %d; down conn 1 kill byte 0; down conn 2 kill byte 0; down conn 3 kill byte 0; down conn 4 kill byte 0", amidSecond(plan)), right, false)
 				f("down kill byte 2000", failed, false)
 			})
 		}
@@ -264,13 +278,6 @@ func TestApartIsNotMixed(t *testing.T) {
 	g := geometry(t, "hq4")
 	views := []*quant.View{fullView(g, n, noise(1)), fullView(g, n, noise(2))}
 	p := peer{hello: hello(g), g: g, n: n, chunk: 128}
-	plan := newPlan(g, n, true)
-	first := 0
-	for i := range plan.count() {
-		if !plan.later(i) {
-			first++
-		}
-	}
 	for _, begun := range []bool{false, true} {
 		l, err := tcp.Listen("127.0.0.1:0", nil)
 		if err != nil {
@@ -286,11 +293,11 @@ func TestApartIsNotMixed(t *testing.T) {
 				return p.handle(ctx, request, to)
 			}
 		})
-		at := first / 2
-		if begun {
-			at = first + 8
+		at := amidSecond(newPlan(g, n, true))
+		if !begun {
+			at /= 4
 		}
-		script, err := mem.Parse(fmt.Sprintf("down conn 0 kill frame %d", at))
+		script, err := mem.Parse(fmt.Sprintf("down conn 0 kill byte %d", at))
 		if err != nil {
 			t.Fatal(err)
 		}
