@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/terse-llm/terse/cluster"
 )
@@ -93,10 +95,11 @@ type api struct {
 	*client
 }
 
-// gateway starts a gateway and waits until it knows the workers.
+// gateway starts a gateway and waits until it knows the workers. All work is done by
+// one machine here, on which staying may be as fast as splitting: it is told to split.
 func (h host) gateway(t *testing.T, nats string, args []string, workers ...string) api {
 	t.Helper()
-	argv := []string{program, "gateway", "--nats", nats, "--listen", h.ip + ":0"}
+	argv := []string{program, "gateway", "--nats", nats, "--listen", h.ip + ":0", "--local-below", "-1"}
 	if h.ns != "" {
 		argv = append(argv, "--insecure") // off loopback, where the program asks for a key
 	}
@@ -121,33 +124,40 @@ func (h host) serve(t *testing.T, args ...string) api {
 }
 
 // observer sees the workers' records as a gateway does.
-func observer(t *testing.T, nats string) *cluster.View {
+func observer(t *testing.T, nats string) *cluster.Conn {
 	t.Helper()
 	conn, err := cluster.Connect(t.Context(), cluster.Options{URL: nats, Name: "observer"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	view, err := conn.Watch(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(view.Close)
-	return view
+	return conn
 }
 
-// awaitMember waits until a worker's record is as wanted.
-func awaitMember(t *testing.T, v *cluster.View, id, what string, ok func(cluster.Member) bool) {
+// awaitMember waits until a worker's record is as wanted. It asks for records all the
+// time: between two that come by themselves a fast machine does much.
+func awaitMember(t *testing.T, conn *cluster.Conn, id, what string, ok func(cluster.Member) bool) {
 	t.Helper()
 	var last cluster.Member
 	if !poll(func() bool {
-		for _, m := range v.Members() {
-			if m.ID == id {
-				last = m
-				return ok(m)
-			}
+		v, err := conn.WatchQuietly(t.Context()) // which asks
+		if err != nil {
+			t.Fatal(err)
 		}
-		return false
+		defer v.Close()
+		said, found := false, false
+		answer, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = v.Wait(answer, func(members []cluster.Member) bool { // an error is the time to ask again
+			for _, m := range members {
+				if m.ID == id {
+					last, said = m, true
+					found = ok(m)
+				}
+			}
+			return said
+		})
+		return found
 	}) {
 		t.Fatalf("worker %s is never %s: %+v", id, what, last)
 	}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +23,7 @@ import (
 type fleet struct {
 	nats    string
 	gateway api
-	view    *cluster.View
+	records *cluster.Conn
 	workers map[string]*process
 }
 
@@ -45,14 +47,14 @@ func newFleetWith(t *testing.T, decode []string, ids ...string) *fleet {
 		f.workers[id] = h.worker(t, f.nats, role, id, args...)
 	}
 	f.gateway = h.gateway(t, f.nats, nil, ids...)
-	f.view = observer(t, f.nats)
+	f.records = observer(t, f.nats)
 	return f
 }
 
 // await waits until a worker's record is as wanted.
 func (f *fleet) await(t *testing.T, id, what string, ok func(cluster.Member) bool) {
 	t.Helper()
-	awaitMember(t, f.view, id, what, ok)
+	awaitMember(t, f.records, id, what, ok)
 }
 
 // awaitIdle waits until the workers that are left hold nothing.
@@ -85,9 +87,18 @@ func wantFault(t *testing.T, got answer, codes ...terse.Code) {
 	}
 }
 
-// slow is a prompt whose prefill takes long enough, some beats, to be seen and
-// interrupted.
+// slow is a prompt whose prefill takes long enough to be seen and interrupted.
 func slow(t *testing.T, n int) question { return greedy(passage(t, 0, 7800), n) }
+
+// beginSlow asks for q and returns in the middle of its prefill, which prefill-a, of
+// equals the first by name, takes its time for until release.
+func (f *fleet) beginSlow(t *testing.T, ctx context.Context, q question) (asked *asking, release func()) {
+	t.Helper()
+	release = f.workers["prefill-a"].throttle()
+	asked = f.gateway.begin(ctx, q)
+	f.await(t, "prefill-a", "busy", busy)
+	return asked, release
+}
 
 func TestPrefillWorkerDies(t *testing.T) {
 	needFull(t)
@@ -95,8 +106,7 @@ func TestPrefillWorkerDies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fl := newFleet(t, append([]string{"prefill-a", "decode-a"}, others...)...)
 			q := slow(t, 8)
-			asked := fl.gateway.begin(t.Context(), q)
-			fl.await(t, "prefill-a", "busy", busy) // of equals, the first by name is taken
+			asked, _ := fl.beginSlow(t, t.Context(), q)
 			fl.workers["prefill-a"].kill()
 			got := asked.wait()
 			wantRight(t, got, q)
@@ -120,9 +130,9 @@ func TestDecodeWorkerDiesBeforeItsFirstToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fl := newFleet(t, append([]string{"prefill-a", "decode-a"}, others...)...)
 			q := slow(t, 8)
-			asked := fl.gateway.begin(t.Context(), q)
-			fl.await(t, "prefill-a", "busy", busy)
+			asked, release := fl.beginSlow(t, t.Context(), q)
 			fl.workers["decode-a"].kill()
+			release()
 			check(t, asked.wait(), q)
 			fl.awaitIdle(t)
 		})
@@ -148,6 +158,7 @@ func TestDecodeWorkerDiesInMidStream(t *testing.T) {
 		}
 		q := greedy(passage(t, 1000*i, 300), 800)
 		q.Temperature, q.Seed = temperature, 11
+		fl.workers["decode-a"].throttle() // it has to die before it has said all
 		a := fl.beginStream(t, q, 30)
 		fl.workers["decode-a"].kill() // of equals the first by name was taken
 		if err := a.rest(); err != nil {
@@ -160,9 +171,11 @@ func TestDecodeWorkerDiesInMidStream(t *testing.T) {
 			t.Errorf("temperature %v: after decode-a was lost the answer is\n%q, want\n%q", temperature, a.text.String(), want)
 		}
 		undisturbed.stop()
-		fl.workers["decode-a"] = loopback().worker(t, fl.nats, "decode", "decode-a", "--threads", "1")
+		fl.add(t, "decode-a")
 		fl.await(t, "decode-a", "back", idle)
 	}
+	fl.workers["decode-a"].throttle()
+	fl.workers["decode-b"].throttle()
 	a := fl.beginStream(t, greedy(passage(t, 30, 300), 3000), 3)
 	for _, id := range []string{"decode-a", "decode-b"} {
 		fl.workers[id].kill()
@@ -173,6 +186,19 @@ func TestDecodeWorkerDiesInMidStream(t *testing.T) {
 		t.Errorf("after %d chunks the stream ended by %v, want an event with code %s", a.chunks, err, terse.CodeWorkerLost)
 	}
 	fl.awaitIdle(t)
+}
+
+// add starts another worker, or one anew, and waits until the gateway knows it.
+func (f *fleet) add(t *testing.T, id string, args ...string) {
+	t.Helper()
+	joined := regexp.MustCompile(`member joined.* id=` + id + ` `)
+	lives := func() int { return len(joined.FindAllString(f.gateway.log.String(), -1)) }
+	before := lives()
+	role, _, _ := strings.Cut(id, "-")
+	f.workers[id] = loopback().worker(t, f.nats, role, id, append(args, "--threads", "1")...)
+	if !poll(func() bool { return lives() > before }) {
+		t.Fatalf("the gateway never hears of %s", id)
+	}
 }
 
 // beginStream asks and reads some chunks.
@@ -240,10 +266,11 @@ func TestTermDrainsPrefill(t *testing.T) {
 	needFull(t)
 	q := slow(t, 4)
 	t.Run("prefill worker", func(t *testing.T) {
-		fl := newFleet(t, "prefill-a", "decode-a")
-		asked := fl.gateway.begin(t.Context(), q)
-		fl.await(t, "prefill-a", "busy", busy)
+		fl := newFleet(t, "decode-a")
+		fl.add(t, "prefill-a", "--drain", patience.String())
+		asked, release := fl.beginSlow(t, t.Context(), q)
 		fl.workers["prefill-a"].signal(syscall.SIGTERM)
+		release()
 		got := asked.wait()
 		wantRight(t, got, q)
 		if got.timing.Retries != 0 {
@@ -278,6 +305,7 @@ func TestTermHandsOver(t *testing.T) {
 		t.Run("replicas "+replicas, func(t *testing.T) {
 			fl := newFleetWith(t, []string{"--replicas", replicas, "--drain", "400ms"}, "prefill-a", "decode-a", "decode-b")
 			q := greedy(passage(t, 0, 600), 1500)
+			release := fl.workers["decode-a"].throttle() // what drains is not to end before it has to
 			a := fl.beginStream(t, q, 100)
 			if replicas != "0" {
 				fl.await(t, "decode-b", "with a replica", func(m cluster.Member) bool { return len(m.Replicas) > 0 })
@@ -290,6 +318,7 @@ func TestTermHandsOver(t *testing.T) {
 			if err := a.rest(); err != nil {
 				t.Fatalf("after %d chunks the stream ended by %v", a.chunks, err)
 			}
+			release()
 			if status := fl.workers["decode-a"].exit(); status != 0 {
 				t.Errorf("decode-a exited with status %d", status)
 			}
@@ -314,13 +343,16 @@ func TestAbortsFreeEverything(t *testing.T) {
 	if !*full {
 		aborts, most = 20, 500*time.Millisecond
 	}
+	var left atomic.Int32
 	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
 	var wg sync.WaitGroup
 	work := make(chan int)
 	for range 8 {
 		wg.Go(func() {
 			for i := range work {
-				fl.abort(t, i, time.Duration(rand.Int64N(int64(most))))
+				if fl.abort(t, i, time.Duration(rand.Int64N(int64(most)))) {
+					left.Add(1)
+				}
 			}
 		})
 	}
@@ -329,13 +361,16 @@ func TestAbortsFreeEverything(t *testing.T) {
 	}
 	close(work)
 	wg.Wait()
+	if left.Load() == 0 {
+		t.Error("every request ended before its client left")
+	}
 	fl.awaitIdle(t)
 	fl.gateway.ask(greedy(passage(t, 5, 300), 4))
 	fl.awaitIdle(t)
 }
 
-// abort asks something of its own and leaves after a while.
-func (f *fleet) abort(t *testing.T, i int, after time.Duration) {
+// abort asks something of its own and leaves after a while, false if it ended first.
+func (f *fleet) abort(t *testing.T, i int, after time.Duration) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), after)
 	defer cancel()
 	q := greedy(passage(t, 37*i%7000, 270+i%60), 1000)
@@ -344,9 +379,10 @@ func (f *fleet) abort(t *testing.T, i int, after time.Duration) {
 		err = s.rest()
 		s.close()
 	}
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		t.Errorf("abort %d: the request ended by itself: %v", i, err)
+	if err != nil && ctx.Err() == nil {
+		t.Errorf("abort %d: %v", i, err)
 	}
+	return err != nil
 }
 
 // A request that its client gives up on stops being computed.
@@ -355,10 +391,10 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 	fl := newFleet(t, "prefill-a", "decode-a")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	asked := fl.gateway.begin(ctx, slow(t, 100))
-	fl.await(t, "prefill-a", "busy", busy)
+	asked, release := fl.beginSlow(t, ctx, slow(t, 100))
 	cancel()
 	<-asked.done
+	release()
 	fl.awaitIdle(t)
 	for id, w := range fl.workers {
 		if !w.running() {
@@ -372,8 +408,8 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 func TestGatewayDies(t *testing.T) {
 	needFull(t)
 	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
-	for name, begin := range map[string]func(api){
-		"in decode": func(g api) {
+	for name, begin := range map[string]func(api) func(){
+		"in decode": func(g api) func() {
 			s, err := g.stream(t.Context(), greedy(passage(t, 0, 300), 3000))
 			if err != nil {
 				t.Fatal(err)
@@ -382,15 +418,19 @@ func TestGatewayDies(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(s.close)
+			return func() {}
 		},
-		"in prefill": func(g api) {
+		"in prefill": func(g api) func() {
+			release := fl.workers["prefill-a"].throttle()
 			g.begin(t.Context(), slow(t, 8))
 			fl.await(t, "prefill-a", "busy", busy)
+			return release
 		},
 	} {
 		g := loopback().gateway(t, fl.nats, nil, "prefill-a", "decode-a", "decode-b")
-		begin(g)
+		release := begin(g)
 		g.kill()
+		release()
 		for id := range fl.workers {
 			fl.await(t, id, "idle after the gateway died "+name, idle)
 		}

@@ -34,7 +34,7 @@ type progressive struct {
 	nats       string
 	relay      *mem.Relay
 	conn       *cluster.Conn
-	view       *cluster.View
+	view       *cluster.View // the dispatcher's
 	dispatcher *gateway.Cluster
 	before     int64 // KV bytes until half of the second planes of a question have come
 }
@@ -57,7 +57,10 @@ func newProgressive(t *testing.T) *progressive {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.conn.Close)
-	p.view = observer(t, p.nats)
+	if p.view, err = p.conn.Watch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.view.Close)
 	p.dispatcher = gateway.NewCluster(p.conn, p.view, gateway.ClusterOptions{LocalBelow: -1})
 	p.await("prefill-a")
 	return p
@@ -66,16 +69,23 @@ func newProgressive(t *testing.T) *progressive {
 func (p *progressive) worker(role, id string, args ...string) *process {
 	p.t.Helper()
 	w := loopback().worker(p.t, p.nats, role, id, append([]string{"--kv", "hq4", "--progressive", "on", "--threads", "1"}, args...)...)
-	if p.view != nil {
+	if p.conn != nil {
 		p.await(id)
 	}
 	return w
 }
 
+// await waits until workers are idle, and the dispatcher knows them.
 func (p *progressive) await(ids ...string) {
 	p.t.Helper()
 	for _, id := range ids {
-		awaitMember(p.t, p.view, id, "idle", idle)
+		var now cluster.Member
+		awaitMember(p.t, p.conn, id, "idle", func(m cluster.Member) bool { now = m; return idle(m) })
+		if !poll(func() bool {
+			return slices.ContainsFunc(p.view.Members(), func(m cluster.Member) bool { return m.ID == id && m.Epoch == now.Epoch })
+		}) {
+			p.t.Fatalf("the dispatcher never hears of %s", id)
+		}
 	}
 }
 
@@ -84,17 +94,20 @@ func (p *progressive) request(id string, at int, s terse.Sampling) *terse.Reques
 	return &terse.Request{ID: id, Prompt: passage(p.t, at, planesPrompt), MaxTokens: planesTokens, Sampling: s}
 }
 
-// learn asks undisturbed, to know how many bytes cross before the second planes.
+// learn asks undisturbed, to know how many bytes cross before the second planes. Of
+// those not all may have come when the answer is over: how many there are the worker says.
 func (p *progressive) learn() {
 	p.t.Helper()
 	var whole told
 	if err := p.dispatcher.Generate(p.t.Context(), p.request("whole", 0, terse.Sampling{}), whole.take); err != nil {
 		p.t.Fatal(err)
 	}
-	if len(whole.timing.Rest()) > 0 || whole.timing.KVSecond == 0 {
-		p.t.Fatalf("undisturbed: %+v", whole.timing)
+	var second float64 // bytes a token
+	awaitMember(p.t, p.conn, "prefill-a", "there", func(m cluster.Member) bool { second = m.KVSecond; return true })
+	if whole.timing.KVSecond == 0 && len(whole.timing.Awaited) == 0 || second == 0 {
+		p.t.Fatalf("undisturbed: %v bytes of second planes a token, %+v", second, whole.timing)
 	}
-	p.before = whole.timing.KVBytes - whole.timing.KVSecond/2
+	p.before = whole.timing.KVBytes - whole.timing.KVSecond + int64(second*planesPrompt/2)
 }
 
 // by has a worker compute a request by a record. It must not hold a prefix of it:
@@ -165,6 +178,7 @@ func TestDecodeWorkerDiesOnTopPlanes(t *testing.T) {
 		req := c.request(id, at, s)
 		var got told
 		var then terse.PlaneRecord
+		dying.throttle() // it has to die before it has said all
 		err := c.dispatcher.Generate(t.Context(), req, func(o terse.Output) error {
 			err := got.take(o)
 			if len(got.tokens) == 30 && dying.running() {
@@ -175,6 +189,9 @@ func TestDecodeWorkerDiesOnTopPlanes(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if dying.running() {
+			t.Fatalf("decode-a is never asked, or says too little: %+v", got.timing)
 		}
 		if len(got.timing.Rest()) > 0 || got.timing.Replayed == 0 || got.timing.DecodeWorker != "decode-b" {
 			t.Errorf("record when decode-a died: %+v, in the end: %+v", then, got.timing)

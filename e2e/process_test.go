@@ -14,7 +14,7 @@ import (
 
 // patience bounds every wait for something that must come; no test measures by
 // it. A machine may be busy.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // process is a running program and everything it wrote.
 type process struct {
@@ -49,10 +49,10 @@ func (p *process) stop() {
 		p.signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
-		case <-time.After(15 * time.Second):
+		case <-time.After(patience):
 			p.signal(syscall.SIGKILL)
 			<-p.done
-			p.t.Errorf("%s did not stop within 15 s of SIGTERM", p.name)
+			p.t.Errorf("%s did not stop within %v of SIGTERM", p.name, patience)
 		}
 	}
 	if p.t.Failed() {
@@ -79,6 +79,33 @@ func (p *process) signal(s syscall.Signal) {
 func (p *process) kill() {
 	p.signal(syscall.SIGKILL)
 	<-p.done
+}
+
+// throttle leaves the process a tenth of its time, until release: however fast the
+// machine, what it does can be interrupted. It still says that it lives, and works for
+// others.
+func (p *process) throttle() (release func()) {
+	ended, released := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(released)
+		for p.running() {
+			p.signal(syscall.SIGSTOP)
+			time.Sleep(90 * time.Millisecond)
+			p.signal(syscall.SIGCONT)
+			select {
+			case <-ended:
+				return
+			case <-p.done:
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	release = sync.OnceFunc(func() {
+		close(ended)
+		<-released
+	})
+	p.t.Cleanup(release)
+	return release
 }
 
 // exit waits for the process to end by itself and returns its status.

@@ -149,9 +149,8 @@ func TestMismatchIsRefusedAtRouting(t *testing.T) {
 	nats := h.nats(t)
 	h.worker(t, nats, "decode", "decode-a", "--kv", "hq3")
 	g := h.gateway(t, nats, nil, "decode-a")
-	view := observer(t, nats)
 	var other cluster.Member
-	awaitMember(t, view, "decode-a", "there", func(m cluster.Member) bool { other = m; return true })
+	awaitMember(t, observer(t, nats), "decode-a", "there", func(m cluster.Member) bool { other = m; return true })
 	other.ID, other.Role, other.Format = "odd-one", terse.RolePrefill, "hq2"
 	conn, err := cluster.Connect(t.Context(), cluster.Options{URL: nats})
 	if err != nil {

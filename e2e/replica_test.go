@@ -20,6 +20,7 @@ func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
 		}
 		q := greedy(passage(t, 1000*i, 600), 1200+i)
 		q.Temperature, q.Seed = temperature, 11
+		fl.workers["decode-a"].throttle() // it has to die before it has said all
 		a := fl.beginStream(t, q, 100)
 		fl.await(t, "decode-b", "with a replica", func(m cluster.Member) bool { return len(m.Replicas) > 0 })
 		fl.workers["decode-a"].kill() // of equals the first by name was taken
@@ -45,7 +46,7 @@ func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
 			t.Errorf("temperature %v: after decode-a was lost the answer is\n%q, want\n%q", temperature, a.text.String(), want)
 		}
 		undisturbed.stop()
-		fl.workers["decode-a"] = loopback().worker(t, fl.nats, "decode", "decode-a", "--threads", "1", "--replicas", "1")
+		fl.add(t, "decode-a", "--replicas", "1")
 		fl.await(t, "decode-a", "back", idle)
 	}
 	if got := fl.gateway.metric("terse_request_recovered_tokens_total"); got == 0 {
@@ -59,6 +60,7 @@ func TestReplicaHolderDies(t *testing.T) {
 	needFull(t)
 	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b", "decode-c")
 	q := greedy(passage(t, 0, 600), 6500)
+	fl.workers["decode-a"].throttle()
 	a := fl.beginStream(t, q, 100)
 	holds := func(m cluster.Member) bool { return len(m.Replicas) > 0 }
 	fl.await(t, "decode-b", "with a replica", holds)
