@@ -282,11 +282,13 @@ func TestTermDrainsPrefill(t *testing.T) {
 	})
 	t.Run("serve", func(t *testing.T) {
 		s := loopback().serve(t)
-		asked := s.begin(t.Context(), q)
+		release := s.throttle()
+		asked := s.begin(t.Context(), greedy(passage(t, 0, 1000), 4)) // little beside the ten seconds that it has
 		if !poll(func() bool { return s.metric("vllm:num_requests_running") > 0 }) {
 			t.Fatal("the request never runs")
 		}
 		s.signal(syscall.SIGTERM)
+		release()
 		if got := asked.wait(); got.status != http.StatusOK {
 			t.Errorf("status %d: %s", got.status, got.body)
 		}
