@@ -101,11 +101,13 @@ func (s *sequence) admit(now time.Time, a sched.Admission) {
 // pick is what the next row's logits are wanted for: a token is enough where nothing
 // else is done with them than to take the largest or to draw.
 func (s *sequence) pick() model.Pick {
+	more := s.mode != sched.ModePrefill && s.generated+1 < s.req.MaxTokens
 	if s.sampler.Greedy() {
-		return model.Pick{Token: true}
+		return model.Pick{Token: true, More: more}
 	}
 	d, enough := s.sampler.Drawing(s.generated)
-	return model.Pick{Token: enough, Temperature: d.Temperature, TopP: d.TopP, MinP: d.MinP, TopK: d.TopK, U: d.U}
+	next, _ := s.sampler.Drawing(s.generated + 1)
+	return model.Pick{Token: enough, Temperature: d.Temperature, TopP: d.TopP, MinP: d.MinP, TopK: d.TopK, U: d.U, More: more, Next: next.U}
 }
 
 // emitToken queues a picked token and reports whether it was the last.

@@ -20,6 +20,10 @@ type Pick struct {
 	Temperature, TopP, MinP float32 // Temperature 0: the most likely one; TopP and MinP 0: all
 	TopK                    int     // 0: all
 	U                       float64 // the random number of [0, 1)
+	// More says that one more token will be wanted after this one, likely at the next
+	// step, and picked alike with the random number Next: a runner may begin with it.
+	More bool
+	Next float64
 }
 
 // Batch is the rows of one step: runs of tokens of one or more sequences. The
@@ -98,8 +102,8 @@ func (b *Batch) WantToken(p Pick) {
 	b.Picks[len(b.Picks)-1] = p
 }
 
-// WantBest asks for the most likely token after the last row.
-func (b *Batch) WantBest() { b.WantToken(Pick{}) }
+// WantBest asks for the most likely token after the last row, of more to come.
+func (b *Batch) WantBest() { b.WantToken(Pick{More: true}) }
 
 // Rows is the number of rows.
 func (b *Batch) Rows() int { return len(b.Tokens) }

@@ -11,7 +11,8 @@
 // of the decode kernels serves together, then prompts one by one. Steps of single
 // rows alone run as CUDA graphs, one for each of some batch sizes: all that changes
 // from step to step lies in buffers that are filled before. The hack layouts, a
-// baseline, run without graphs: their appends are told positions at launch.
+// baseline, run without graphs: their appends are told positions at launch. The graph
+// of the step that most likely follows is begun before the host has read the tokens.
 //
 // Pages of sequences that move between workers have bytes on the host too, in
 // pinned memory. What a step writes of them is copied there by a second stream

@@ -1,6 +1,8 @@
 package device
 
 import (
+	"errors"
+
 	"github.com/terse-llm/terse/kernels/cuda"
 	"github.com/terse-llm/terse/model"
 )
@@ -35,28 +37,37 @@ func bucketOf(n int) int {
 // first, run piece by piece, is when cuBLASLt chooses how to compute.
 func (r *Runner) replay(c *cuda.Context, b *model.Batch) error {
 	s, real := &r.step, r.step.rows
-	rows := bucketOf(real)
-	for i := real; i < rows; i++ {
-		r.in.tokens[i], r.in.positions[i], r.in.wanted[i] = 0, -1, int32(i)
+	key, items := r.pad(r.in.hostInputs, real, s.plan)
+	if r.begun(b, key, items) {
+		return nil
 	}
-	blocks := r.dev.Info.SMs
-	for blocks < s.plan.Blocks() {
-		blocks *= 2
-	}
-	s.plan.Pad(blocks, r.options.Rows)
-	if err := r.in.upload(c, copy(r.in.items, s.plan.Items()), r.stream); err != nil {
+	if err := errors.Join(r.forgo(c), r.in.upload(c, items, r.stream)); err != nil {
 		return err
 	}
-	s.rows, s.singles, s.wanted = rows, rows, rows
-	err := r.out.fit(c, r, rows)
+	s.rows, s.singles, s.wanted = key.rows, key.rows, key.rows
+	err := r.out.fit(c, r, key.rows)
 	if err == nil {
-		err = r.launch(c, graphKey{rows, blocks})
+		err = r.launch(c, key)
 	}
 	s.rows, s.singles, s.wanted = real, real, real
 	if err != nil {
 		return err
 	}
-	return r.fetch(c, b)
+	return r.fetch(c, b, r.in.side())
+}
+
+// pad makes inputs of some rows those of a graph, which it names. items is the bytes
+// of the plan's items.
+func (r *Runner) pad(in *hostInputs, rows int, plan *cuda.Plan) (key graphKey, items int) {
+	key.rows, key.blocks = bucketOf(rows), r.dev.Info.SMs
+	for i := rows; i < key.rows; i++ {
+		in.tokens[i], in.positions[i], in.wanted[i] = 0, -1, int32(i)
+	}
+	for key.blocks < plan.Blocks() {
+		key.blocks *= 2
+	}
+	plan.Pad(key.blocks, r.options.Rows)
+	return key, copy(in.items, plan.Items())
 }
 
 func (r *Runner) launch(c *cuda.Context, key graphKey) error {
@@ -79,6 +90,7 @@ func (r *Runner) launch(c *cuda.Context, key graphKey) error {
 
 // forget drops the graphs, whose buffers have moved.
 func (r *Runner) forget(c *cuda.Context) error {
+	r.ahead.live = false
 	for key, g := range r.graphs {
 		if g != 0 {
 			if err := c.CloseGraph(g); err != nil {

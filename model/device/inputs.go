@@ -9,16 +9,21 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
+// hostInputs are a step's inputs in pinned memory.
+type hostInputs struct {
+	host                      []byte      // all that follows
+	tokens, positions, wanted []int32     // of rows
+	draws                     []cuda.Draw // of wanted
+	items                     []byte
+}
+
 // inputs are what changes from step to step, in pinned memory and where it goes on
 // the device: at fixed places, so that a graph can read it.
 type inputs struct {
-	host   []byte // tokens, positions, wanted, draws, items
-	device cuda.Ptr
-
-	tokens, positions, wanted []int32     // of host
-	draws                     []cuda.Draw // of wanted
-	items                     []byte
-	drawsAt, itemsAt          int // in host
+	*hostInputs                     // of the step at hand: one of sides
+	sides            [2]*hostInputs // the other one is of the step after it, where that is begun
+	device           cuda.Ptr
+	drawsAt, itemsAt int // in either
 
 	// Tables of the addresses of pages, [kind][segment][pages], the same on both
 	// sides but for what changed.
@@ -41,17 +46,22 @@ func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 	if d := r.kernels.decoder; d != nil {
 		size += d.MaxItems(r.dev.Info, sequences)
 	}
-	if in.host, err = c.HostAlloc(size); err != nil {
-		return err
+	for i := range in.sides {
+		h := &hostInputs{}
+		if h.host, err = c.HostAlloc(size); err != nil {
+			return err
+		}
+		in.sides[i] = h
+		ints := cuda.Int32s(h.host[:3*4*rows])
+		h.tokens, h.positions, h.wanted = ints[:rows], ints[rows:2*rows], ints[2*rows:]
+		h.draws = cuda.Draws(h.host[in.drawsAt : in.drawsAt+rows*cuda.DrawBytes])
+		clear(h.draws)
+		h.items = h.host[in.itemsAt:]
 	}
+	in.hostInputs = in.sides[0]
 	if in.device, err = r.alloc(c, size); err != nil {
 		return err
 	}
-	ints := cuda.Int32s(in.host[:3*4*rows])
-	in.tokens, in.positions, in.wanted = ints[:rows], ints[rows:2*rows], ints[2*rows:]
-	in.draws = cuda.Draws(in.host[in.drawsAt : in.drawsAt+rows*cuda.DrawBytes])
-	clear(in.draws)
-	in.items = in.host[in.itemsAt:]
 
 	in.width = (r.options.Context + r.geometry.Format.PageTokens - 1) / r.geometry.Format.PageTokens
 	n := sequences * in.width
@@ -70,8 +80,25 @@ func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 }
 
 func (in *inputs) close(c *cuda.Context) error {
-	return errors.Join(c.FreeHost(in.host), c.FreeHost(in.tablesHost))
+	errs := []error{c.FreeHost(in.tablesHost)}
+	for _, h := range in.sides {
+		if h != nil {
+			errs = append(errs, c.FreeHost(h.host))
+		}
+	}
+	return errors.Join(errs...)
 }
+
+// side is which of the two the inputs of the step at hand are.
+func (in *inputs) side() int {
+	if in.hostInputs == in.sides[0] {
+		return 0
+	}
+	return 1
+}
+
+// turn makes the other side that of the step at hand.
+func (in *inputs) turn() { in.hostInputs = in.sides[1-in.side()] }
 
 // The places of the inputs on the device.
 func (in *inputs) tokensAt() cuda.Ptr    { return in.device }
@@ -123,7 +150,12 @@ func (in *inputs) upload(c *cuda.Context, items int, s cuda.Stream) error {
 		}
 	}
 	in.changed = in.changed[:0]
-	return c.UploadAsync(in.device, in.host[:in.itemsAt+items], s)
+	return in.send(c, in.hostInputs, items, s)
+}
+
+// send puts one side's inputs, but for the tables, into the stream.
+func (in *inputs) send(c *cuda.Context, h *hostInputs, items int, s cuda.Stream) error {
+	return c.UploadAsync(in.device, h.host[:in.itemsAt+items], s)
 }
 
 // outputs are what a step gives, on both sides.
@@ -131,7 +163,7 @@ type outputs struct {
 	logits, best cuda.Ptr
 	rows         int // that there is room for
 	logitsHost   []byte
-	bestHost     []byte
+	bestHost     [2][]byte // of the sides of the inputs
 }
 
 func (o *outputs) open(c *cuda.Context, r *Runner) error { return o.fit(c, r, r.options.Sequences) }
@@ -157,8 +189,10 @@ func (o *outputs) fit(c *cuda.Context, r *Runner, rows int) (err error) {
 	if o.logitsHost, err = c.HostAlloc(4 * rows * vocab); err != nil {
 		return err
 	}
-	if o.bestHost, err = c.HostAlloc(4 * rows); err != nil {
-		return err
+	for i := range o.bestHost {
+		if o.bestHost[i], err = c.HostAlloc(4 * rows); err != nil {
+			return err
+		}
 	}
 	o.rows = rows
 	return r.forget(c)
@@ -171,7 +205,7 @@ func (o *outputs) close(c *cuda.Context) error {
 			errs = append(errs, c.Free(p))
 		}
 	}
-	errs = append(errs, c.FreeHost(o.logitsHost), c.FreeHost(o.bestHost))
+	errs = append(errs, c.FreeHost(o.logitsHost), c.FreeHost(o.bestHost[0]), c.FreeHost(o.bestHost[1]))
 	*o = outputs{}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package device
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -113,7 +114,7 @@ func (p *reception) Adopt(n int) error {
 		if err := p.take(c, p.rest(n)); err != nil {
 			return err
 		}
-		if err := r.pages.settle(c); err != nil {
+		if err := errors.Join(r.pages.settle(c), r.forgo(c)); err != nil {
 			return err
 		}
 		if err := r.in.upload(c, 0, r.stream); err != nil {

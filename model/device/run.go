@@ -13,7 +13,11 @@ import (
 // run puts a step that is laid into the stream and waits for what it gives.
 func (r *Runner) run(c *cuda.Context, b *model.Batch) (model.Result, error) {
 	err := r.enqueue(c, b)
+	if err == nil {
+		err = r.begin(c, b)
+	}
 	if err != nil {
+		r.ahead.live = false
 		return model.Result{}, errors.Join(err, c.Synchronize(r.stream), c.Synchronize(r.copies))
 	}
 	if b.AfterLayer != nil {
@@ -26,7 +30,7 @@ func (r *Runner) run(c *cuda.Context, b *model.Batch) (model.Result, error) {
 			b.AfterLayer(i)
 		}
 	}
-	if err := c.Synchronize(r.stream); err != nil {
+	if err := c.Await(r.finished[r.in.side()]); err != nil {
 		return model.Result{}, err
 	}
 	return r.result(c)
@@ -41,6 +45,9 @@ func (r *Runner) enqueue(c *cuda.Context, b *model.Batch) error {
 	if r.graphable(b) {
 		return r.replay(c, b)
 	}
+	if err := r.forgo(c); err != nil {
+		return err
+	}
 	items := 0
 	if s.plan != nil {
 		items = copy(r.in.items, s.plan.Items())
@@ -51,7 +58,7 @@ func (r *Runner) enqueue(c *cuda.Context, b *model.Batch) error {
 	if err := r.layers(c, b); err != nil {
 		return err
 	}
-	return r.fetch(c, b)
+	return r.fetch(c, b, r.in.side())
 }
 
 // layers puts the graph's arithmetic into the stream.
@@ -249,18 +256,18 @@ func (r *Runner) mlp(c *cuda.Context, l *layer) error {
 }
 
 // fetch draws the tokens that are to be drawn and brings all to the host, and the
-// logits of rows that need them there.
-func (r *Runner) fetch(c *cuda.Context, b *model.Batch) error {
+// logits of rows that need them there; side is that of the step's inputs.
+func (r *Runner) fetch(c *cuda.Context, b *model.Batch, side int) error {
 	n, o := r.step.wanted, &r.out
 	if n == 0 {
-		return nil
+		return c.Record(r.finished[side], r.stream)
 	}
 	if r.step.drawn {
 		if err := c.Draw(r.kernels.drawer, o.best, o.logits, r.in.drawRowsAt(), n, r.model.config.VocabSize, r.stream); err != nil {
 			return err
 		}
 	}
-	if err := c.DownloadAsync(o.bestHost[:4*n], o.best, r.stream); err != nil {
+	if err := c.DownloadAsync(o.bestHost[side][:4*n], o.best, r.stream); err != nil {
 		return err
 	}
 	row := 4 * r.model.config.VocabSize
@@ -276,14 +283,14 @@ func (r *Runner) fetch(c *cuda.Context, b *model.Batch) error {
 		}
 		lo = hi + 1
 	}
-	return nil
+	return c.Record(r.finished[side], r.stream)
 }
 
 func (r *Runner) result(c *cuda.Context) (model.Result, error) {
 	n := r.step.wanted
 	res := model.Result{
 		Logits: cuda.Float32s(r.out.logitsHost[:4*n*r.model.config.VocabSize]),
-		Tokens: cuda.Int32s(r.out.bestHost[:4*n]),
+		Tokens: cuda.Int32s(r.out.bestHost[r.in.side()][:4*n]),
 	}
 	if len(r.step.prompts) > 0 {
 		us, err := c.Elapsed(r.coding[0], r.coding[1])

@@ -35,12 +35,14 @@ type Runner struct {
 	settled  cuda.Event   // in the stream of steps: pages are who they are said to be
 	uploaded cuda.Event   // in that of copies: what has come of prompts is on the device
 	coding   [2]cuda.Event
+	finished [2]cuda.Event // of the sides of the inputs: the step's results are on the host
 	owned    []cuda.Ptr
 
 	in     inputs
 	act    activations
 	out    outputs
 	step   step
+	ahead  ahead
 	graphs map[graphKey]cuda.Graph
 }
 
@@ -105,7 +107,7 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
 	}
 	r.copied = r.arrived[len(r.arrived)-1]
-	for _, e := range []*cuda.Event{&r.settled, &r.uploaded} {
+	for _, e := range []*cuda.Event{&r.settled, &r.uploaded, &r.finished[0], &r.finished[1]} {
 		if *e, err = c.NewEvent(false); err != nil {
 			return err
 		}
@@ -158,7 +160,7 @@ func (r *Runner) Close() error {
 		for _, p := range r.owned {
 			errs = append(errs, c.Free(p))
 		}
-		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], []cuda.Event{r.settled, r.uploaded}) {
+		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], r.finished[:], []cuda.Event{r.settled, r.uploaded}) {
 			if e != 0 {
 				errs = append(errs, c.CloseEvent(e))
 			}
