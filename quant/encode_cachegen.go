@@ -86,15 +86,14 @@ func (g *Geometry) encodeCacheGen(a *EncodeArgs, w *Scratch) {
 				})
 			}
 			each(func(_, t int, x []float32) {
-				for _, v := range x {
-					w.column[t] = max(w.column[t], v, -v)
-				}
+				lo, hi := w.extremes(x)
+				w.column[t] = max(w.column[t], hi, -lo)
 			})
 			for t := a.Lo; t < a.Hi; t++ {
 				w.column[t] = cacheGenScale(w.column[t], l.most(half, t))
 			}
 			each(func(head, t int, x []float32) {
-				l.encodeLevels(g.CodedHead(a.Coded, head), half, t, x, w.column[t])
+				l.encodeLevels(w, g.CodedHead(a.Coded, head), half, t, x, w.column[t])
 			})
 		}
 	}
@@ -128,7 +127,7 @@ func (g *Geometry) eachHead(a *EncodeArgs, w *Scratch, half int, f func(head, t 
 }
 
 // encodeLevels codes one head's row of a token with the given scale.
-func (l *GroupLayout) encodeLevels(page []byte, half, t int, x []float32, scale float32) {
+func (l *GroupLayout) encodeLevels(w *Scratch, page []byte, half, t int, x []float32, scale float32) {
 	h := &l.Halves[half]
 	levels := float32(l.most(half, t))
 	zero, first := float32(0), -levels
@@ -136,7 +135,10 @@ func (l *GroupLayout) encodeLevels(page []byte, half, t int, x []float32, scale 
 	if h.Bits == 4 {
 		zero, first = -levels*scale, 0
 	}
-	l.codes(page, half, t, 0, x, scale, zero, first, first+2*levels)
+	d := len(x)
+	w.fill(0, d, zero, inverse(scale))
+	w.levels(w.codes, x, first, first+2*levels, Rounding{})
+	l.putToken(page[h.Codes:], half, t, w.codes[:d:roundUp(d, 8)])
 }
 
 // putScale writes a token's scale, and in a half of nibbles its zero, for all groups.

@@ -112,41 +112,29 @@ func (l *GroupLayout) putToken(plane []byte, half, t int, codes []uint8) {
 	d := len(codes)
 	codes = codes[:cap(codes)]
 	clear(codes[d:])
-	for c := 0; c < d; c += 8 {
-		x := binary.LittleEndian.Uint64(codes[c:])
-		if half == HalfK {
-			at, _ := l.at(half, t, c)
+	octet := func(c int) uint64 {
+		if c >= d {
+			return 0
+		}
+		return binary.LittleEndian.Uint64(codes[c:])
+	}
+	if half == HalfK {
+		for c := 0; c < d; c += 8 {
+			x := octet(c)
 			x = (x | x>>4) & 0x00ff00ff00ff00ff // two nibbles a byte, every other one
 			x = (x | x>>8) & 0x0000ffff0000ffff
+			at, _ := l.at(half, t, c)
 			binary.LittleEndian.PutUint32(plane[at:], uint32(x|x>>16))
-			continue
 		}
-		shift := c / 8 % 2 * 4 // nibble c/8%8 of eight words
-		at, _ := l.at(half, t, c)
-		for j := range 8 {
-			b := &plane[at+4*j]
-			*b = *b&^(0xf<<shift) | byte(x>>(8*j))<<shift
-		}
-	}
-}
-
-// codes writes token t's codes of channels from c on, first to last.
-func (l *GroupLayout) codes(page []byte, half, t, c int, x []float32, scale, zero, first, last float32) {
-	inv, codes := inverse(scale), page[l.Halves[half].Codes:]
-	for i, y := range x {
-		code := min(max(float32((y-zero)*inv), first), last)
-		l.put(codes, half, t, c+i, int32(float32(code-first)+0.5)+int32(first))
-	}
-}
-
-// put writes the code of token t's channel c.
-func (l *GroupLayout) put(codes []byte, half, t, c int, code int32) {
-	at, shift := l.at(half, t, c)
-	if l.Halves[half].Bits == 8 {
-		codes[at] = byte(code)
 		return
 	}
-	codes[at] = codes[at]&^(0xf<<shift) | byte(code<<shift)
+	for c := 0; c < d; c += 16 { // a byte of eight words
+		x := octet(c) | octet(c+8)<<4
+		at, _ := l.at(half, t, c)
+		for j := range 8 {
+			plane[at+4*j] = byte(x >> (8 * j))
+		}
+	}
 }
 
 // at is the byte that has the code of token t's channel c, and its lowest bit.

@@ -15,11 +15,9 @@ func (a *Attender) quantiseQueries(n int) {
 // the codes of a tile's tokens, per partition.
 func (a *Attender) multiplyKeys(t *piece, q []byte, tokens Span) {
 	l, ld := &a.g.Hack[quant.HalfK], a.g.Format.PageTokens
+	clear(a.sums[:l.Parts*Lanes*ld]) // a few more than are used
 	for p := range l.Parts {
 		dots := a.sums[p*Lanes*ld:][:Lanes*ld]
-		for lane := range a.n {
-			clear(dots[lane*ld+tokens.Lo:][:tokens.N])
-		}
 		for i, plane := range t.k.planes {
 			a.kernels.QK(dots, ld, a.n, q, plane, words(l, p, a.g.HeadDim), tokens, 2*(l.NPlanes-1-i))
 		}
@@ -80,9 +78,7 @@ func (a *Attender) weights(p *piece, first int) (w []float32, ld int) {
 // tile's block of tokens with the codes of groups of channels.
 func (a *Attender) multiplyValues(t *piece, groups Span, block int) {
 	l := &a.g.Hack[quant.HalfV]
-	for lane := range a.n {
-		clear(a.sums[lane*l.Width+32*groups.Lo:][:32*groups.N])
-	}
+	clear(a.sums[32*groups.Lo:][:(a.n-1)*l.Width+32*groups.N])
 	width := a.g.Format.Partition
 	for i, plane := range t.v.planes {
 		plane.Data = plane.Data[block*width/4*plane.Width:]
