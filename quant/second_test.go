@@ -3,6 +3,7 @@ package quant_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"math/rand/v2"
 	"testing"
@@ -161,4 +162,21 @@ func FuzzSecondLen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What the end of a prompt takes of a page's head where an eighth of the tokens are
+// important: floor, the reading of their exact values (4 KiB of 64) and writing of a
+// quarter of that.
+func BenchmarkGiveSecond(b *testing.B) {
+	for _, d := range []int{64, 128} {
+		b.Run(fmt.Sprintf("d=%d", d), func(b *testing.B) {
+			g := layOut(b, "hq2,important=6", true, d)
+			exact, page := codedPage(b, g, 3, nil)
+			var w quant.Scratch
+			for b.Loop() {
+				g.GiveSecond(page, exact, 0, 0x0102_0408_8000_0003, &w)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/token")
+		})
+	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -157,7 +159,8 @@ func printParts(w io.Writer, cal *quant.Calibration, parts []calibrate.Part) {
 }
 
 // sampleWindows encodes the sample and cuts it into windows; a last, shorter one
-// counts too.
+// counts too. Of more text than tokens all documents have a share, as kinds of text
+// differ in what they are learned from, of leastShare or more.
 func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([][]terse.Token, error) {
 	docs, err := calibrate.DefaultText()
 	if text != "" {
@@ -168,12 +171,17 @@ func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the sample text: %w", err)
 	}
-	var windows [][]terse.Token
+	var all, windows [][]terse.Token
 	for _, doc := range docs {
 		ids, err := tok.Encode(doc, tokenizer.EncodeOptions{AddSpecial: true})
 		if err != nil {
 			return nil, fmt.Errorf("cannot encode the sample text: %w", err)
 		}
+		all = append(all, ids)
+	}
+	share := max(leastShare, shareOf(all, tokens))
+	for _, ids := range all {
+		ids = ids[:min(len(ids), share)]
 		for len(ids) > 0 && tokens > 0 {
 			n := min(len(ids), window, tokens)
 			windows, ids, tokens = append(windows, ids[:n]), ids[n:], tokens-n
@@ -183,6 +191,26 @@ func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([
 		return nil, fmt.Errorf("the sample text is empty")
 	}
 	return windows, nil
+}
+
+// leastShare is tokens of a document that make a window worth measuring on.
+const leastShare = 512
+
+// shareOf is the most tokens that each document can give where all together give so
+// many at most.
+func shareOf(docs [][]terse.Token, tokens int) int {
+	lengths := make([]int, len(docs))
+	for i, d := range docs {
+		lengths[i] = len(d)
+	}
+	slices.Sort(lengths)
+	for i, n := range lengths {
+		if rest := len(lengths) - i; n > tokens/rest {
+			return tokens / rest
+		}
+		tokens -= n
+	}
+	return math.MaxInt
 }
 
 // writeCalibration writes beside the target first: a model's workers never see
