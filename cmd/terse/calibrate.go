@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,7 +64,7 @@ are asymmetric, and there are no hq2+ and hq2b.`,
 	m.register(c)
 	c.Flags().StringVar(&text, "text", "", "file of sample text, documents split by lines <|endoftext|> (default: a built-in mixture)")
 	c.Flags().StringVar(&out, "out", "", "file to write (default: "+calibrationFile+" beside the model)")
-	c.Flags().IntVar(&tokens, "tokens", 0, fmt.Sprintf("most tokens to run (default: %d, %d of models with more than %d M weights in their layers)", sampleTokens, largeSample, largeModel>>20))
+	c.Flags().IntVar(&tokens, "tokens", sampleTokens, "most tokens to run")
 	c.Flags().IntVar(&window, "window", sampleWindow, "tokens of one text")
 	c.Flags().Float64Var(&budget, "budget", usualBudget, "bits per element of K and V that hq2b may take, scales included")
 	c.Flags().IntVar(&threads, "threads", 0, "cores to compute on (default: all)")
@@ -92,35 +90,20 @@ func (f *modelFlags) calibrationPath() (string, error) {
 // take.
 const (
 	sampleTokens = 32768
-	largeSample  = 8192 // of models with more weights in their layers than largeModel
-	largeModel   = 1 << 28
 	sampleWindow = 4096
 	usualBudget  = 2.5
 )
 
-// usualTokens is how much text a model is run over: what it takes grows with the
-// model, and what is learned of a quarter of the text is as good but for chance.
-func usualTokens(c *model.Config) int {
-	layer := c.Hidden * (2*(c.Heads+c.KVHeads)*c.HeadDim + 3*c.Intermediate)
-	if c.Layers*layer > largeModel {
-		return largeSample
-	}
-	return sampleTokens
-}
-
 // sample is what text to calibrate on.
 type sample struct {
 	file           string // empty: the built-in one
-	tokens, window int    // tokens 0: as many as is usual
+	tokens, window int
 }
 
 func fit(ctx context.Context, f *files, s sample, budget float64, threads int, progress io.Writer) (*quant.Calibration, []calibrate.Part, error) {
 	tok, err := f.tokenizer()
 	if err != nil {
 		return nil, nil, err
-	}
-	if s.tokens == 0 {
-		s.tokens = usualTokens(&f.config)
 	}
 	windows, err := sampleWindows(tok, s.file, s.tokens, min(s.window, f.config.MaxContext))
 	if err != nil {
@@ -159,8 +142,7 @@ func printParts(w io.Writer, cal *quant.Calibration, parts []calibrate.Part) {
 }
 
 // sampleWindows encodes the sample and cuts it into windows; a last, shorter one
-// counts too. Of more text than tokens all documents have a share, as kinds of text
-// differ in what they are learned from, of leastShare or more.
+// counts too.
 func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([][]terse.Token, error) {
 	docs, err := calibrate.DefaultText()
 	if text != "" {
@@ -171,17 +153,12 @@ func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the sample text: %w", err)
 	}
-	var all, windows [][]terse.Token
+	var windows [][]terse.Token
 	for _, doc := range docs {
 		ids, err := tok.Encode(doc, tokenizer.EncodeOptions{AddSpecial: true})
 		if err != nil {
 			return nil, fmt.Errorf("cannot encode the sample text: %w", err)
 		}
-		all = append(all, ids)
-	}
-	share := max(leastShare, shareOf(all, tokens))
-	for _, ids := range all {
-		ids = ids[:min(len(ids), share)]
 		for len(ids) > 0 && tokens > 0 {
 			n := min(len(ids), window, tokens)
 			windows, ids, tokens = append(windows, ids[:n]), ids[n:], tokens-n
@@ -191,26 +168,6 @@ func sampleWindows(tok *tokenizer.Tokenizer, text string, tokens, window int) ([
 		return nil, fmt.Errorf("the sample text is empty")
 	}
 	return windows, nil
-}
-
-// leastShare is tokens of a document that make a window worth measuring on.
-const leastShare = 512
-
-// shareOf is the most tokens that each document can give where all together give so
-// many at most.
-func shareOf(docs [][]terse.Token, tokens int) int {
-	lengths := make([]int, len(docs))
-	for i, d := range docs {
-		lengths[i] = len(d)
-	}
-	slices.Sort(lengths)
-	for i, n := range lengths {
-		if rest := len(lengths) - i; n > tokens/rest {
-			return tokens / rest
-		}
-		tokens -= n
-	}
-	return math.MaxInt
 }
 
 // writeCalibration writes beside the target first: a model's workers never see

@@ -218,7 +218,7 @@ func (e *evaluation) bind(files *files, tok *tokenizer.Tokenizer, ops kernels.Op
 	if e.calibration == "none" {
 		return m, nil, nil
 	}
-	windows, err := sampleWindows(tok, "", usualTokens(&files.config), min(sampleWindow, files.config.MaxContext))
+	windows, err := sampleWindows(tok, "", sampleTokens, min(sampleWindow, files.config.MaxContext))
 	if err != nil {
 		return nil, nil, err
 	}
