@@ -48,7 +48,7 @@ func TestQualityDocument(t *testing.T) {
 func formatSummary(t *testing.T) string {
 	t.Helper()
 	var reports []*eval.Report
-	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines"} {
+	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines", "important-texts", "important-tasks"} {
 		reports = append(reports, readReport(t, filepath.Join("testdata", "eval", name+".json")))
 	}
 	tasks := []struct {
@@ -61,7 +61,7 @@ func formatSummary(t *testing.T) string {
 		fmt.Fprintf(b, " %s@%d |", task.name, task.length)
 	}
 	fmt.Fprint(b, "\n|---|---|---|---|"+strings.Repeat("---|", len(tasks))+"\n")
-	for _, format := range []string{"f16", "int8", "hq4", "hq3", "hq2+", "hq2b", "hq2", "cachegen", "kvquant,bits=4", "int4", "kivi", "kvquant", "hack:v2", "hack"} {
+	for _, format := range []string{"f16", "int8", "hq4", "hq3", "hq2b,important=6", "hq2+", "hq2b", "hq2", "cachegen", "kvquant,bits=4", "int4", "kivi", "kvquant", "hack:v2", "hack"} {
 		row := make([]string, 3+len(tasks))
 		keep := func(i int, text string) {
 			if row[i] == "" {
@@ -165,18 +165,20 @@ func TestQualityReproduced(t *testing.T) {
 	f("small.json", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", "hq4,hq3,hq2+,hq2,int8,int4,kivi,hack:v2,hack")
 	if *full {
 		const (
-			hq  = "hq4,hq3,hq2+,hq2++important=10,hq2+basis=balanced+important=10"
-			hqs = hq + ",hq2+important=10,hq2"
+			hq  = "hq4,hq3,hq2+"
+			hqs = hq + ",hq2"
 			all = hqs + ",int8,int4,kivi,hack:v2,cachegen,kvquant,kvquant+bits=4"
 		)
 		f("texts.json", "--windows", "6", "--tasks", "none", "--kv", all+",hack")
 		f("decoded.json", "--style", "decode", "--windows", "1", "--window", "1024", "--tasks", "none", "--kv", all+",hack")
 		f("greedy.json", "--windows", "20", "--window", "640", "--agree", "64", "--tasks", "none", "--kv", all)
-		f("important.json", "--windows", "2", "--from", "2048", "--tasks", "none", "--kv", "hq3,hq2,hq2+important=10,hq2+important=20")
+		f("important.json", "--windows", "2", "--from", "2048", "--tasks", "none", "--kv", "hq3,hq2b+important=6,hq2b,hq2+important=10,hq2")
+		f("important-texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq2++important=10,hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10,hq2+important=10")
+		f("important-tasks.json", "--texts", "none", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10")
 		f("retrieval.json", "--texts", "none", "--cases", "192", "--tasks", "retrieval", "--kv", hq)
 		f("recall.json", "--texts", "none", "--cases", "192", "--tasks", "recall", "--kv", hqs)
 		f("quote.json", "--texts", "none", "--cases", "192", "--tasks", "quote@512", "--kv", all)
-		f("late.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq4,hq2++important=10,int8,cachegen")
+		f("late.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq4,int8,cachegen")
 	}
 }
 

@@ -12,7 +12,7 @@ shift 2
 mkdir -p "$out/parts"
 
 # One format after another within a set; every set has f16 beside.
-sets="hq4,hq3,hq2+ hq2b,hq2b+recent=256 hq2++important=10,hq2+basis=balanced+important=10,hq2+important=10,hq2 int8,int4,kivi,hack:v2 cachegen,kvquant,kvquant+bits=4"
+sets="hq4,hq3,hq2+ hq2b,hq2b+recent=256 hq2b+important=6,hq2++important=10,hq2+basis=balanced+important=10,hq2+important=10,hq2 int8,int4,kivi,hack:v2 cachegen,kvquant,kvquant+bits=4"
 all=$(echo $sets | tr ' ' ',')
 
 job() { # NAME FLAGS...: a part of the report NAME.json
@@ -38,7 +38,7 @@ texts() {
       job texts --texts $text --windows 6 --tasks none --kv $set
       job decoded --style decode --texts $text --windows 1 --window 1024 --tasks none --kv $set
     done
-    job important --texts $text --windows 2 --from 2048 --tasks none --kv hq3,hq2,hq2+important=10,hq2+important=20
+    job important --texts $text --windows 2 --from 2048 --tasks none --kv hq3,hq2b+important=6,hq2b,hq2+important=10,hq2
   done
   for set in $sets; do
     job greedy --windows 20 --window 640 --agree 64 --tasks none --kv $set
