@@ -54,6 +54,7 @@ type Attender struct {
 	acc    []float64 // [vector][channel], the states' values
 
 	group  []piece
+	next   []byte     // what is read after the group
 	pieces int        // of group
 	tokens int        // from the group's beginning to where it ends, in whole blocks
 	first  int        // the block's first vector, of the item
@@ -89,6 +90,8 @@ type piece struct {
 	end  [Lanes]int // each lane sees page tokens [Lo, end)
 	hi   int        // the largest end
 	k, v half
+
+	loaded [2]bool // k and v; they are when they are first read
 }
 
 // NewAttender makes an Attender of a level that this machine has.
@@ -116,6 +119,10 @@ func (a *Attender) Span(j *kernels.AttnJob, lo, hi, from, to int, s State) {
 		for end < len(tiles) && tiles[end].First/GroupTokens == tiles[0].First/GroupTokens {
 			end++
 		}
+		a.next = nil
+		if end < len(tiles) && tiles[end].KCoded {
+			a.next = a.g.CodedHead(tiles[end].Coded, j.Head)[:a.g.Hack[quant.HalfV].Min]
+		}
 		if a.take(tiles[:end], n) {
 			for v := 0; v < n; v += Lanes {
 				if a.aim(v, min(Lanes, n-v)) {
@@ -126,7 +133,7 @@ func (a *Attender) Span(j *kernels.AttnJob, lo, hi, from, to int, s State) {
 		tiles = tiles[end:]
 	}
 	a.kernels.Narrow(s.Acc[:n*d], a.acc)
-	a.job, a.g, a.states = nil, nil, State{}
+	a.job, a.g, a.states, a.next = nil, nil, State{}, nil
 	for i := range a.group {
 		a.group[i].Tile = nil
 	}
@@ -191,12 +198,7 @@ func (a *Attender) take(tiles []kernels.Tile, n int) bool {
 		p := &a.group[a.pieces]
 		a.pieces++
 		p.Tile, p.at = t, t.First-tiles[0].First
-		if t.KCoded {
-			p.k.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfK)
-		}
-		if t.VCoded {
-			p.v.load(a.kernels, a.g, t.Coded, a.job.Head, quant.HalfV)
-		}
+		p.loaded = [2]bool{}
 	}
 	return a.pieces > 0
 }
@@ -246,6 +248,7 @@ func (a *Attender) aim(v, n int) bool {
 func (a *Attender) block() {
 	for i := range a.group[:a.pieces] {
 		if p := &a.group[i]; p.hi > p.Lo {
+			a.fetchAfter(i, quant.HalfK)
 			a.readKeys(p)
 		}
 	}
@@ -253,12 +256,45 @@ func (a *Attender) block() {
 	clear(a.out)
 	for i := range a.group[:a.pieces] {
 		if p := &a.group[i]; p.hi > p.Lo {
+			a.fetchAfter(i, quant.HalfV)
 			a.readValues(p)
 		}
 	}
 	d := a.g.HeadDim
 	for l := range a.n {
 		a.kernels.Blend(a.acc[(a.first+l)*d:][:d], a.out[l*d:][:d], float64(alpha[l]), 1)
+	}
+}
+
+// fetchAfter fetches what is read after one half of tile i, if it is coded: the half of the
+// next tile, then the values of the first, then the keys of the next group.
+func (a *Attender) fetchAfter(i, half int) {
+	switch {
+	case a.first > 0: // it has been read
+	case i+1 < a.pieces:
+		a.fetchHalf(&a.group[i+1], half)
+	case half == quant.HalfK:
+		a.fetchHalf(&a.group[0], quant.HalfV)
+	default:
+		a.kernels.fetch(a.next)
+	}
+}
+
+func (a *Attender) fetchHalf(p *piece, half int) {
+	values := a.g.Hack[quant.HalfV].Min
+	switch {
+	case half == quant.HalfK && p.KCoded:
+		a.kernels.fetch(a.g.CodedHead(p.Coded, a.job.Head)[:values])
+	case half == quant.HalfV && p.VCoded:
+		a.kernels.fetch(a.g.CodedHead(p.Coded, a.job.Head)[values:])
+	}
+}
+
+// load reads a half's numbers, if no block of vectors has before.
+func (a *Attender) load(p *piece, h *half, which int) {
+	if !p.loaded[which] {
+		h.load(a.kernels, a.g, p.Coded, a.job.Head, which)
+		p.loaded[which] = true
 	}
 }
 
@@ -269,6 +305,9 @@ func (a *Attender) row(lane, at int) []float32 {
 
 // readKeys sets the block's scores in a tile, at least where they are seen.
 func (a *Attender) readKeys(p *piece) {
+	if p.KCoded {
+		a.load(p, &p.k, quant.HalfK)
+	}
 	switch {
 	case !p.KCoded:
 		row := 2 * a.g.HeadDim
@@ -316,6 +355,9 @@ func (a *Attender) weigh() (alpha [Lanes]float32) {
 
 // readValues adds a tile's weighted values to out.
 func (a *Attender) readValues(p *piece) {
+	if p.VCoded {
+		a.load(p, &p.v, quant.HalfV)
+	}
 	switch {
 	case !p.VCoded:
 		a.exactValues(p)

@@ -109,6 +109,11 @@ func narrowAVX2(dst *float32, src *float64, n int)
 //go:noescape
 func foldAVX2(dst *float32, x *float32, scale *float64, mins *float64, n int) float64
 
+// fetchLines has n bytes, more than none, fetched.
+//
+//go:noescape
+func fetchLines(p *byte, n int)
+
 // quantiseAVX2 codes vectors of n floats, a positive multiple of 32, over their own ranges: to nearest, or stochastically if keys is not nil. Strides are in elements, out's in those of affine.
 //
 //go:noescape

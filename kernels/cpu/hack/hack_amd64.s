@@ -1966,6 +1966,19 @@ loop:
 	VZEROUPPER
 	RET
 
+// func fetchLines(p *byte, n int)
+// Requires: MMX+
+TEXT ·fetchLines(SB), NOSPLIT, $0-16
+	MOVQ p+0(FP), AX
+	MOVQ n+8(FP), CX
+
+loop:
+	PREFETCHT0 (AX)
+	ADDQ       $0x40, AX
+	SUBQ       $0x40, CX
+	JG         loop
+	RET
+
 DATA golden<>+0(SB)/8, $0x9e3779b97f4a7c15
 DATA golden<>+8(SB)/8, $0x9e3779b97f4a7c15
 DATA golden<>+16(SB)/8, $0x9e3779b97f4a7c15

@@ -67,3 +67,10 @@ func (k Kernels) quantiseWhole(c *coding, out []affine, ldo int, codes []byte, l
 func (k Kernels) extremes(x []float32) (lo, hi float32) { return genericExtremes(x) }
 
 func (k Kernels) nearest(_ []byte, _ []float32, _, _ float32) (done int, sum int32) { return 0, 0 }
+
+// fetch has memory fetched that is read soon.
+func (k Kernels) fetch(b []byte) {
+	if k.level != cpu.Generic && len(b) > 0 {
+		fetchLines(&b[0], len(b))
+	}
+}

@@ -24,6 +24,7 @@ func main() {
 	split()
 	narrow()
 	fold()
+	fetch()
 	coding := constants()
 	coding.quantise(rows.Vec{})
 	coding.quantise(rows.Vec{Wide: true})

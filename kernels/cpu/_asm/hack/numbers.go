@@ -121,3 +121,15 @@ func fold() {
 	VMOVSD(sum.AsX(), address(ReturnIndex(0)))
 	rows.End()
 }
+
+// fetch generates the fetching of memory into the cache.
+func fetch() {
+	rows.Begin("fetchLines", "fetchLines has n bytes, more than none, fetched.", "func(p *byte, n int)")
+	p, n := rows.Arg("p"), rows.Arg("n")
+	Label("loop")
+	PREFETCHT0(Mem{Base: p})
+	ADDQ(Imm(64), p)
+	SUBQ(Imm(64), n)
+	JG(LabelRef("loop"))
+	RET()
+}
