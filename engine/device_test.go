@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/terse-llm/terse"
@@ -156,6 +157,58 @@ func TestDevice(t *testing.T) {
 					t.Errorf("%s, prompt of %d, %s: %v, one GPU says %v", format, n, what, got, alone)
 				}
 			}
+		}
+	}
+}
+
+// A GPU lends the pages of what it decodes to a processor, and goes on behind what
+// that one lends.
+func TestDeviceReplica(t *testing.T) {
+	const promptLen, n = 100, 800
+	var pause atomic.Int64
+	pause.Store(int64(keptUp))
+	gpu, host := newDeviceRig(t, "hq3", 0).start(t), newRig(t, "hq3", paced(&pause)).start(t)
+	for i, rigs := range [][2]*rig{{gpu, host}, {host, gpu}} {
+		from, to := rigs[0], rigs[1]
+		for try := 0; ; try++ {
+			if try == 5 {
+				t.Fatal("five requests were over before a replica was there")
+			}
+			req := request(fmt.Sprint(i, try), prompt(uint64(10*i+try), promptLen), n)
+			ctx, leave := context.WithCancel(t.Context())
+			tokens, done := make(chan terse.Token, n), make(chan error, 1)
+			go func() {
+				done <- from.Generate(ctx, req, func(o terse.Output) error {
+					for _, token := range o.Tokens {
+						tokens <- token
+					}
+					return nil
+				})
+			}()
+			all := []terse.Token{<-tokens}
+			have := replicate(t, from, to, req.ID, 128)
+			for have > 0 && promptLen+len(all) <= have+1 {
+				all = append(all, <-tokens)
+			}
+			leave() // the replica is kept for a while
+			<-done
+			if have == 0 {
+				continue
+			}
+			rest := request(req.ID, slices.Concat(req.Prompt, all), n)
+			rest.Resumed = len(all)
+			rest.MaxTokens = len(all) + 4
+			got, last, err := to.collect(context.Background(), rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last.Timing.Recovered != have {
+				t.Errorf("%d tokens came from a replica of %d", last.Timing.Recovered, have)
+			}
+			if want := host.greedy(t, rest.Prompt, 4); agree(got, want) < 2 { // roundings differ
+				t.Errorf("behind a replica of %d tokens: %v, by a processor alone %v", have, got, want)
+			}
+			break
 		}
 	}
 }

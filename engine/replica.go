@@ -267,10 +267,10 @@ func (e *Engine) lendTo(s *sequence) {
 		got := lent{table: t, tokens: tokens, err: err}
 		if err == nil {
 			got.view = &quant.View{}
-			e.pages.View(t, len(s.req.Prompt)-s.req.Resumed, got.view)
-			if got.view.ExactIDs != nil {
+			e.pages.Stage(t, len(s.req.Prompt)-s.req.Resumed, got.view)
+			if err := e.cfg.Runner.Bring(got.view, l.n); err != nil {
 				e.sched.Return(t)
-				got = lent{err: invalid("request %s is decoded on a GPU, which lends no pages", s.id)}
+				got = lent{err: err}
 			}
 		}
 		l.ready <- got

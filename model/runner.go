@@ -24,6 +24,9 @@ type Runner interface {
 	// pages on the host, from token view.Staged on: the pages before it are of a prefix
 	// that is there. Its methods, too, are not safe beside Step.
 	Receive(view *quant.View) Reception
+	// Bring brings what a hand-over of n tokens, all written and whole pages, moves of
+	// view's pages to the host, where Stage has bytes for them.
+	Bring(view *quant.View, n int) error
 }
 
 // Reception is one prompt on its way here. Nothing need be done about one that does
@@ -86,6 +89,8 @@ func (h *host) Step(b *Batch) (Result, error) {
 	logits, stats, err := h.model.Forward(h.attention, b, &h.scratch)
 	return Result{Logits: logits, Stats: stats}, err
 }
+
+func (h *host) Bring(*quant.View, int) error { return nil }
 
 func (h *host) Receive(view *quant.View) Reception { return hostReception{h, view} }
 

@@ -170,9 +170,6 @@ func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 	if !c.Progressive.Known() {
 		return nil, fmt.Errorf("--progressive %q: choose on, off or auto", n.flags.progressive)
 	}
-	if c.Replicas > 0 && n.backendOf(c.Role).gpu != nil {
-		return nil, fmt.Errorf("--replicas %d: GPUs lend no pages yet; give --device cpu, or no replicas", c.Replicas)
-	}
 	run, err := n.newRunner(c.Role)
 	if err != nil {
 		return nil, err

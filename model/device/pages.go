@@ -20,8 +20,9 @@ type pages struct {
 	// Whether there are copies to the device that the stream of steps does not wait for.
 	uploading bool
 	host      *kvcache.Store
-	pinned    [][]byte // what was taken of the host's memory
-	rest      []byte   // of the last of pinned
+	brought   [2]map[int32]uint32 // by kind, the lives of whole pages that Bring has brought to the host
+	pinned    [][]byte            // what was taken of the host's memory
+	rest      []byte              // of the last of pinned
 }
 
 type pageMove struct {
@@ -31,7 +32,7 @@ type pageMove struct {
 
 // Pages takes the memory of c's whole budget.
 func (r *Runner) Pages(c *kvcache.Cache) (_ model.Pages, err error) {
-	p := &pages{r: r, cache: c}
+	p := &pages{r: r, cache: c, brought: [2]map[int32]uint32{{}, {}}}
 	p.arena = kvcache.NewArena(c, func(k kvcache.Kind, from, to int64) {
 		p.moves = append(p.moves, pageMove{from, to, int(c.PageBytes(k))})
 	})

@@ -1,10 +1,12 @@
 package device
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/terse-llm/terse/kernels/cuda"
 	"github.com/terse-llm/terse/kvcache"
+	"github.com/terse-llm/terse/quant"
 )
 
 // stage has the second stream bring what the step has written of a layer to the
@@ -30,4 +32,39 @@ func (r *Runner) stage(c *cuda.Context, layer int) error {
 		}
 	}
 	return c.Record(r.arrived[layer], r.copies)
+}
+
+// Bring has the second stream bring whole pages to the host, those that it has not
+// brought before, and waits for it.
+func (r *Runner) Bring(view *quant.View, n int) error {
+	err := r.dev.Do(func(c *cuda.Context) error {
+		if err := r.pages.settle(c); err != nil {
+			return err
+		}
+		if err := errors.Join(c.Record(r.settled, r.stream), c.Wait(r.copies, r.settled)); err != nil {
+			return err
+		}
+		var at [1]uint64
+		for _, part := range r.geometry.Format.Handover(n) {
+			kind, ids, host := kvcache.Exact, view.ExactIDs, view.Exact
+			if part.Coded {
+				kind, ids, host = kvcache.Coded, view.CodedIDs, view.Coded
+			}
+			id := ids[part.Page]
+			life, brought := r.pages.cache.Life(kind, kvcache.PageID(id)), r.pages.brought[kind]
+			if brought[id] == life {
+				continue
+			}
+			r.pages.arena.Addresses(kind, ids[part.Page:part.Page+1], uint64(r.pages.base), at[:])
+			if err := c.DownloadAsync(host[part.Page], cuda.Ptr(at[0]), r.copies); err != nil {
+				return err
+			}
+			brought[id] = life
+		}
+		return c.Synchronize(r.copies)
+	})
+	if err != nil {
+		return fmt.Errorf("cannot bring %d tokens' pages to the host: %w", n, err)
+	}
+	return nil
 }
