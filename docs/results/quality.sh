@@ -4,6 +4,7 @@
 #   tasks    retrieval, recall, quotes, recall after a long generation, 192 cases each; six minutes
 #   grid     retrieval and recall by length and depth; four minutes
 #   files    the task files of eval/tasks; two minutes
+#   stress   planted outliers; two minutes
 # A group is many single-threaded parts, as many at once as there are cores. Their
 # reports are left in OUT/parts and joined in OUT.
 set -eu
@@ -69,9 +70,15 @@ files() {
   done
 }
 
+stress() {
+  for kind in outliers bias; do
+    job $kind --stress $kind --windows 1 --window 1024 --tasks none --kv hq4,hq3,hq2+,hq2b,hq2,hq2+rotate=off,hq2+mean=off,hq2+clip=off,hq2+rotate=off+mean=off,hq2+basis=balanced,int8,int4,kivi,cachegen,kvquant,hack:v2
+  done
+}
+
 for group; do
   case $group in
-  texts | tasks | grid | files) ;;
+  texts | tasks | grid | files | stress) ;;
   *) echo "quality.sh: there is no group $group" >&2; exit 2 ;;
   esac
   n=0
