@@ -179,7 +179,7 @@ func TestQualityReproduced(t *testing.T) {
 		f("recall.json", "--texts", "none", "--cases", "192", "--tasks", "recall", "--kv", hqs)
 		f("quote.json", "--texts", "none", "--cases", "192", "--tasks", "quote@512", "--kv", all)
 		f("late.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq4,int8,cachegen")
-		f("late-others.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq3,hq2b,hq2,int4,kivi,hack:v2")
+		f("late-others.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq3,hq2b,hq2,int4,kivi,hack:v2,hq2+")
 		f("recall-3072.json", "--texts", "none", "--cases", "192", "--tasks", "recall@3072", "--kv", "hq4,hq3,hq2+,hq2b,hq2,int8,int4,kivi,hack:v2,cachegen,kvquant,kvquant+bits=4")
 		f("budget.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2b")
 		f("budget-tasks.json", "--texts", "none", "--cases", "192", "--tasks", "recall@4096,retrieval@4096,quote@512", "--kv", "hq2+,hq2b")
