@@ -30,17 +30,17 @@ type fleet struct {
 // newFleet starts workers named for their role and a letter: "prefill-a".
 func newFleet(t *testing.T, ids ...string) *fleet {
 	t.Helper()
-	return newFleetWith(t, nil, ids...)
+	return newFleetWith(t, nil, nil, ids...)
 }
 
-// newFleetWith is newFleet with flags for decode workers.
-func newFleetWith(t *testing.T, decode []string, ids ...string) *fleet {
+// newFleetWith is newFleet with flags for all workers and for decode workers.
+func newFleetWith(t *testing.T, all, decode []string, ids ...string) *fleet {
 	t.Helper()
 	h := loopback()
 	f := &fleet{nats: h.nats(t), workers: map[string]*process{}}
 	for _, id := range ids {
 		role, _, _ := strings.Cut(id, "-")
-		args := []string{"--threads", "1"}
+		args := append([]string{"--threads", "1"}, all...)
 		if role == "decode" {
 			args = append(args, decode...)
 		}
@@ -305,7 +305,7 @@ func TestTermHandsOver(t *testing.T) {
 	needFull(t)
 	for _, replicas := range []string{"0", "1"} {
 		t.Run("replicas "+replicas, func(t *testing.T) {
-			fl := newFleetWith(t, []string{"--replicas", replicas, "--drain", "400ms"}, "prefill-a", "decode-a", "decode-b")
+			fl := newFleetWith(t, nil, []string{"--replicas", replicas, "--drain", "400ms"}, "prefill-a", "decode-a", "decode-b")
 			q := greedy(passage(t, 0, 600), 1500)
 			release := fl.workers["decode-a"].throttle() // what drains is not to end before it has to
 			a := fl.beginStream(t, q, 100)
@@ -346,7 +346,7 @@ func TestAbortsFreeEverything(t *testing.T) {
 		aborts, most = 20, 500*time.Millisecond
 	}
 	var left atomic.Int32
-	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
+	fl := newFleetWith(t, nil, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
 	var wg sync.WaitGroup
 	work := make(chan int)
 	for range 8 {
@@ -409,7 +409,7 @@ func TestDisconnectStopsPrefill(t *testing.T) {
 // A gateway that is killed in mid answer leaves nothing behind at the workers.
 func TestGatewayDies(t *testing.T) {
 	needFull(t)
-	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
+	fl := newFleetWith(t, nil, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
 	for name, begin := range map[string]func(api) func(){
 		"in decode": func(g api) func() {
 			s, err := g.stream(t.Context(), greedy(passage(t, 0, 300), 3000))

@@ -10,15 +10,23 @@ import (
 )
 
 // A decode worker that is killed in the middle of an answer, of which another one
-// keeps a replica: that one goes on with what would have come, greedy or drawn, and
-// computes less again than the prompt alone has. Nothing is held afterwards.
+// keeps a replica: that one goes on with what would have come, in every kind of format,
+// greedy or drawn, and computes less again than the prompt alone has. Nothing is held
+// afterwards.
 func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
-	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
-	for i, temperature := range []float64{0, 1} {
-		if i > 0 && !*full {
-			break
+	diesWithAReplica(t, "hq3", 0)
+	if *full {
+		diesWithAReplica(t, "hq3", 1)
+		for _, kv := range []string{"f16", "hack", "int4", "kivi", "cachegen", "kvquant"} {
+			diesWithAReplica(t, kv, 0)
 		}
-		q := greedy(passage(t, 1000*i, 600), 1200+i)
+	}
+}
+
+func diesWithAReplica(t *testing.T, kv string, temperature float64) {
+	t.Run(fmt.Sprintf("%s/%v", kv, temperature), func(t *testing.T) {
+		fl := newFleetWith(t, []string{"--kv", kv}, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b")
+		q := greedy(passage(t, 0, 600), 1200)
 		q.Temperature, q.Seed = temperature, 11
 		fl.workers["decode-a"].throttle() // it has to die before it has said all
 		a := fl.beginStream(t, q, 100)
@@ -40,25 +48,23 @@ func TestDecodeWorkerDiesWithAReplica(t *testing.T) {
 		if slices.Contains(n, 0) || n[0]+n[1]-n[2] >= n[0] {
 			t.Errorf("of a prompt of %d tokens and %d generated ones only %d came from the replica", n[0], n[1], n[2])
 		}
-		fl.awaitIdle(t)
-		undisturbed := loopback().serve(t)
-		if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
-			t.Errorf("temperature %v: after decode-a was lost the answer is\n%q, want\n%q", temperature, a.text.String(), want)
+		if got := fl.gateway.metric("terse_request_recovered_tokens_total"); got == 0 {
+			t.Error("terse_request_recovered_tokens_total stays 0")
 		}
-		undisturbed.stop()
-		fl.add(t, "decode-a", "--replicas", "1")
-		fl.await(t, "decode-a", "back", idle)
-	}
-	if got := fl.gateway.metric("terse_request_recovered_tokens_total"); got == 0 {
-		t.Error("terse_request_recovered_tokens_total stays 0")
-	}
+		fl.awaitIdle(t)
+		undisturbed := loopback().serve(t, "--kv", kv)
+		defer undisturbed.stop()
+		if want := undisturbed.ask(q).Choices[0].Text; a.text.String() != want {
+			t.Errorf("after decode-a was lost the answer is\n%q, want\n%q", a.text.String(), want)
+		}
+	})
 }
 
 // A worker that keeps a replica is not missed when it is killed, and neither is what
 // it held: another one keeps one from then on.
 func TestReplicaHolderDies(t *testing.T) {
 	needFull(t)
-	fl := newFleetWith(t, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b", "decode-c")
+	fl := newFleetWith(t, nil, []string{"--replicas", "1"}, "prefill-a", "decode-a", "decode-b", "decode-c")
 	q := greedy(passage(t, 0, 600), 6500)
 	fl.workers["decode-a"].throttle()
 	a := fl.beginStream(t, q, 100)

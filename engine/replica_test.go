@@ -83,14 +83,11 @@ func replicate(t *testing.T, from, to *rig, id string, most int) int {
 // What follows behind a replica is what would have followed at the worker that was
 // lost, in every format, greedy or drawn; only what the replica has not is computed.
 func TestReplicaGoesOnAsBefore(t *testing.T) {
-	for _, format := range formats() {
-		f, err := quant.ParseFormat(format, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !f.Settles() {
-			continue
-		}
+	list := formats()
+	if !testing.Short() {
+		list = append(list, "kivi,residual=64", "cachegen,delta=10", "kvquant,bits=4")
+	}
+	for _, format := range list {
 		t.Run(format, func(t *testing.T) {
 			var pause atomic.Int64
 			p, d, other := newRig(t, format, nil).start(t), newRig(t, format, paced(&pause)).start(t), newRig(t, format, nil).start(t)

@@ -91,16 +91,6 @@ type Format struct {
 // Coded reports whether the format has coded pages at all.
 func (f Format) Coded() bool { return f.Family != FamilyF16 }
 
-// Settles reports whether a page that is full does not change any more, in either
-// form, whatever follows: kivi's are coded bit by bit as tokens leave its residual.
-func (f Format) Settles() bool {
-	switch f.Family {
-	case FamilyF16, FamilyHQ, FamilyHack, FamilyHackV2, FamilyGroup:
-		return true
-	}
-	return false
-}
-
 // Dequantised reports whether attention computes with the float32 values that
 // codes stand for: so do the baselines that ours is measured against, and no
 // other format.

@@ -14,7 +14,11 @@ import (
 // there behind its replica, and says the same; what the two have held is free when
 // it is over.
 func TestReplicas(t *testing.T) {
-	for _, format := range []string{"f16", "hq3"} {
+	formats := []string{"f16", "hq3", "kivi", "cachegen", "kvquant"}
+	if testing.Short() {
+		formats = formats[:2]
+	}
+	for _, format := range formats {
 		t.Run(format, func(t *testing.T) {
 			r := newRig(t, format, "prefill-a")
 			defer r.stop()

@@ -85,9 +85,6 @@ func New(c Config) (*Worker, error) {
 		dial = tcp.Dialer(c.TLS)
 	}
 	w.client = &transfer.Client{Hello: w.hello, Geometry: c.Geometry, Dial: dial, Key: c.Key, Timeouts: c.Timeouts}
-	if c.Replicas > 0 && !c.Geometry.Format.Settles() {
-		return nil, fmt.Errorf("cannot have replicas kept in %s: its pages change after they are full", c.Geometry.Format.Name)
-	}
 	if !c.Role.Prefills() && c.Replicas == 0 {
 		return w, nil
 	}

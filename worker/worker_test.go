@@ -18,6 +18,7 @@ import (
 	"github.com/terse-llm/terse/cluster"
 	"github.com/terse-llm/terse/engine"
 	"github.com/terse-llm/terse/kernels/cpu"
+	"github.com/terse-llm/terse/kernels/kerneltest/cases"
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/modeltest"
 	"github.com/terse-llm/terse/quant"
@@ -113,7 +114,11 @@ func (r *rig) start(id, format string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	run, err := model.NewRunner(m, g, nil)
+	var cal *quant.Calibration // for the format that cannot do without
+	if f.Family == quant.FamilyKVQuant {
+		cal = cases.Calibration(g.Layers, g.KVHeads, g.HeadDim)
+	}
+	run, err := model.NewRunner(m, g, cal)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -123,7 +128,7 @@ func (r *rig) start(id, format string) {
 	}
 	conn := r.connect(id)
 	w, err := New(Config{
-		ID: id, Role: role, Conn: conn, Engine: e, Geometry: g, Model: "tiny", ModelHash: hash, VocabSize: modeltest.Vocab,
+		ID: id, Role: role, Conn: conn, Engine: e, Geometry: run.Geometry(), Calibration: cal, Model: "tiny", ModelHash: hash, VocabSize: modeltest.Vocab,
 		DataListen: "127.0.0.1:0", Drain: time.Second, Progressive: r.progressive, Replicas: r.replicas,
 		Timeouts: r.timeouts,
 	})
