@@ -73,7 +73,7 @@ func TestFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.SetDeadline(time.Now().Add(2 * time.Minute))
 				got, err := io.ReadAll(c)
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatal(err)
@@ -107,7 +107,7 @@ func TestFaults(t *testing.T) {
 // the other side leaves.
 func TestConnectionsAndStall(t *testing.T) {
 	transports(t, "up conn 0 stall frame 1; down conn 1 kill byte 0", func(t *testing.T, l net.Listener, dial func() (net.Conn, error)) {
-		heard := make(chan string, 1)
+		heard, begun := make(chan string, 1), make(chan bool, 3)
 		go func() {
 			for {
 				c, err := l.Accept()
@@ -115,8 +115,11 @@ func TestConnectionsAndStall(t *testing.T) {
 					return
 				}
 				io.WriteString(c, "0")
+				first := make([]byte, 2)
+				n, _ := io.ReadFull(c, first)
+				begun <- true
 				b, _ := io.ReadAll(c)
-				heard <- string(b)
+				heard <- string(first[:n]) + string(b)
 				c.Close()
 			}
 		}()
@@ -127,13 +130,13 @@ func TestConnectionsAndStall(t *testing.T) {
 			}
 			io.WriteString(c, "1a1b")
 			if i == 0 {
-				time.Sleep(20 * time.Millisecond)
+				<-begun
 				c.Close()
 			} else {
 				closeWrite(c)
 			}
 			if i == 1 {
-				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 				if b, _ := io.ReadAll(c); len(b) > 0 {
 					t.Errorf("killed, and yet %q", b)
 				}
@@ -158,7 +161,15 @@ func TestPipe(t *testing.T) {
 	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read: %v", err)
 	}
-	a.SetWriteDeadline(time.Now().Add(5 * time.Millisecond))
+	go func() { // when it waits
+		w := a.(*conn).w
+		for full := false; !full; time.Sleep(time.Millisecond) {
+			w.mu.Lock()
+			full = len(w.buf) == pipeBuffer
+			w.mu.Unlock()
+		}
+		a.SetWriteDeadline(time.Now())
+	}()
 	if n, err := a.Write(make([]byte, 2*pipeBuffer)); n != pipeBuffer || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("write: %d, %v", n, err)
 	}
