@@ -175,7 +175,7 @@ func TestQualityReproduced(t *testing.T) {
 		f("important.json", "--windows", "2", "--from", "2048", "--tasks", "none", "--kv", "hq3,hq2b+important=6,hq2b,hq2+important=10,hq2")
 		f("budget-2625.json", "--windows", "6", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2b+budget=2.625")
 		f("important-texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq2++important=10,hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10,hq2+important=10")
-		f("important-tasks.json", "--texts", "none", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10")
+		f("important-tasks.json", "--texts", "none", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2++important=10,hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10,hq2+important=10")
 		f("retrieval.json", "--texts", "none", "--cases", "192", "--tasks", "retrieval", "--kv", hq)
 		f("recall.json", "--texts", "none", "--cases", "192", "--tasks", "recall", "--kv", hqs)
 		f("quote.json", "--texts", "none", "--cases", "192", "--tasks", "quote@512", "--kv", all)
