@@ -14,7 +14,7 @@ failed=0
 if want build; then ./build.sh -v || exit; fi
 if want test; then "$bin" -test.timeout 100s -gpu -image image || failed=1; fi
 if want engine; then
-  for p in model/device engine; do (cd ../.. && CGO_ENABLED=0 go test -count=1 -run "Device|Golden|Step|Draw" ./$p -args -gpu) || failed=1; done
+  for p in model/device engine; do (cd ../.. && CGO_ENABLED=0 go test -count=1 -run "Device|Golden|Step|Draw|Ahead|Bring" ./$p -args -gpu) || failed=1; done
 fi
 if want sanitize; then
   for tool in memcheck racecheck; do
