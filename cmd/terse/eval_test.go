@@ -48,7 +48,7 @@ func TestQualityDocument(t *testing.T) {
 func formatSummary(t *testing.T) string {
 	t.Helper()
 	var reports []*eval.Report
-	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines", "important-texts", "important-tasks"} {
+	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines", "important-texts", "important-tasks", "important-retrieval"} {
 		reports = append(reports, readReport(t, filepath.Join("testdata", "eval", name+".json")))
 	}
 	tasks := []struct {
@@ -174,6 +174,7 @@ func TestQualityReproduced(t *testing.T) {
 		f("greedy.json", "--windows", "20", "--window", "640", "--agree", "64", "--tasks", "none", "--kv", all)
 		f("important.json", "--windows", "2", "--from", "2048", "--tasks", "none", "--kv", "hq3,hq2b+important=6,hq2b,hq2+important=10,hq2")
 		f("budget-2625.json", "--windows", "6", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2b+budget=2.625")
+		f("important-retrieval.json", "--texts", "none", "--cases", "192", "--tasks", "retrieval@4096", "--kv", "hq2b+important=6")
 		f("important-texts.json", "--windows", "6", "--tasks", "none", "--kv", "hq2++important=10,hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10,hq2+important=10")
 		f("important-tasks.json", "--texts", "none", "--cases", "192", "--tasks", "recall@4096,quote@512", "--kv", "hq2++important=10,hq2b+important=10,hq2b+important=6,hq2+basis=balanced+important=10,hq2+important=10")
 		f("retrieval.json", "--texts", "none", "--cases", "192", "--tasks", "retrieval", "--kv", hq)
