@@ -48,7 +48,7 @@ func TestQualityDocument(t *testing.T) {
 func formatSummary(t *testing.T) string {
 	t.Helper()
 	var reports []*eval.Report
-	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines", "important-texts", "important-tasks", "important-retrieval"} {
+	for _, name := range []string{"texts", "budget", "recall", "recall-3072", "retrieval", "quote", "late", "late-others", "budget-tasks", "baselines", "important-texts", "important-tasks", "important-retrieval", "important-3072"} {
 		reports = append(reports, readReport(t, filepath.Join("testdata", "eval", name+".json")))
 	}
 	tasks := []struct {
@@ -181,6 +181,7 @@ func TestQualityReproduced(t *testing.T) {
 		f("recall.json", "--texts", "none", "--cases", "192", "--tasks", "recall", "--kv", hqs)
 		f("quote.json", "--texts", "none", "--cases", "192", "--tasks", "quote@512", "--kv", all)
 		f("late.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq4,int8,cachegen")
+		f("important-3072.json", "--texts", "none", "--cases", "192", "--tasks", "recall@3072", "--kv", "hq2b+important=6,hq2b")
 		f("late-others.json", "--texts", "none", "--cases", "192", "--tasks", "late", "--kv", "hq3,hq2b,hq2,int4,kivi,hack:v2,hq2+")
 		f("recall-3072.json", "--texts", "none", "--cases", "192", "--tasks", "recall@3072", "--kv", "hq4,hq3,hq2+,hq2b,hq2,int8,int4,kivi,hack:v2,cachegen,kvquant,kvquant+bits=4")
 		f("budget.json", "--windows", "6", "--tasks", "none", "--kv", "hq2+,hq2b")
