@@ -18,10 +18,10 @@ func (e *Engine) receive(s *sequence) {
 
 // takeAll takes over what has come, between steps: beside the next one.
 func (e *Engine) takeAll() {
+	var came map[*sequence][]quant.Piece
 	e.cameMu.Lock()
-	came := e.came
-	if len(came) > 0 {
-		e.came = make(map[*sequence][]quant.Piece)
+	if len(e.came) > 0 {
+		came, e.came = e.came, make(map[*sequence][]quant.Piece)
 	}
 	e.cameMu.Unlock()
 	for s, pieces := range came {
