@@ -234,6 +234,7 @@ func FuzzEncode(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
+		g = g.At(0)
 		exact := make([]byte, g.ExactBytes())
 		for i := range exact {
 			if len(page) > 0 {
