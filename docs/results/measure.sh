@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures what docs/report.md reports: measure.sh TERSE OUT GROUP... with the groups
 #   small    the built-in model on the processor; some twelve minutes on 16 cores, an hour on two
-#   1b       Llama-3.2-1B's shape in random weights on the processor; four minutes on 16
+#   1b       Llama-3.2-1B's shape in random weights on the processor; five minutes on 16
 #   gpu      the built-in model and both of Llama's shapes on an NVIDIA GPU; three minutes
 # Nothing else should run. The shapes are read from $MODELS, where make results
 # writes them: 1b-q8_0.gguf, 1b-bf16.gguf and 8b-bf16.gguf.
@@ -23,7 +23,6 @@ small() {
   for r in 10 1 3 19; do
     serve long-r$r --device cpu --input 8000 --requests 2 --rounds 2 --link-ratio $r --kv $all
   done
-  serve mid-r10 --device cpu --input 4000 --requests 2 --rounds 2 --link-ratio 10 --kv $all
   # The paper's workloads, all of their requests split; and routed as terse serve does.
   serve classify --device cpu --workload classify --requests 4 --rounds 2 --link-ratio 3 --kv $some
   serve complete --device cpu --workload complete --requests 4 --rounds 2 --link-ratio 3 --kv $some
@@ -44,6 +43,10 @@ small() {
 }
 
 big() {
+  # Length decides here too.
+  for n in 512 1024; do
+    serve 1b-length-$n --device cpu --model "$MODELS/1b-q8_0.gguf" --ctx 4096 --input $n --output 32 --requests 1 --rounds 1 --link-ratio 10 --kv hq3,hq2,int4
+  done
   serve 1b-r10 --device cpu --model "$MODELS/1b-q8_0.gguf" --ctx 4096 --input 2048 --output 32 --requests 2 --rounds 2 --link-ratio 10 --kv hq4,hq3,hq2,int4,kivi
 }
 
