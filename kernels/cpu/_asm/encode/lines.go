@@ -92,20 +92,12 @@ func extremes() {
 		x    reg.VecVirtual
 		fold func(...Op)
 		to   string
-	}{{least, folding(VMINPS), "lo"}, {most, folding(VMAXPS), "hi"}} {
-		t := XMM()
-		VEXTRACTF128(Imm(1), f.x, t)
-		f.fold(t, f.x.AsX(), f.x.AsX())
-		VPERMILPS(Imm(0x4e), f.x.AsX(), t)
-		f.fold(t, f.x.AsX(), f.x.AsX())
-		VPERMILPS(Imm(0xb1), f.x.AsX(), t)
-		f.fold(t, f.x.AsX(), f.x.AsX())
+	}{{least, VMINPS, "lo"}, {most, VMAXPS, "hi"}} {
+		rows.Across(f.x, XMM(), f.fold)
 		VMOVSS(f.x.AsX(), lib.Address(Return(f.to)))
 	}
 	lib.Finish()
 }
-
-func folding(f func(...Op)) func(...Op) { return f }
 
 // levels generates quant.Vectors.Levels.
 func levels(u rows.Uniform) {

@@ -146,12 +146,7 @@ func (g *quantising) across(x reg.VecPhysical, fold func(...Op)) {
 		VEXTRACTF64X4(U8(1), x, t.AsY())
 		fold(t.AsY(), x.AsY(), x.AsY())
 	}
-	VEXTRACTF128(Imm(1), x.AsY(), t.AsX())
-	fold(t.AsX(), x.AsX(), x.AsX())
-	VPERMILPS(Imm(0x4e), x.AsX(), t.AsX())
-	fold(t.AsX(), x.AsX(), x.AsX())
-	VPERMILPS(Imm(0xb1), x.AsX(), t.AsX())
-	fold(t.AsX(), x.AsX(), x.AsX())
+	rows.Across(x, t.AsX(), fold)
 }
 
 // loop codes the vector, 32 floats at a time.
