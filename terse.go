@@ -166,3 +166,9 @@ type Timing struct {
 	Adoption      time.Duration `json:",omitempty"` // from the first token until all second planes were read; 0 where some never were
 	Retries       int           `json:",omitempty"` // re-prefills after a lost worker or a broken transfer
 }
+
+// CountSecond books the second planes that have come apart so far, in bytes.
+func (t *Timing) CountSecond(came int64) {
+	t.KVBytes += came - t.KVSecond
+	t.KVSecond = came
+}

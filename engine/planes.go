@@ -81,9 +81,7 @@ func (s *sequence) countPlanes() {
 	if s.planes == nil {
 		return
 	}
-	came := s.planes.Bytes()
-	s.timing.KVBytes += came - s.timing.KVSecond
-	s.timing.KVSecond = came
+	s.timing.CountSecond(s.planes.Bytes())
 }
 
 // follow has what the sequence computes here follow a record, and read whatever

@@ -78,8 +78,7 @@ func (w *Worker) fetch(ctx context.Context, job cluster.Job, view *quant.View, h
 			if later && len(f.Missing()) > 0 {
 				p.Planes = f
 			} else { // of the last ones some may have come since
-				p.Timing.KVBytes += f.Bytes() - p.Timing.KVSecond
-				p.Timing.KVSecond = f.Bytes()
+				p.Timing.CountSecond(f.Bytes())
 			}
 			return p, nil
 		}
