@@ -242,7 +242,7 @@ func TestTermDrains(t *testing.T) {
 		}
 	}
 	t.Run("serve", func(t *testing.T) {
-		s := loopback().serve(t)
+		s := loopback().serve(t, "--drain", patience.String())
 		drains(t, s, s.process, greedy(passage(t, 0, 300), tokens), 3)
 		if n := strings.Count(s.log.String(), `msg="member joined"`); n != 2 {
 			t.Errorf("one process with two workers logs %d times that one joined", n)
@@ -258,6 +258,28 @@ func TestTermDrains(t *testing.T) {
 			}
 			drains(t, fl.gateway, p, greedy(passage(t, 0, 300), tokens), 3)
 		})
+	}
+}
+
+// An answer that outlasts --drain breaks off, and the process ends all the same.
+func TestTermBreaksOff(t *testing.T) {
+	s := loopback().serve(t, "--drain", "1ms")
+	release := s.throttle() // no machine answers all of it in time
+	answer, err := s.stream(t.Context(), greedy(passage(t, 0, 300), 2000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.close()
+	if err := answer.next(); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGTERM)
+	release()
+	if err := answer.rest(); err == nil {
+		t.Errorf("all of the answer came, %d chunks", answer.chunks)
+	}
+	if status := s.exit(); status != 0 {
+		t.Errorf("exit status %d", status)
 	}
 }
 
@@ -281,9 +303,9 @@ func TestTermDrainsPrefill(t *testing.T) {
 		}
 	})
 	t.Run("serve", func(t *testing.T) {
-		s := loopback().serve(t)
+		s := loopback().serve(t, "--drain", patience.String())
 		release := s.throttle()
-		asked := s.begin(t.Context(), greedy(passage(t, 0, 1000), 4)) // little beside the ten seconds that it has
+		asked := s.begin(t.Context(), greedy(passage(t, 0, 1000), 4))
 		if !poll(func() bool { return s.metric("vllm:num_requests_running") > 0 }) {
 			t.Fatal("the request never runs")
 		}

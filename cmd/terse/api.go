@@ -23,6 +23,18 @@ type apiFlags struct {
 	timeout     time.Duration
 	ttft        time.Duration // see gateway.ClusterOptions
 	localBelow  int           // see route.Ask
+	drain       time.Duration // 0: as by default
+}
+
+// drain is how long a stopping process lets running answers go on, by default.
+const drain = 10 * time.Second
+
+// checkDrain refuses a --drain under which nothing could finish.
+func checkDrain(d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("--drain is %v: it must be positive", d)
+	}
+	return nil
 }
 
 func (f *apiFlags) register(c *cobra.Command) {
@@ -32,6 +44,7 @@ func (f *apiFlags) register(c *cobra.Command) {
 	c.Flags().DurationVar(&f.timeout, "request-timeout", 0, "longest a request may take, 0 for no limit")
 	c.Flags().DurationVar(&f.ttft, "slo-ttft", 0, "time to the first token that requests are to keep: those that would not get theirs begin on the top planes of their KV (--progressive auto); 0 for none")
 	c.Flags().IntVar(&f.localBelow, "local-below", route.DefaultLocalBelow, "prompts with fewer tokens to compute stay on the decode worker; -1 splits all that can be, also where staying would be faster")
+	c.Flags().DurationVar(&f.drain, "drain", drain, "how long answers that run may go on when this process is asked to stop; then they end unfinished")
 }
 
 // bind opens the port, refusing to face the network without a key.
@@ -41,6 +54,9 @@ func (f *apiFlags) bind() (net.Listener, error) {
 	}
 	if f.ttft < 0 {
 		return nil, fmt.Errorf("--slo-ttft is %v: it cannot be negative", f.ttft)
+	}
+	if err := checkDrain(f.drain); err != nil {
+		return nil, err
 	}
 	if _, _, err := net.SplitHostPort(f.listen); err != nil {
 		return nil, fmt.Errorf("--listen %q: write it as host:port: %w", f.listen, err)
@@ -81,12 +97,12 @@ func (m *files) newServer(d gateway.Dispatcher, maxContext int, template string,
 	})
 }
 
-// serveHTTP serves until ctx ends, then lets running answers finish.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+// serveHTTP serves until ctx ends, then lets running answers finish, for so long.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, patience time.Duration) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	done := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		if err := s.Shutdown(wait); err != nil {
 			done <- s.Close()

@@ -203,7 +203,7 @@ func (s *clusterSet) add(ctx context.Context, n *node, name, format string, o st
 	if err != nil {
 		return err
 	}
-	s.parts = append(s.parts, stack.run, func(ctx context.Context) error { return serveHTTP(ctx, l, server.Handler()) })
+	s.parts = append(s.parts, stack.run, func(ctx context.Context) error { return serveHTTP(ctx, l, server.Handler(), drain) })
 	s.ready = append(s.ready, stack.ready)
 	s.targets = append(s.targets, serving.Target{
 		Name: name, URL: "http://" + l.Addr().String() + "/v1", Model: n.files.name,

@@ -47,8 +47,8 @@ cluster need the same --model, --kv and calibration, and the same
 			if nats.url == "" {
 				return usageError{c.CommandPath(), fmt.Errorf("--nats is needed: the URL of the cluster's NATS server, such as nats://10.0.0.1:4222")}
 			}
-			if w.Drain <= 0 {
-				return usageError{c.CommandPath(), fmt.Errorf("--drain is %v: it must be positive", w.Drain)}
+			if err := checkDrain(w.Drain); err != nil {
+				return usageError{c.CommandPath(), err}
 			}
 			if w.Replicas < 0 || w.Replicas > 0 && !r.Decodes() {
 				return usageError{c.CommandPath(), fmt.Errorf("--replicas %d: decode workers have replicas kept, none or more of each request", w.Replicas)}
@@ -164,5 +164,5 @@ func runGateway(ctx context.Context, m *modelFlags, api *apiFlags, nats natsFlag
 		return err
 	}
 	log.Info("gateway ready", "api", "http://"+l.Addr().String()+"/v1", "model", f.name, "nats", nats.url)
-	return serveHTTP(ctx, l, s.Handler())
+	return serveHTTP(ctx, l, s.Handler(), api.drain)
 }

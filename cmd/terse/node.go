@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -11,7 +12,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -189,14 +189,9 @@ func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 	c.Model, c.ModelHash, c.VocabSize = n.files.name, n.files.identity(), n.files.config.VocabSize
 	c.Numerics = run.Numerics()
 	c.Logger = n.log.With("worker", c.ID)
-	if c.Drain == 0 {
-		c.Drain = drain
-	}
+	c.Drain = cmp.Or(c.Drain, drain)
 	return worker.New(c)
 }
-
-// drain is how long a stopping process lets running answers go on.
-const drain = 10 * time.Second
 
 // workerID is unique enough to tell workers of one cluster apart.
 func workerID(role terse.Role) string {

@@ -74,7 +74,7 @@ func serve(ctx context.Context, f *nodeFlags, api *apiFlags, nats natsFlags, log
 			return err
 		}
 		fmt.Fprintf(out, "Serving %s with KV format %s at http://%s/v1 (Ctrl-C stops)\n", s.node.files.name, s.node.g.Format.Name, l.Addr())
-		return serveHTTP(ctx, l, g.Handler())
+		return serveHTTP(ctx, l, g.Handler(), api.drain)
 	})
 }
 
@@ -96,7 +96,7 @@ func (f *nodeFlags) start(ctx context.Context, nats natsFlags, api *apiFlags, lo
 	if err != nil {
 		return nil, err
 	}
-	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, localBelow: api.localBelow, ttft: api.ttft})
+	s, err := n.stack(ctx, nats, stackOptions{roles: []terse.Role{terse.RolePrefill, terse.RoleDecode}, localBelow: api.localBelow, ttft: api.ttft, drain: api.drain})
 	if err != nil {
 		n.close()
 		return nil, err
@@ -115,6 +115,7 @@ type stackOptions struct {
 	ttft        time.Duration     // see gateway.ClusterOptions
 	progressive route.Progressive // of decode workers; "" = as the flag says
 	dial        dialer            // see worker.Config
+	drain       time.Duration     // of the workers; 0 = as by default
 }
 
 // stack builds a cluster around the node, which must outlive it.
@@ -180,7 +181,7 @@ func (s *stack) addWorker(ctx context.Context, role terse.Role, o cluster.Option
 	if err != nil {
 		return err
 	}
-	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0", Dial: how.dial, Progressive: how.progressive})
+	w, err := s.node.newWorker(worker.Config{ID: id, Role: role, Conn: conn, DataListen: "127.0.0.1:0", Dial: how.dial, Progressive: how.progressive, Drain: how.drain})
 	if err != nil {
 		return err
 	}
