@@ -94,20 +94,30 @@ type tokenizeAnswer struct {
 	TokenStrs   []string      `json:"token_strs"`
 }
 
+// read takes a request in and decodes its body by rules; leave is called when it
+// has been answered.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, rules fieldRules, to any) (leave func(), err error) {
+	if leave, err = s.enter(); err != nil {
+		return nil, err
+	}
+	body, err := s.readBody(w, r)
+	if err == nil {
+		err = decodeObject(body, "", rules, to)
+	}
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) error {
-	leave, err := s.enter()
+	var in tokenizeRequest
+	leave, err := s.read(w, r, s.rules.tokenize, &in)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	body, err := s.readBody(w, r)
-	if err != nil {
-		return err
-	}
-	var in tokenizeRequest
-	if err := decodeObject(body, "", s.rules.tokenize, &in); err != nil {
-		return err
-	}
 	if _, err := s.checkModel(in.Model); err != nil {
 		return err
 	}
@@ -159,19 +169,12 @@ type detokenizeAnswer struct {
 }
 
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
-	leave, err := s.enter()
+	var in detokenizeRequest
+	leave, err := s.read(w, r, s.rules.detokenize, &in)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	body, err := s.readBody(w, r)
-	if err != nil {
-		return err
-	}
-	var in detokenizeRequest
-	if err := decodeObject(body, "", s.rules.detokenize, &in); err != nil {
-		return err
-	}
 	if _, err := s.checkModel(in.Model); err != nil {
 		return err
 	}
