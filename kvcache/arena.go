@@ -18,6 +18,7 @@ type Arena struct {
 	places [kinds][]place  // of each page
 	slots  [kinds][]PageID // who is in each slot, None where nobody is; slot 0 is outermost
 	move   func(k Kind, from, to int64)
+	end    int64 // of the coded pages
 }
 
 type place struct {
@@ -26,8 +27,15 @@ type place struct {
 }
 
 // NewArena makes the places. move is told, while pages are being placed, that all
-// bytes of a page are to be copied from one offset to another.
-func NewArena(c *Cache, move func(k Kind, from, to int64)) *Arena { return &Arena{c: c, move: move} }
+// bytes of a page are to be copied from one offset to another. All offsets are
+// multiples of what the sizes of both kinds of page are multiples of.
+func NewArena(c *Cache, move func(k Kind, from, to int64)) *Arena {
+	a, b := c.pools[Exact].cost, c.pools[Coded].cost
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return &Arena{c: c, move: move, end: c.budget - c.budget%a}
+}
 
 // View names t's pages in v, having placed them: their places then hold until
 // other pages are placed.
@@ -90,7 +98,7 @@ func (a *Arena) offset(k Kind, slot int) int64 {
 	if k == Exact {
 		return int64(slot) * size
 	}
-	return a.c.budget - int64(slot+1)*size
+	return a.end - int64(slot+1)*size
 }
 
 // take finds a slot, the outermost that is free.

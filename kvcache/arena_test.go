@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/terse-llm/terse"
+	"github.com/terse-llm/terse/quant"
 )
 
 // world is an arena with its memory, and what every page should hold.
@@ -113,4 +114,31 @@ func TestArenaOfNobody(t *testing.T) {
 	w.touch(&tab)
 	w.c.Free(&tab)
 	require.Panics(t, func() { w.a.at(Exact, 0) })
+}
+
+// Where the sizes of pages have a common divisor, all offsets have it too, whatever
+// the budget is: kernels read words of several bytes.
+func TestArenaAligned(t *testing.T) {
+	for budget := int64(960); budget < 1100; budget += 7 {
+		f, err := quant.ParseFormat("hq3", false)
+		require.NoError(t, err)
+		c, err := newCache(&quant.Geometry{Format: f, Layers: 1, KVHeads: 1, HeadDim: 1}, budget, 96, 32)
+		require.NoError(t, err)
+		a := NewArena(c, func(Kind, int64, int64) { t.Error("a page moved") })
+		var tab Table
+		require.True(t, c.Grow(&tab, 256, 0))
+		seen := 0
+		for k, ids := range [kinds][]PageID{Exact: tab.Exact, Coded: tab.Coded} {
+			for _, id := range ids {
+				if id == None {
+					continue
+				}
+				at, _ := a.at(Kind(k), id)
+				require.Zero(t, at%32, "budget %d, %v page %d", budget, Kind(k), id)
+				require.LessOrEqual(t, at+c.PageBytes(Kind(k)), budget)
+				seen++
+			}
+		}
+		require.Greater(t, seen, 4)
+	}
 }
