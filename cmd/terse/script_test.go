@@ -13,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/terse-llm/terse/internal/synthetic"
+	"github.com/terse-llm/terse/kernels/cuda/cudatest"
 )
 
 // TestMain makes the scripts' command terse this test binary, which then is
@@ -38,12 +39,23 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"emulated":  emulated(t),
 			"exits":     exits,
 			"listen":    listen,
 			"model":     copyModel,
 			"synthetic": writeSynthetic,
 		},
 	})
+}
+
+// emulated has programs find an emulated GPU, or skips the script where there is none.
+func emulated(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 0 {
+			ts.Fatalf("usage: emulated")
+		}
+		ts.Setenv("LD_LIBRARY_PATH", filepath.Dir(cudatest.Emulator(t)))
+	}
 }
 
 // listen VAR takes a free port until the script ends; VAR is its address.
