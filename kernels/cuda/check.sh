@@ -1,27 +1,46 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: builds the kernels, checks them against
-# their references, runs compute-sanitizer, and times them beside PyTorch's
-# attention. Needs nvcc, and Go or a test binary of this package built elsewhere
-# (CGO_ENABLED=0 go test -c -o cuda.test ./kernels/cuda). Steps can be named:
-#   check.sh [build] [test] [engine] [sanitize] [table] [torch]
+# their references, runs engines on them and compute-sanitizer, and times them beside
+# PyTorch's attention. Needs nvcc, PyTorch and Go; without Go, test binaries built
+# elsewhere (with the image that is to be checked, which they embed):
+#   for p in kernels/cuda model/device engine; do CGO_ENABLED=0 go test -c -o $p/ ./$p; done
+# Steps can be named: check.sh [build] [test] [engine] [sanitize] [table] [torch]
 set -uo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/../.."
 steps=${*:-build test engine sanitize table torch}
-bin=./cuda.test
-[ -x "$bin" ] || CGO_ENABLED=0 go test -c -o "$bin" . || exit
-want() { case " $steps " in *" $1 "*) printf '\n== %s\n' "$1" ;; *) return 1 ;; esac; }
 failed=0
-if want build; then ./build.sh -v || exit; fi
-if want test; then "$bin" -test.timeout 100s -gpu -image image || failed=1; fi
+fail() { echo "FAILED: $*"; failed=1; }
+want() { case " $steps " in *" $1 "*) printf '\n== %s (after %d s)\n' "$1" $SECONDS ;; *) return 1 ;; esac; }
+# tests PACKAGE [-with PROGRAM ARGS --] FLAGS... runs a package's tests in its folder.
+tests() {
+  local p=$1 with=()
+  shift
+  if [ "$1" = -with ]; then
+    shift
+    while [ "$1" != -- ]; do with+=("$1") && shift; done
+    shift
+  fi
+  if command -v go >/dev/null; then CGO_ENABLED=0 go test -c -o "$p/" "./$p" || return; fi
+  (cd "$p" && ${with[@]+"${with[@]}"} "./${p##*/}.test" "$@" -gpu)
+}
+
+if want build; then kernels/cuda/build.sh -v || exit; fi
+if want test; then tests kernels/cuda -test.timeout 150s -image image || fail test; fi
 if want engine; then
-  for p in model/device engine; do (cd ../.. && CGO_ENABLED=0 go test -count=1 -run "Device|Golden|Step|Draw|Ahead|Bring" ./$p -args -gpu) || failed=1; done
+  tests model/device -test.timeout 150s || fail model/device
+  tests engine -test.timeout 100s -test.run Device || fail engine
 fi
 if want sanitize; then
+  sanitize() { # TOOL PACKAGE FLAGS...
+    tests "$2" -with timeout 200 compute-sanitizer --tool "$1" --error-exitcode 9 -- -test.short "${@:3}" 2>&1 | grep -vE '^(PASS|=+ *$)' | tail -n 12
+    [ "${PIPESTATUS[0]}" = 0 ] || fail "$@"
+  }
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool $tool --error-exitcode 9 "$bin" -test.timeout 100s -test.short -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each' -gpu -image image 2>&1 | grep -vE '^(PASS|=+ *$)' | tail -n 12
-    [ "${PIPESTATUS[0]}" = 0 ] || failed=1
+    sanitize $tool kernels/cuda -image image -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each'
   done
+  sanitize memcheck model/device -test.run 'Ahead|Bring'
 fi
-if want table; then "$bin" -test.run 'Table' -gpu -table -image image || failed=1; fi
-if want torch; then python3 check.py || failed=1; fi
+if want table; then tests kernels/cuda -image image -test.run Table -table || fail table; fi
+if want torch; then python3 kernels/cuda/check.py || fail torch; fi
+printf '\n== %s after %d s\n' "$([ $failed = 0 ] && echo passed || echo FAILED)" $SECONDS
 exit $failed
