@@ -1,6 +1,7 @@
 package device
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/terse-llm/terse/kernels/cuda"
@@ -49,17 +50,19 @@ func (r *Runner) begin(c *cuda.Context, b *model.Batch) error {
 		in.draws[i] = drawOf(next)
 	}
 	key, items := r.pad(in, s.rows, r.kernels.decoder.PlanFrom(r.dev.Info, lengths, s.floors[:s.rows]))
-	graph := r.graphs[key]
-	if graph == 0 {
+	pair := r.graphs[key]
+	if pair == nil {
 		return nil
 	}
-	if err := r.in.send(c, in, items, r.stream); err != nil {
+	// All but the tokens goes to the device beside the step at hand: what was there
+	// before was a step's that is over.
+	if err := errors.Join(r.in.send(c, in, items, r.sends), c.Record(r.sent, r.sends), c.Wait(r.stream, r.sent)); err != nil {
 		return err
 	}
-	if err := c.CopyAsync(r.in.tokensAt(), r.out.best, 4*s.rows, r.stream); err != nil {
+	if err := c.CopyAsync(in.device, r.out.best, 4*s.rows, r.stream); err != nil {
 		return err
 	}
-	if err := c.Replay(graph, r.stream); err != nil {
+	if err := c.Replay(pair[side], r.stream); err != nil {
 		return err
 	}
 	r.ahead.live, r.ahead.rows, r.ahead.key, r.ahead.items = true, s.rows, key, items

@@ -70,32 +70,55 @@ func (r *Runner) pad(in *hostInputs, rows int, plan *cuda.Plan) (key graphKey, i
 	return key, copy(in.items, plan.Items())
 }
 
+// graphPair is a step's graph for the inputs of each side.
+type graphPair [2]cuda.Graph
+
 func (r *Runner) launch(c *cuda.Context, key graphKey) error {
-	g, seen := r.graphs[key]
-	if g != 0 {
-		return c.Replay(g, r.stream)
-	}
-	nobody := &model.Batch{}
+	pair, seen := r.graphs[key]
 	if !seen {
-		r.graphs[key] = 0
-		return r.layers(c, nobody)
+		r.graphs[key] = nil
+		return r.layers(c, &model.Batch{})
 	}
-	g, err := c.Capture(r.stream, func() error { return r.layers(c, nobody) })
-	if err != nil {
-		return err
+	if pair == nil {
+		var err error
+		if pair, err = r.capture(c); err != nil {
+			return err
+		}
+		r.graphs[key] = pair
 	}
-	r.graphs[key] = g
-	return c.Replay(g, r.stream)
+	return c.Replay(pair[r.in.side()], r.stream)
+}
+
+func (r *Runner) capture(c *cuda.Context) (*graphPair, error) {
+	pair, hand := &graphPair{}, r.in.hostInputs
+	defer func() { r.in.hostInputs = hand }()
+	for i, side := range r.in.sides {
+		r.in.hostInputs = side
+		var err error
+		if pair[i], err = c.Capture(r.stream, func() error { return r.layers(c, &model.Batch{}) }); err != nil {
+			return nil, errors.Join(err, closePair(c, pair))
+		}
+	}
+	return pair, nil
+}
+
+// closePair ends what there is of a pair.
+func closePair(c *cuda.Context, pair *graphPair) error {
+	var errs []error
+	for i := 0; pair != nil && i < len(pair); i++ {
+		if pair[i] != 0 {
+			errs = append(errs, c.CloseGraph(pair[i]))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // forget drops the graphs, whose buffers have moved.
 func (r *Runner) forget(c *cuda.Context) error {
 	r.ahead.live = false
-	for key, g := range r.graphs {
-		if g != 0 {
-			if err := c.CloseGraph(g); err != nil {
-				return err
-			}
+	for key, pair := range r.graphs {
+		if err := closePair(c, pair); err != nil {
+			return err
 		}
 		delete(r.graphs, key)
 	}

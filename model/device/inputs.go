@@ -9,8 +9,9 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
-// hostInputs are a step's inputs in pinned memory.
+// hostInputs are a step's inputs in pinned memory, and where they go.
 type hostInputs struct {
+	device                    cuda.Ptr
 	host                      []byte      // all that follows
 	tokens, positions, wanted []int32     // of rows
 	draws                     []cuda.Draw // of wanted
@@ -22,8 +23,7 @@ type hostInputs struct {
 type inputs struct {
 	*hostInputs                     // of the step at hand: one of sides
 	sides            [2]*hostInputs // the other one is of the step after it, where that is begun
-	device           cuda.Ptr
-	drawsAt, itemsAt int // in either
+	drawsAt, itemsAt int            // in either
 
 	// Tables of the addresses of pages, [kind][segment][pages], the same on both
 	// sides but for what changed.
@@ -48,10 +48,13 @@ func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 	}
 	for i := range in.sides {
 		h := &hostInputs{}
+		in.sides[i] = h
 		if h.host, err = c.HostAlloc(size); err != nil {
 			return err
 		}
-		in.sides[i] = h
+		if h.device, err = r.alloc(c, size); err != nil {
+			return err
+		}
 		ints := cuda.Int32s(h.host[:3*4*rows])
 		h.tokens, h.positions, h.wanted = ints[:rows], ints[rows:2*rows], ints[2*rows:]
 		h.draws = cuda.Draws(h.host[in.drawsAt : in.drawsAt+rows*cuda.DrawBytes])
@@ -59,9 +62,6 @@ func (in *inputs) open(c *cuda.Context, r *Runner) (err error) {
 		h.items = h.host[in.itemsAt:]
 	}
 	in.hostInputs = in.sides[0]
-	if in.device, err = r.alloc(c, size); err != nil {
-		return err
-	}
 
 	in.width = (r.options.Context + r.geometry.Format.PageTokens - 1) / r.geometry.Format.PageTokens
 	n := sequences * in.width
@@ -100,12 +100,14 @@ func (in *inputs) side() int {
 // turn makes the other side that of the step at hand.
 func (in *inputs) turn() { in.hostInputs = in.sides[1-in.side()] }
 
-// The places of the inputs on the device.
+// The places of the inputs on the device, of the step at hand or of a side.
 func (in *inputs) tokensAt() cuda.Ptr    { return in.device }
 func (in *inputs) positionsAt() cuda.Ptr { return in.device + cuda.Ptr(4*len(in.tokens)) }
 func (in *inputs) wantedAt() cuda.Ptr    { return in.device + cuda.Ptr(8*len(in.tokens)) }
-func (in *inputs) drawRowsAt() cuda.Ptr  { return in.device + cuda.Ptr(in.drawsAt) }
 func (in *inputs) stepItemsAt() cuda.Ptr { return in.device + cuda.Ptr(in.itemsAt) }
+func (in *inputs) drawRowsAt(side int) cuda.Ptr {
+	return in.sides[side].device + cuda.Ptr(in.drawsAt)
+}
 
 // row is where a segment's table begins.
 func (in *inputs) row(k kvcache.Kind, segment int) cuda.Ptr {
@@ -155,7 +157,7 @@ func (in *inputs) upload(c *cuda.Context, items int, s cuda.Stream) error {
 
 // send puts one side's inputs, but for the tables, into the stream.
 func (in *inputs) send(c *cuda.Context, h *hostInputs, items int, s cuda.Stream) error {
-	return c.UploadAsync(in.device, h.host[:in.itemsAt+items], s)
+	return c.UploadAsync(h.device, h.host[:in.itemsAt+items], s)
 }
 
 // outputs are what a step gives, on both sides.

@@ -263,7 +263,7 @@ func (r *Runner) fetch(c *cuda.Context, b *model.Batch, side int) error {
 		return c.Record(r.finished[side], r.stream)
 	}
 	if r.step.drawn {
-		if err := c.Draw(r.kernels.drawer, o.best, o.logits, r.in.drawRowsAt(), n, r.model.config.VocabSize, r.stream); err != nil {
+		if err := c.Draw(r.kernels.drawer, o.best, o.logits, r.in.drawRowsAt(side), n, r.model.config.VocabSize, r.stream); err != nil {
 			return err
 		}
 	}

@@ -29,10 +29,12 @@ type Runner struct {
 	pages    *pages
 	stream   cuda.Stream  // of steps
 	copies   cuda.Stream  // between the device and the host
+	sends    cuda.Stream  // of the inputs of steps that are begun early
 	written  []cuda.Event // of each layer: its pages are written
 	arrived  []cuda.Event // of each layer: they are on the host
 	copied   cuda.Event   // the last of arrived
 	settled  cuda.Event   // in the stream of steps: pages are who they are said to be
+	sent     cuda.Event   // the last of them is on the device
 	uploaded cuda.Event   // in that of copies: what has come of prompts is on the device
 	coding   [2]cuda.Event
 	finished [2]cuda.Event // of the sides of the inputs: the step's results are on the host
@@ -43,7 +45,7 @@ type Runner struct {
 	out    outputs
 	step   step
 	ahead  ahead
-	graphs map[graphKey]cuda.Graph
+	graphs map[graphKey]*graphPair
 }
 
 // activations are a step's, on the device. There is one row more than the most of
@@ -72,7 +74,7 @@ func (m *Model) NewRunner(g *quant.Geometry, cal *quant.Calibration, o RunnerOpt
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{model: m, geometry: g, options: o, dev: dev, graphs: map[graphKey]cuda.Graph{}}
+	r := &Runner{model: m, geometry: g, options: o, dev: dev, graphs: map[graphKey]*graphPair{}}
 	if err := dev.Do(func(c *cuda.Context) error { return r.open(c, tf) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot prepare the GPU for steps of %d rows: %w", o.Rows, err), r.Close())
 	}
@@ -98,6 +100,9 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 	if r.copies, err = c.NewStream(); err != nil {
 		return err
 	}
+	if r.sends, err = c.NewStream(); err != nil {
+		return err
+	}
 	for range cfg.Layers {
 		w, err := c.NewEvent(false)
 		a, err2 := c.NewEvent(false)
@@ -107,7 +112,7 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
 	}
 	r.copied = r.arrived[len(r.arrived)-1]
-	for _, e := range []*cuda.Event{&r.settled, &r.uploaded, &r.finished[0], &r.finished[1]} {
+	for _, e := range []*cuda.Event{&r.settled, &r.sent, &r.uploaded, &r.finished[0], &r.finished[1]} {
 		if *e, err = c.NewEvent(false); err != nil {
 			return err
 		}
@@ -155,12 +160,12 @@ func (r *Runner) alloc(c *cuda.Context, n int) (cuda.Ptr, error) {
 // pages on the host.
 func (r *Runner) Close() error {
 	err := r.dev.Do(func(c *cuda.Context) error {
-		errs := []error{c.Synchronize(r.stream), c.Synchronize(r.copies)}
+		errs := []error{c.Synchronize(r.stream), c.Synchronize(r.copies), c.Synchronize(r.sends)}
 		errs = append(errs, r.forget(c))
 		for _, p := range r.owned {
 			errs = append(errs, c.Free(p))
 		}
-		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], r.finished[:], []cuda.Event{r.settled, r.uploaded}) {
+		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], r.finished[:], []cuda.Event{r.settled, r.sent, r.uploaded}) {
 			if e != 0 {
 				errs = append(errs, c.CloseEvent(e))
 			}
@@ -173,7 +178,7 @@ func (r *Runner) Close() error {
 			errs = append(errs, r.pages.close(c))
 		}
 		errs = append(errs, r.in.close(c), r.out.close(c))
-		for _, s := range []cuda.Stream{r.stream, r.copies} {
+		for _, s := range []cuda.Stream{r.stream, r.copies, r.sends} {
 			if s != 0 {
 				errs = append(errs, c.CloseStream(s))
 			}
