@@ -36,9 +36,9 @@ type encodeParams struct {
 }
 
 // encodeThreads and the shared memory of Encode<D> are the kernel's.
-const encodeThreads = 320
+const encodeThreads = 64
 
-func encodeShared(dim int) int { return 64*(dim+2)*2 + 2*5*64*4 + 2*64*4 }
+func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of

@@ -201,6 +201,28 @@ DEV u16 narrow(float x) {
   return h;
 }
 DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
+template <class F>
+DEV u32 halves(u32 a, u32 b, u32 c, F f) {
+  u32 y = 0;
+  for (int i = 0; i < 32; i += 16) y |= (u32)f((u16)(a >> i), (u16)(b >> i), (u16)(c >> i)) << i;
+  return y;
+}
+DEV bool belowHalf(u16 a, u16 b) { return widen(a) < widen(b) || (widen(a) == widen(b) && a >> 15 > b >> 15); }
+DEV u32 minHalves(u32 a, u32 b) {
+  return halves(a, b, 0, [](u16 x, u16 y, u16) { return belowHalf(y, x) ? y : x; });
+}
+DEV u32 maxHalves(u32 a, u32 b) {
+  return halves(a, b, 0, [](u16 x, u16 y, u16) { return belowHalf(x, y) ? y : x; });
+}
+// The kernels' sums of products are exact in double, so that this rounds once.
+DEV u32 fusedHalves(u32 a, u32 b, u32 c) {
+  return halves(a, b, c, [](u16 x, u16 y, u16 z) {
+    _Float16 f = (_Float16)((double)widen(x) * widen(y) + widen(z));
+    u16 h;
+    memcpy(&h, &f, 2);
+    return h;
+  });
+}
 DEV float widenBrain(u16 h) { return asFloat((u32)h << 16); }
 template <float (*WIDEN)(u16)>
 DEV void mmaSixteen(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
@@ -255,6 +277,15 @@ DEV float subRound(float a, float b) { return a - b; }
 DEV float divRound(float a, float b) { return a / b; }
 DEV float sqrtRound(float a) { return sqrtf(a); }
 DEV float fusedMulAdd(float a, float b, float c) { return fmaf(a, b, c); }
+// Towards -infinity: the exact sum is compared with the nearest float32.
+DEV float fusedDown(float a, float b, float c) {
+  float y = fmaf(a, b, c);
+  return (double)a * b < (double)y - c ? nextafterf(y, -HUGE_VALF) : y;
+}
+DEV float addSaturate(float a, float b) {
+  float y = a + b;
+  return y > 1 ? 1 : y > 0 ? y : 0;
+}
 DEV int __float2int_rn(float x) { return (int)lrintf(x); }
 DEV float __int2float_rn(int x) { return (float)x; }
 DEV int __popcll(u64 x) { return __builtin_popcountll(x); }

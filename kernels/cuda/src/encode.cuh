@@ -38,7 +38,7 @@ struct EncodeParams {
   int keepNorm;          // of 2-bit codes
 };
 
-static constexpr int kEncodeThreads = 320;  // a candidate of a token's scale each
+static constexpr int kEncodeThreads = 64;  // a token of the page each
 
 DEV float tame(float x) {  // as quant.saturate
   if (x != x) return 0;
@@ -95,28 +95,76 @@ DEV void widenRange(float v, float& lo, float& hi) {
   if (v > hi || (v == hi && !minus)) hi = v;
 }
 
+// saturateHalves is tame of two float16.
+DEV u32 saturateHalves(u32 two) {
+  u32 out = 0;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    u32 h = two >> (16 * i) & 0xffff, size = h & 0x7fff;
+    if (size >= 0x7c00) h = size > 0x7c00 ? 0 : (h & 0x8000) | 0x7bff;
+    out |= h << (16 * i);
+  }
+  return out;
+}
+
+// saturateAll is saturateHalves of many, which it looks at one by one only if there is
+// something to do: zero times what is not finite is not zero.
+template <int N>
+DEV void saturateAll(u32 (&h)[N]) {
+  u32 odd = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) odd = fusedHalves(h[i], 0, odd);
+  if (!(odd & 0x7fff7fff)) return;
+#pragma unroll
+  for (int i = 0; i < N; i++) h[i] = saturateHalves(h[i]);
+}
+
+// A code's levels 0 … kLast, and kSpan, the power of two above them.
+template <bool FOUR>
+struct Levels {
+  static constexpr float kLast = FOUR ? 15 : 3, kSpan = FOUR ? 16 : 4, kMiddle = FOUR ? 7.5f : 1.5f;
+
+  // of is floor((x - zero) · inverse + 1/2) within the levels. What is rounded is a
+  // span-th of it, which changes no bit; one sum then keeps it from below 0 and from
+  // above the span. inv is a span-th of the inverse.
+  DEV float of(float x, float zero, float inv) {
+    constexpr float kWhole = 8388608;  // 2^23: what is added to it loses its fraction
+    float part = addSaturate(mulRound(subRound(x, zero), inv), 0.5f / kSpan);
+    float y = fusedDown(part, kSpan, kWhole);
+    return (y < kWhole + kLast ? y : kWhole + kLast) - kWhole;
+  }
+  DEV float inverse(float scale) { return scale == 0 ? 0 : divRound(1, scale) * (1 / kSpan); }
+
+  // candidate is the scale and zero of one clip.
+  DEV void candidate(float& scale, float& zero, float centre, float reach, int clip, bool symmetric) {
+    const float two[5] = {1, 0.8f, 0.67f, 0.57f, 0.47f}, both[5] = {1, 0.9f, 0.8f, 0.7f, 0.6f};
+    scale = widen(narrow(tame(divRound(mulRound(reach, FOUR ? both[clip] : two[clip]), kMiddle))));
+    zero = -mulRound(kMiddle, scale);
+    if (!symmetric) zero = widen(narrow(tame(addRound(centre, zero))));
+  }
+};
+
+// What a token's channels of a segment are coded with.
+struct Fit {
+  float scale, zero;
+};
+
 template <int D>
 struct Encode {
   static constexpr int kPage = 64;
-  static constexpr int kRow = D + 2;  // 16-bit elements: tokens of a warp lie in different banks
+  static constexpr int kRow = D + 8;  // 16-bit elements: tokens of a warp lie in different banks
   static constexpr int kEach = D / 32;
 
   struct Shared {
     u16 x[kPage * kRow];
-    float error[5][kPage];  // of each candidate; before, parts of the extremes
-    float high[5][kPage];
-    float zero[kPage], inv[kPage];
   };
 
-  // enter takes a token into the basis: a lane has channels lane + 32j.
-  DEV void enter(const EncodeParams& p, const EncodeHalf& h, int row, int head, u16* to, u16* page, int lane) {
-    const float* x = h.x + ((u64)row * p.heads + head) * D;
-    float v[kEach];
+  // putRow takes one token's vector into the basis and stores it; a lane has channels
+  // lane + 32j.
+  DEV void putRow(const EncodeParams& p, const EncodeHalf& h, int head, float (&v)[kEach], u16* to, int lane) {
 #pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      v[j] = x[lane + 32 * j];
+    for (int j = 0; j < kEach; j++)
       if (h.shift) v[j] = addRound(v[j], h.shift[head * D + lane + 32 * j]);
-    }
     if (h.map) mapHead(v, h.map + head * (D * D), lane);
     if (h.signs) {
 #pragma unroll
@@ -124,138 +172,388 @@ struct Encode {
       hadamard(v, lane, p.norm);
     }
 #pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      u16 stored = narrow(tame(v[j]));
-      to[lane + 32 * j] = stored;
-      page[lane + 32 * j] = stored;
-    }
+    for (int j = 0; j < kEach; j++) to[lane + 32 * j] = narrow(tame(v[j]));
   }
 
-  // candidate is the scale and zero of one clip of a token's segment.
-  DEV void candidate(float& scale, float& zero, float centre, float reach, int clip, bool four, bool symmetric) {
-    const float two[5] = {1, 0.8f, 0.67f, 0.57f, 0.47f}, both[5] = {1, 0.9f, 0.8f, 0.7f, 0.6f};
-    float part = 1;
+  // The same of four tokens a warp, eight lanes each: a lane has channels 4·(lane % 8)
+  // + 32j and the three that follow.
+  using Four = float[kEach][4];
+
+  DEV void turnFour(Four& v, int lane, float norm) {
 #pragma unroll
-    for (int i = 0; i < 5; i++)
-      if (i == clip) part = four ? both[i] : two[i];
-    float middle = four ? 7.5f : 1.5f;
-    scale = widen(narrow(tame(divRound(mulRound(reach, part), middle))));
-    zero = -mulRound(middle, scale);
-    if (!symmetric) zero = widen(narrow(tame(addRound(centre, zero))));
-  }
-
-  DEV float inverse(float scale) { return scale == 0 ? 0 : divRound(1, scale); }
-
-  // level is floor((x - zero) · inv + 1/2) within the levels, as a float.
-  DEV float level(float x, float zero, float inv, bool four) {
-    float y = addRound(mulRound(subRound(x, zero), inv), 0.5f);
-    if (!four) return (y >= 1 ? 1.0f : 0.0f) + (y >= 2 ? 1.0f : 0.0f) + (y >= 3 ? 1.0f : 0.0f);
-    return (float)(int)(y < 0 ? 0 : y > 15 ? 15 : y);
-  }
-
-  // extremes of a token's channels, a fifth of them by each of its threads.
-  DEV void extremes(Shared* m, const u16* x, int n, int t, int part, float& lo, float& hi) {
-    int first = n / 5 * part, last = part == 4 ? n : n / 5 * (part + 1);
-    lo = hi = widen(x[first]);
-    for (int c = first + 1; c < last; c++) widenRange(widen(x[c]), lo, hi);
-    m->error[part][t] = lo, m->high[part][t] = hi;
-    blockSync();
-    lo = m->error[0][t], hi = m->high[0][t];
-    for (int k = 1; k < 5; k++) {
-      widenRange(m->error[k][t], lo, hi);
-      widenRange(m->high[k][t], lo, hi);
-    }
-    blockSync();
-  }
-
-  // squared is the sum of squared errors of a candidate, in channel order. Of 2-bit
-  // codes it also gives the squares of x less the centre, and its products with them.
-  template <bool FOUR>
-  DEV float squared(const u16* x, int n, float scale, float zero, float& squares, float& products) {
-    float inv = inverse(scale), sum = 0, centre = addRound(zero, mulRound(1.5f, scale));
-    squares = products = 0;
-#pragma unroll 4
-    for (int c = 0; c < n; c += 2) {
-      u32 two = load<u32>(x + c);
+    for (int j = 0; j < kEach; j++)
 #pragma unroll
-      for (int k = 0; k < 2; k++) {
-        float v = k ? widenHigh(two) : widenLow(two);
-        float code = level(v, zero, inv, FOUR);
-        if (!FOUR) {
-          float u = subRound(v, centre);
-          squares = addRound(squares, mulRound(u, u));
-          products = addRound(products, mulRound(u, code - 1.5f));
+      for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+          if (!(k & step)) {
+            float a = v[j][k], b = v[j][k + step];
+            v[j][k] = addRound(a, b), v[j][k + step] = subRound(a, b);
+          }
+#pragma unroll
+    for (int step = 1; step < 8; step *= 2) {
+      float sign = lane & step ? -1.0f : 1.0f;
+#pragma unroll
+      for (int j = 0; j < kEach; j++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) v[j][k] = fusedMulAdd(v[j][k], sign, laneXor(v[j][k], step));
+    }
+#pragma unroll
+    for (int step = 1; step < kEach; step *= 2)
+#pragma unroll
+      for (int j = 0; j < kEach; j++)
+        if (!(j & step))
+#pragma unroll
+          for (int k = 0; k < 4; k++) {
+            float a = v[j][k], b = v[j + step][k];
+            v[j][k] = addRound(a, b), v[j + step][k] = subRound(a, b);
+          }
+#pragma unroll
+    for (int j = 0; j < kEach; j++)
+#pragma unroll
+      for (int k = 0; k < 4; k++) v[j][k] = mulRound(v[j][k], norm);
+  }
+
+  DEV void mapFour(Four& v, const float* m, int lane) {
+    Four y = {};
+#pragma unroll
+    for (int j = 0; j < kEach; j++)
+#pragma unroll 1
+      for (int from = 0; from < 8; from++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+          float x = laneShuffle(v[j][k], (lane & 24) + from);
+          const float* row = m + (32 * j + 4 * from + k) * D + lane % 8 * 4;
+#pragma unroll
+          for (int i = 0; i < kEach; i++) {
+            Quad32 q = load<Quad32>(row + 32 * i);
+            const u32 in[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+            for (int c = 0; c < 4; c++) y[i][c] = addRound(y[i][c], mulRound(x, asFloat(in[c])));
+          }
         }
-        float e = subRound(addRound(mulRound(code, scale), zero), v);
-        sum = addRound(sum, mulRound(e, e));
+#pragma unroll
+    for (int j = 0; j < kEach; j++)
+#pragma unroll
+      for (int k = 0; k < 4; k++) v[j][k] = y[j][k];
+  }
+
+  DEV void loadFour(Quad32 (&x)[kEach], const float* from) {
+#pragma unroll
+    for (int j = 0; j < kEach; j++) x[j] = load<Quad32>(from + 32 * j);
+  }
+
+  // put takes tokens [lo, hi) of the page into the basis, and stores them in it and
+  // in shared memory; x are those of token lo.
+  DEV void put(const EncodeParams& p, const EncodeHalf& h, int head, const float* x, int lo, int hi, Shared* m, u16* exact) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, at = lane % 8 * 4;
+    // the two tokens that 16 lanes store are four rows apart: in other banks
+    int first = lo + lane / 8 % 2 * 4 + lane / 16 + warp * 2, step = kEncodeThreads / 8;
+    x += (u64)(first - lo) * p.heads * D + at;
+    Quad32 next[kEach];
+    if (first < hi) loadFour(next, x);
+#pragma unroll 1
+    for (int base = lo; base < hi; base += step) {
+      int t = first + base - lo;
+      Four v;
+#pragma unroll
+      for (int j = 0; j < kEach; j++) v[j][0] = asFloat(next[j].x), v[j][1] = asFloat(next[j].y), v[j][2] = asFloat(next[j].z), v[j][3] = asFloat(next[j].w);
+      x += (u64)step * p.heads * D;
+      if (t + step < hi) loadFour(next, x);
+      if (h.shift) eachOf(v, h.shift + head * D + at, [](float a, float b) { return addRound(a, b); });
+      if (h.map) mapFour(v, h.map + head * (D * D), lane);
+      if (h.signs) {
+        eachOf(v, h.signs + at, [](float a, float b) { return mulRound(a, b); });
+        turnFour(v, lane, p.norm);
+      }
+      u32 two[2 * kEach];
+#pragma unroll
+      for (int j = 0; j < kEach; j++) two[2 * j] = narrow2(v[j][0], v[j][1]), two[2 * j + 1] = narrow2(v[j][2], v[j][3]);
+      saturateAll(two);
+      if (t >= hi) continue;
+#pragma unroll
+      for (int j = 0; j < kEach; j++) {
+        Pair32 pair = {two[2 * j], two[2 * j + 1]};
+        *(Pair32*)(m->x + t * kRow + at + 32 * j) = pair;
+        *(Pair32*)(exact + t * D + at + 32 * j) = pair;
       }
     }
-    return sum;
   }
 
-  DEV void segment(const EncodeParams& p, const EncodeHalf& h, const EncodeSegment& s, Shared* m, u8* head, bool values) {
-    int t = threadIdx.x % kPage, clip = threadIdx.x / kPage, n = s.hi - s.lo;
-    bool four = s.low >= 0, symmetric = s.zero < 0;
-    const u16* x = m->x + t * kRow + s.lo;
-    float lo, hi, scale, zero, squares = 0, products = 0;
-    extremes(m, x, n, t, clip, lo, hi);
+  template <class F>
+  DEV void eachOf(Four& v, const float* with, F f) {
+    Quad32 q[kEach];
+    loadFour(q, with);
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      const u32 in[4] = {q[j].x, q[j].y, q[j].z, q[j].w};
+#pragma unroll
+      for (int k = 0; k < 4; k++) v[j][k] = f(v[j][k], asFloat(in[k]));
+    }
+  }
+
+  // get reads the page's first n tokens into shared memory.
+  DEV void get(Shared* m, const u16* exact, int n) {
+    constexpr int kPieces = D / 8;
+    for (int i = threadIdx.x; i < n * kPieces; i += kEncodeThreads) {
+      Quad32 q = load<Quad32>(exact + 8 * i);
+      u32 h[4] = {q.x, q.y, q.z, q.w};
+      saturateAll(h);
+      *(Quad32*)(m->x + i / kPieces * kRow + i % kPieces * 8) = {h[0], h[1], h[2], h[3]};
+    }
+  }
+
+  // extremes of a token's channels, and the least size of one; -0 is below 0, as for
+  // Go's min and max.
+  DEV void extremes(const u16* x, int n, float& lo, float& hi, float& least) {
+    u32 a = load<u32>(x), b = a, c = a & 0x7fff7fff;
+#pragma unroll 2
+    for (int i = 0; i < n; i += 8) {
+      Quad32 q = load<Quad32>(x + i);
+      const u32 in[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+      for (int k = 0; k < 4; k++) a = minHalves(a, in[k]), b = maxHalves(b, in[k]), c = minHalves(c, in[k] & 0x7fff7fff);
+    }
+    lo = widenLow(minHalves(a, a >> 16)), hi = widenLow(maxHalves(b, b >> 16)), least = widenLow(minHalves(c, c >> 16));
+  }
+
+  // squared are the sums of squared errors of all candidates, in channel order. f
+  // gives a candidate's error of a value.
+  template <class F>
+  DEV void squared(float (&sum)[5], const u16* x, int n, F f) {
+#pragma unroll
+    for (int i = 0; i < 5; i++) sum[i] = 0;
+#pragma unroll 1
+    for (int c = 0; c < n; c += 8) {
+      Quad32 q = load<Quad32>(x + c);
+      const u32 in[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        float v = k % 2 ? widenHigh(in[k / 2]) : widenLow(in[k / 2]);
+#pragma unroll
+        for (int i = 0; i < 5; i++) {
+          float e = f(v, i);
+          sum[i] = addRound(sum[i], mulRound(e, e));
+        }
+      }
+    }
+  }
+
+  // fit is the candidate of the least squared error.
+  template <bool FOUR>
+  DEV Fit fit(const EncodeParams& p, const u16* x, int n, bool symmetric) {
+    float lo, hi, least;
+    extremes(x, n, lo, hi, least);
     float centre = symmetric ? 0 : addRound(lo * 0.5f, hi * 0.5f);
     float reach = symmetric ? larger(hi, -lo) : subRound(hi * 0.5f, lo * 0.5f);
     if (symmetric && reach == 0) reach = 0;  // not -0
-    if (clip < p.clips) {
-      candidate(scale, zero, centre, reach, clip, four, symmetric);
-      m->error[clip][t] = four ? squared<true>(x, n, scale, zero, squares, products) : squared<false>(x, n, scale, zero, squares, products);
-    }
-    blockSync();
-    int best = 0;
-    for (int i = 1; i < p.clips; i++)
-      if (m->error[i][t] < m->error[best][t]) best = i;
-    if (clip == best) {
-      m->zero[t] = zero, m->inv[t] = inverse(scale);
-      if (p.keepNorm && products > 0) {  // never of 4-bit codes
-        centre = addRound(zero, mulRound(1.5f, scale));
-        scale = widen(narrow(tame(divRound(squares, products))));
-        zero = addRound(centre, -mulRound(1.5f, scale));
-        if (!symmetric) zero = widen(narrow(tame(zero)));
-      }
-      ((u16*)(head + s.scale))[t] = narrow(scale);
-      if (!symmetric) ((u16*)(head + s.zero))[t] = narrow(zero);
-    }
-    blockSync();
-    if (four) {
-      pack<true>(s, m, head, values);
+    float scale[5], zero[5], sum[5];
+#pragma unroll
+    for (int i = 0; i < 5; i++) Levels<FOUR>::candidate(scale[i], zero[i], centre, reach, i, symmetric);
+    if (p.clips == 1) return {scale[0], zero[0]};
+    // The four levels of symmetric 2-bit codes are half a scale and one and a half from
+    // zero, and only the size of a value says which is nearest. (In the middle both
+    // have the same error. Of a value so small that the sums before its code lose its
+    // sign the code may have the other one.)
+    if (!FOUR && symmetric && least >= scale[0] * (1.0f / (1 << 20))) {
+      float near[5], far[5];
+#pragma unroll
+      for (int i = 0; i < 5; i++) near[i] = 0.5f * scale[i], far[i] = 1.5f * scale[i];
+      squared(sum, x, n, [&](float v, int i) { return subRound(fabsf(v) >= scale[i] ? far[i] : near[i], fabsf(v)); });
     } else {
-      pack<false>(s, m, head, values);
+      float inv[5];
+#pragma unroll
+      for (int i = 0; i < 5; i++) inv[i] = Levels<FOUR>::inverse(scale[i]);
+      // a code times its scale is exact
+      squared(sum, x, n, [&](float v, int i) { return subRound(fusedMulAdd(Levels<FOUR>::of(v, zero[i], inv[i]), scale[i], zero[i]), v); });
     }
-    blockSync();
+    Fit best = {scale[0], zero[0]};
+    float error = sum[0];
+#pragma unroll
+    for (int i = 1; i < 5; i++)
+      if (sum[i] < error) error = sum[i], best = {scale[i], zero[i]};
+    return best;
   }
 
-  // pack makes the words of a segment's planes. Dividing by a width is slow: once a
-  // word.
+  // codes are those of sixteen channels of a token, two float16 a word; of 2-bit
+  // codes also the squares of x less the centre, and its products with them, are summed.
   template <bool FOUR>
-  DEV void pack(const EncodeSegment& s, Shared* m, u8* head, bool values) {
-    int n = s.hi - s.lo, run = values ? s.width / 4 : s.width / 2, column = values ? s.width / 32 : s.width / 16;
-    for (int w = threadIdx.x; w < kPage * s.width / 16; w += kEncodeThreads) {
-      int token = values ? w / run * 4 : w / run * 8 + w % 8;  // of byte 0
-      int c = w / 8 % column * (values ? 32 : 16) + (values ? w % 8 : 0);
-      u32 top = 0, low = 0;
+  DEV void codes(u32 (&code)[8], const u16* x, const Fit& f, float inv, float centre, float& squares, float& products) {
 #pragma unroll
-      for (int b = 0; b < 4; b++) {
-        int t = values ? token + b : token;  // four tokens of four channels, or one token
-        const u16* x = m->x + t * kRow + s.lo;
-        float zero = m->zero[t], inv = m->inv[t];
+    for (int i = 0; i < 2; i++) {
+      Quad32 q = load<Quad32>(x + 8 * i);
+      const u32 in[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          int at = values ? c + 8 * i : c + 4 * i + b;
-          if (at >= n) continue;
-          u32 code = (u32)level(widen(x[at]), zero, inv, FOUR);
-          top |= (FOUR ? code >> 2 : code) << (8 * b + 2 * i);
-          low |= (code & 3) << (8 * b + 2 * i);
+      for (int k = 0; k < 4; k++) {
+        float two[2];
+#pragma unroll
+        for (int w = 0; w < 2; w++) {
+          float v = w ? widenHigh(in[k]) : widenLow(in[k]);
+          two[w] = Levels<FOUR>::of(v, f.zero, inv);
+          if (FOUR) continue;
+          float u = subRound(v, centre);
+          squares = addRound(squares, mulRound(u, u));
+          products = addRound(products, mulRound(u, two[w] - 1.5f));
         }
+        code[4 * i + k] = narrow2(two[0], two[1]);
       }
-      ((u32*)(head + s.top))[w] = top;
-      if (FOUR) ((u32*)(head + s.low))[w] = low;
     }
+  }
+
+  // A word of a plane is put together from float16 sums of codes times powers of four,
+  // whose low bytes are those of the sum where it is kOneK more: exact below 2,048.
+  static constexpr u32 kOneK = 0x64006400;  // 1,024 twice
+  DEV u32 power(int i) { return i == 0 ? 0x3c003c00 : i == 1 ? 0x44004400 : i == 2 ? 0x4c004c00 : 0x54005400; }
+
+  // upper is a 4-bit code's upper half.
+  DEV u32 upper(u32 code) {
+    u32 less = fusedHalves(code, 0x3c003c00, 0xbe00be00);           // - 1.5
+    return fusedHalves(fusedHalves(less, 0x34003400, 0x64046404), 0x3c003c00, 0xe404e404);  // / 4 to nearest, by way of 1,028
+  }
+
+  // bytes are the low bytes of four sums.
+  DEV u32 bytes(u32 a, u32 b) { return permute<0x6420>(a, b); }
+
+  // keyWord makes the words of sixteen channels: byte b has channels 4i + b.
+  template <bool FOUR>
+  DEV void keyWord(u32& top, u32& low, const u32 (&code)[8]) {
+    u32 all[2] = {FOUR ? 0 : kOneK, FOUR ? 0 : kOneK}, up[2] = {kOneK, kOneK};
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+      all[k % 2] = fusedHalves(code[k], power(k / 2), all[k % 2]);
+      if (FOUR) up[k % 2] = fusedHalves(upper(code[k]), power(k / 2), up[k % 2]);
+    }
+    planes<FOUR>(top, low, all[0], all[1], up[0], up[1]);
+  }
+
+  // valueWords makes a token's bytes of sixteen channels: byte j of eight has channels
+  // j and 8 + j, in its low four bits.
+  template <bool FOUR>
+  DEV void valueWords(u32 (&top)[2], u32 (&low)[2], const u32 (&code)[8]) {
+    u32 all[4], up[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      all[k] = fusedHalves(code[k + 4], power(1), fusedHalves(code[k], power(0), FOUR ? 0 : kOneK));
+      if (FOUR) up[k] = fusedHalves(upper(code[k + 4]), power(1), fusedHalves(upper(code[k]), power(0), kOneK));
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) planes<FOUR>(top[i], low[i], all[2 * i], all[2 * i + 1], up[2 * i], up[2 * i + 1]);
+  }
+
+  // planes are a word's from the sums of all bits and of upper ones.
+  template <bool FOUR>
+  DEV void planes(u32& top, u32& low, u32 all0, u32 all1, u32 up0, u32 up1) {
+    low = 0;
+    if (!FOUR) {
+      top = bytes(all0, all1);
+      return;
+    }
+    top = bytes(up0, up1);
+    low = bytes(lower(all0, up0), lower(all1, up1));
+  }
+  DEV u32 lower(u32 all, u32 up) {
+    u32 rest = fusedHalves(up, 0x3c003c00, 0xe400e400);                                   // - 1,024
+    return fusedHalves(fusedHalves(rest, 0xc400c400, all), 0x3c003c00, kOneK);  // all - 4 · rest
+  }
+
+  // pack codes a thread's token: the words of K to the page, those of V, whose words
+  // have four tokens, in place of the channels in shared memory. It gives the fit to
+  // store: that of 2-bit codes may be changed so that they keep the norm.
+  template <bool FOUR, bool VALUES>
+  DEV Fit pack(const EncodeParams& p, const EncodeSegment& s, u16* x, u8* head, Fit f) {
+    int t = threadIdx.x, n = s.hi - s.lo;
+    float inv = Levels<FOUR>::inverse(f.scale), centre = addRound(f.zero, mulRound(1.5f, f.scale)), squares = 0, products = 0;
+#pragma unroll 1
+    for (int c = 0; c < n; c += 16) {
+      u32 code[8];
+      codes<FOUR>(code, x + c, f, inv, centre, squares, products);
+      if (VALUES) {
+        u32 top[2], low[2];
+        valueWords<FOUR>(top, low, code);
+        Quad32* to = (Quad32*)(x + c / 32 * 32);
+        if (c % 32) {
+          Quad32 q = *to;
+          *to = {q.x | top[0] << 4, q.y | top[1] << 4, q.z | low[0] << 4, q.w | low[1] << 4};
+        } else {
+          *to = {top[0], top[1], low[0], low[1]};
+        }
+      } else {
+        u32 top, low;
+        keyWord<FOUR>(top, low, code);
+        int w = t / 8 * (s.width / 2) + c / 2 + t % 8;
+        ((u32*)(head + s.top))[w] = top;
+        if (FOUR) ((u32*)(head + s.low))[w] = low;
+      }
+    }
+    if (!FOUR && p.keepNorm && products > 0) {
+      f.scale = widen(narrow(tame(divRound(squares, products))));
+      f.zero = addRound(centre, -mulRound(1.5f, f.scale));
+      if (s.zero >= 0) f.zero = widen(narrow(tame(f.zero)));
+    }
+    return f;
+  }
+
+  // spread makes V's words of four tokens from what pack left of each.
+  DEV void spread(const EncodeSegment& s, const Shared* m, u8* head, int plane, int to) {
+    int run = s.width / 32 * 2;  // pieces of a quad of tokens: two of 32 channels
+    for (int i = threadIdx.x; i < kPage / 4 * run; i += kEncodeThreads) {
+      int quad = i / run, at = i % run;
+      const u16* x = m->x + 4 * quad * kRow + s.lo + at / 2 * 32 + (at % 2 + plane) * 2;
+      u32 w[4];
+#pragma unroll
+      for (int b = 0; b < 4; b++) w[b] = load<u32>(x + b * kRow);
+      u32 a = permute<0x5140>(w[0], w[1]), b = permute<0x5140>(w[2], w[3]);
+      u32 c = permute<0x7362>(w[0], w[1]), d = permute<0x7362>(w[2], w[3]);
+      ((Quad32*)(head + to))[i] = {permute<0x5410>(a, b), permute<0x7632>(a, b), permute<0x5410>(c, d), permute<0x7632>(c, d)};
+    }
+  }
+
+  template <bool FOUR>
+  DEV void segment(const EncodeParams& p, const EncodeSegment& s, Shared* m, u8* head, bool values) {
+    int t = threadIdx.x, n = s.hi - s.lo;
+    u16* x = m->x + t * kRow + s.lo;
+    Fit f = fit<FOUR>(p, x, n, s.zero < 0);
+    f = values ? pack<FOUR, true>(p, s, x, head, f) : pack<FOUR, false>(p, s, x, head, f);
+    ((u16*)(head + s.scale))[t] = narrow(f.scale);
+    if (s.zero >= 0) ((u16*)(head + s.zero))[t] = narrow(f.zero);
+    if (!values) return;
+    blockSync();
+    spread(s, m, head, 0, s.top);
+    if (FOUR) spread(s, m, head, 2, s.low);
+  }
+
+  // code codes a half of a head of a page that is in shared memory.
+  DEV void code(const EncodeParams& p, const EncodeHalf& h, int half, Shared* m, u8* head) {
+    if (h.set >= 0) {
+      if (threadIdx.x < 4) ((u32*)(head + h.set))[threadIdx.x] = 0;
+      for (int i = threadIdx.x; i < h.rowsBytes / 4; i += kEncodeThreads) ((u32*)(head + h.rows))[i] = 0;
+    }
+    for (int i = 0; i < h.segments; i++) {
+      const EncodeSegment& s = h.segment[i];
+      if (s.low >= 0) {
+        segment<true>(p, s, m, head, half == 1);
+      } else {
+        segment<false>(p, s, m, head, half == 1);
+      }
+    }
+  }
+
+  DEV u16* exactHalf(const EncodeParams& p, u64 page, int head, int half) { return (u16*)(page + p.exactLayer) + (2 * head + half) * (kPage * D); }
+  DEV u8* codedHead(const EncodeParams& p, u64 page, int head) { return (u8*)(page + p.codedLayer) + head * p.headBytes; }
+
+  // append puts a sequence's next token into its page, v of the block's first warp,
+  // and codes the page when it is full.
+  DEV void append(const EncodeParams& p, int sequence, int head, int half, int position, float (&v)[kEach]) {
+    SHARED(memory);
+    Shared* m = (Shared*)memory;
+    u64 page = (u64)sequence * p.pages + position / kPage;
+    u16* exact = exactHalf(p, p.exact[page], head, half);
+    if (threadIdx.x < 32) putRow(p, p.half[half], head, v, exact + position % kPage * D, threadIdx.x);
+    if (position % kPage != kPage - 1 || !p.coded || !p.coded[page]) return;
+    blockSync();
+    get(m, exact, kPage);
+    blockSync();
+    code(p, p.half[half], half, m, codedHead(p, p.coded[page], head));
   }
 
   // run does one half of one head of one page: block (page, head, half), or
@@ -265,26 +563,25 @@ struct Encode {
     Shared* m = (Shared*)memory;
     letNextStart();
     waitBefore();
-    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1;
+    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1, head = blockIdx.y;
     const EncodeHalf& h = p.half[half];
-    int position = p.positions ? p.positions[sequence] : p.position;
-    if (position < 0) return;
-    u64 table = (u64)sequence * p.pages;
-    int head = blockIdx.y, page = position / kPage + blockIdx.x, first = page * kPage;
-    int lo = max(position, first) - first, hi = min(position + p.rows, first + kPage) - first;
-    if (p.rows == 0) lo = hi = kPage;  // all of the page is there already
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    u16* exact = (u16*)(p.exact[table + page] + p.exactLayer) + (2 * head + half) * (kPage * D);
-    for (int t = lo + warp; t < hi; t += kEncodeThreads / 32)
-      enter(p, h, sequence + first + t - position, head, m->x + t * kRow, exact + t * D, lane);
-    if (hi < kPage || !p.coded || !p.coded[table + page]) return;
-    for (int i = threadIdx.x; i < lo * D; i += kEncodeThreads) m->x[i / D * kRow + i % D] = narrow(tame(widen(exact[i])));
-    blockSync();
-    u8* out = (u8*)(p.coded[table + page] + p.codedLayer) + head * p.headBytes;
-    if (h.set >= 0) {
-      if (threadIdx.x < 4) ((u32*)(out + h.set))[threadIdx.x] = 0;
-      for (int i = threadIdx.x; i < h.rowsBytes / 4; i += kEncodeThreads) ((u32*)(out + h.rows))[i] = 0;
+    if (p.positions) {
+      int position = p.positions[sequence];
+      if (position < 0) return;
+      float v[kEach];
+#pragma unroll
+      for (int j = 0; j < kEach; j++) v[j] = h.x[((u64)sequence * p.heads + head) * D + threadIdx.x % 32 + 32 * j];
+      append(p, sequence, head, half, position, v);
+      return;
     }
-    for (int i = 0; i < h.segments; i++) segment(p, h, h.segment[i], m, out, half == 1);
+    int page = p.position / kPage + blockIdx.x, first = page * kPage;
+    int lo = max(p.position, first) - first, hi = min(p.position + p.rows, first + kPage) - first;
+    if (p.rows == 0) lo = hi = kPage;  // all of the page is there already
+    u16* exact = exactHalf(p, p.exact[page], head, half);
+    if (lo < hi) put(p, h, head, h.x + ((u64)(first + lo - p.position) * p.heads + head) * D, lo, hi, m, exact);
+    if (hi < kPage || !p.coded || !p.coded[page]) return;
+    get(m, exact, lo);
+    blockSync();
+    code(p, h, half, m, codedHead(p, p.coded[page], head));
   }
 };

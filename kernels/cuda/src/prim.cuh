@@ -227,6 +227,23 @@ DEV u32 narrow2(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
   return y;
 }
+// Pairs of float16: the smaller and the larger ones, -0 being below 0, and a·b + c
+// rounded once.
+DEV u32 minHalves(u32 a, u32 b) {
+  u32 y;
+  asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+DEV u32 maxHalves(u32 a, u32 b) {
+  u32 y;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+DEV u32 fusedHalves(u32 a, u32 b, u32 c) {
+  u32 y;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
+  return y;
+}
 // One rounding each, never fused.
 DEV float mulRound(float a, float b) { return __fmul_rn(a, b); }
 DEV float addRound(float a, float b) { return __fadd_rn(a, b); }
@@ -234,6 +251,13 @@ DEV float subRound(float a, float b) { return __fsub_rn(a, b); }
 DEV float divRound(float a, float b) { return __fdiv_rn(a, b); }
 DEV float sqrtRound(float a) { return __fsqrt_rn(a); }
 DEV float fusedMulAdd(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+DEV float fusedDown(float a, float b, float c) { return __fmaf_rd(a, b, c); }  // towards -infinity
+// a + b kept within 0 and 1; 0 for what is no number.
+DEV float addSaturate(float a, float b) {
+  float y;
+  asm("add.rn.sat.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
 #endif
 
 static constexpr float kMinusInf = -__builtin_huge_valf();

@@ -21,12 +21,11 @@ struct TurnParams {
 };
 
 // A head's bias, norm and rotary embedding, by a warp with room for it; queries go on
-// into the cache's basis.
+// into the cache's basis. A lane has channels lane + 32j in v too.
 template <int D>
-DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane) {
+DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane, float (&v)[D / 32]) {
   constexpr int kEach = D / 32;
   int i = row * (p.heads + 2 * p.kvHeads) + head, position = max(p.positions[row], 0);
-  float v[kEach];
 #pragma unroll
   for (int j = 0; j < kEach; j++) {
     v[j] = p.x[(u64)i * D + lane + 32 * j];
@@ -79,7 +78,8 @@ DEV void turn(const TurnParams& p) {
   waitBefore();
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
   int i = blockIdx.x * (kTurnThreads / 32) + warp;
-  if (i < p.rows * all) turnHead<D>(p, i / all, i % all, (float*)memory + warp * D, lane);
+  float v[D / 32];
+  if (i < p.rows * all) turnHead<D>(p, i / all, i % all, (float*)memory + warp * D, lane, v);
 }
 
 KERNEL(turn_64, TurnParams, kTurnThreads, 4) { turn<64>(p); }
@@ -100,26 +100,31 @@ DEV void enter(const EnterParams& p) {
   const TurnParams& t = p.turn;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = blockIdx.z & 1, row = blockIdx.z >> 1, head = blockIdx.y;
   // what is no kernel's result is asked for early
-  int position = max(t.positions[row], 0);
+  int at = t.positions[row], position = max(at, 0);
   if (32 * lane < t.pairs) {
     fetchLine(t.cos + (u64)position * t.pairs + 32 * lane);
     fetchLine(t.sin + (u64)position * t.pairs + 32 * lane);
   }
+  const EncodeHalf& h = p.encode.half[half];
   if (lane == 31) fetchLine(p.encode.exact + (u64)row * p.encode.pages + position / 64);
+  if (head < t.kvHeads && lane < D / 32) {
+    if (h.signs) fetchLine(h.signs + 32 * lane);
+    if (h.shift) fetchLine(h.shift + head * D + 32 * lane);
+  }
   waitBefore();
   float* room = (float*)memory + warp * D;
+  float v[D / 32];
   if (head >= t.kvHeads) {
     int query = (2 * (head - t.kvHeads) + half) * (kEncodeThreads / 32) + warp;
-    if (query < t.heads) turnHead<D>(t, row, query, room, lane);
+    if (query < t.heads) turnHead<D>(t, row, query, room, lane, v);
     return;
   }
-  if (warp == 0) turnHead<D>(t, row, t.heads + half * t.kvHeads + head, room, lane);
-  blockSync();
-  Encode<D>::run(p.encode);
+  if (warp == 0) turnHead<D>(t, row, t.heads + half * t.kvHeads + head, room, lane, v);
+  if (at >= 0) Encode<D>::append(p.encode, row, head, half, at, v);
 }
 
-KERNEL(enter_64, EnterParams, kEncodeThreads, 2) { enter<64>(p); }
-KERNEL(enter_128, EnterParams, kEncodeThreads, 2) { enter<128>(p); }
+KERNEL(enter_64, EnterParams, kEncodeThreads, 12) { enter<64>(p); }
+KERNEL(enter_128, EnterParams, kEncodeThreads, 12) { enter<128>(p); }
 
 struct LeaveParams {
   const float* x;      // [row][head][dim], in V's basis
