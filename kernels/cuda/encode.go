@@ -13,6 +13,7 @@ import (
 type encodeSegment struct {
 	Lo, Hi, Width         int32
 	Scale, Zero, Top, Low int32
+	Shared                int32
 }
 
 type encodeHalf struct {
@@ -100,8 +101,8 @@ func (e *Encoder) layout() error {
 	f := g.Format
 	switch {
 	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
-		f.Coded() && f.Family != quant.FamilyHQ, f.Selects(), f.K.Second == quant.SecondShared, !g.Even():
-		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens or shared scales, alike in all layers, and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+		f.Coded() && f.Family != quant.FamilyHQ, f.Selects(), !g.Even():
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens, alike in all layers, and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
 	}
 	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
@@ -119,7 +120,11 @@ func (e *Encoder) layout() error {
 				p.Half[half].Rows, p.Half[half].RowsBytes = int32(s.Low), int32(l.LowRows*s.Width/4)
 				s.Low = -1
 			}
-			p.Half[half].Segment[i] = encodeSegment{int32(s.Lo), int32(s.Hi), int32(s.Width), int32(s.Scale), int32(s.Zero), int32(s.Top), int32(s.Low)}
+			to := &p.Half[half].Segment[i]
+			*to = encodeSegment{Lo: int32(s.Lo), Hi: int32(s.Hi), Width: int32(s.Width), Scale: int32(s.Scale), Zero: int32(s.Zero), Top: int32(s.Top), Low: int32(s.Low)}
+			if s.Shared {
+				to.Shared = 1
+			}
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ func TestEncode(t *testing.T) {
 			name       string
 			calibrated bool
 		}{
-			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true},
+			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true}, {"hq2,k2=shared:48", true},
 			{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
 		} {
 			for _, dim := range []int{64, 128} {

@@ -215,7 +215,7 @@ DEV u32 maxHalves(u32 a, u32 b) {
   return halves(a, b, 0, [](u16 x, u16 y, u16) { return belowHalf(x, y) ? y : x; });
 }
 // The kernels' sums of products are exact in double, so that this rounds once.
-DEV u32 fusedHalves(u32 a, u32 b, u32 c) {
+DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
   return halves(a, b, c, [](u16 x, u16 y, u16 z) {
     _Float16 f = (_Float16)((double)widen(x) * widen(y) + widen(z));
     u16 h;

@@ -8,6 +8,7 @@
 struct EncodeSegment {
   int lo, hi, width;
   int scale, zero, top, low;  // offsets from the head; zero and low -1 where there is none
+  int shared;  // 1: with a quarter of the next segment's scale, which is at its place (symmetric K)
 };
 
 struct EncodeHalf {
@@ -113,7 +114,7 @@ template <int N>
 DEV void saturateAll(u32 (&h)[N]) {
   u32 odd = 0;
 #pragma unroll
-  for (int i = 0; i < N; i++) odd = fusedHalves(h[i], 0, odd);
+  for (int i = 0; i < N; i++) odd = mulAddHalves(h[i], 0, odd);
   if (!(odd & 0x7fff7fff)) return;
 #pragma unroll
   for (int i = 0; i < N; i++) h[i] = saturateHalves(h[i]);
@@ -377,7 +378,8 @@ struct Encode {
 
   // codes are those of sixteen channels of a token, two float16 a word; of 2-bit
   // codes also the squares of x less the centre, and its products with them, are summed.
-  template <bool FOUR>
+  // Where the centre is zero these are exact.
+  template <bool FOUR, bool ASYM>
   DEV void codes(u32 (&code)[8], const u16* x, const Fit& f, float inv, float centre, float& squares, float& products) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -391,6 +393,10 @@ struct Encode {
           float v = w ? widenHigh(in[k]) : widenLow(in[k]);
           two[w] = Levels<FOUR>::of(v, f.zero, inv);
           if (FOUR) continue;
+          if (!ASYM) {
+            squares = fusedMulAdd(v, v, squares), products = fusedMulAdd(v, two[w] - 1.5f, products);
+            continue;
+          }
           float u = subRound(v, centre);
           squares = addRound(squares, mulRound(u, u));
           products = addRound(products, mulRound(u, two[w] - 1.5f));
@@ -407,8 +413,8 @@ struct Encode {
 
   // upper is a 4-bit code's upper half.
   DEV u32 upper(u32 code) {
-    u32 less = fusedHalves(code, 0x3c003c00, 0xbe00be00);           // - 1.5
-    return fusedHalves(fusedHalves(less, 0x34003400, 0x64046404), 0x3c003c00, 0xe404e404);  // / 4 to nearest, by way of 1,028
+    u32 less = mulAddHalves(code, 0x3c003c00, 0xbe00be00);           // - 1.5
+    return mulAddHalves(mulAddHalves(less, 0x34003400, 0x64046404), 0x3c003c00, 0xe404e404);  // / 4 to nearest, by way of 1,028
   }
 
   // bytes are the low bytes of four sums.
@@ -420,8 +426,8 @@ struct Encode {
     u32 all[2] = {FOUR ? 0 : kOneK, FOUR ? 0 : kOneK}, up[2] = {kOneK, kOneK};
 #pragma unroll
     for (int k = 0; k < 8; k++) {
-      all[k % 2] = fusedHalves(code[k], power(k / 2), all[k % 2]);
-      if (FOUR) up[k % 2] = fusedHalves(upper(code[k]), power(k / 2), up[k % 2]);
+      all[k % 2] = mulAddHalves(code[k], power(k / 2), all[k % 2]);
+      if (FOUR) up[k % 2] = mulAddHalves(upper(code[k]), power(k / 2), up[k % 2]);
     }
     planes<FOUR>(top, low, all[0], all[1], up[0], up[1]);
   }
@@ -433,8 +439,8 @@ struct Encode {
     u32 all[4], up[4];
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      all[k] = fusedHalves(code[k + 4], power(1), fusedHalves(code[k], power(0), FOUR ? 0 : kOneK));
-      if (FOUR) up[k] = fusedHalves(upper(code[k + 4]), power(1), fusedHalves(upper(code[k]), power(0), kOneK));
+      all[k] = mulAddHalves(code[k + 4], power(1), mulAddHalves(code[k], power(0), FOUR ? 0 : kOneK));
+      if (FOUR) up[k] = mulAddHalves(upper(code[k + 4]), power(1), mulAddHalves(upper(code[k]), power(0), kOneK));
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) planes<FOUR>(top[i], low[i], all[2 * i], all[2 * i + 1], up[2 * i], up[2 * i + 1]);
@@ -452,21 +458,21 @@ struct Encode {
     low = bytes(lower(all0, up0), lower(all1, up1));
   }
   DEV u32 lower(u32 all, u32 up) {
-    u32 rest = fusedHalves(up, 0x3c003c00, 0xe400e400);                                   // - 1,024
-    return fusedHalves(fusedHalves(rest, 0xc400c400, all), 0x3c003c00, kOneK);  // all - 4 · rest
+    u32 rest = mulAddHalves(up, 0x3c003c00, 0xe400e400);                                   // - 1,024
+    return mulAddHalves(mulAddHalves(rest, 0xc400c400, all), 0x3c003c00, kOneK);  // all - 4 · rest
   }
 
   // pack codes a thread's token: the words of K to the page, those of V, whose words
   // have four tokens, in place of the channels in shared memory. It gives the fit to
   // store: that of 2-bit codes may be changed so that they keep the norm.
-  template <bool FOUR, bool VALUES>
+  template <bool FOUR, bool VALUES, bool ASYM>
   DEV Fit pack(const EncodeParams& p, const EncodeSegment& s, u16* x, u8* head, Fit f) {
     int t = threadIdx.x, n = s.hi - s.lo;
     float inv = Levels<FOUR>::inverse(f.scale), centre = addRound(f.zero, mulRound(1.5f, f.scale)), squares = 0, products = 0;
 #pragma unroll 1
     for (int c = 0; c < n; c += 16) {
       u32 code[8];
-      codes<FOUR>(code, x + c, f, inv, centre, squares, products);
+      codes<FOUR, ASYM>(code, x + c, f, inv, centre, squares, products);
       if (VALUES) {
         u32 top[2], low[2];
         valueWords<FOUR>(top, low, code);
@@ -488,38 +494,54 @@ struct Encode {
     if (!FOUR && p.keepNorm && products > 0) {
       f.scale = widen(narrow(tame(divRound(squares, products))));
       f.zero = addRound(centre, -mulRound(1.5f, f.scale));
-      if (s.zero >= 0) f.zero = widen(narrow(tame(f.zero)));
+      if (ASYM) f.zero = widen(narrow(tame(f.zero)));
     }
     return f;
   }
 
   // spread makes V's words of four tokens from what pack left of each.
   DEV void spread(const EncodeSegment& s, const Shared* m, u8* head, int plane, int to) {
-    int run = s.width / 32 * 2;  // pieces of a quad of tokens: two of 32 channels
-    for (int i = threadIdx.x; i < kPage / 4 * run; i += kEncodeThreads) {
-      int quad = i / run, at = i % run;
+    int run = s.width / 32 * 2, quad = threadIdx.x / 4;  // run: pieces of four tokens, two of 32 channels
+    for (int at = threadIdx.x % 4; at < run; at += 4) {
       const u16* x = m->x + 4 * quad * kRow + s.lo + at / 2 * 32 + (at % 2 + plane) * 2;
       u32 w[4];
 #pragma unroll
       for (int b = 0; b < 4; b++) w[b] = load<u32>(x + b * kRow);
       u32 a = permute<0x5140>(w[0], w[1]), b = permute<0x5140>(w[2], w[3]);
       u32 c = permute<0x7362>(w[0], w[1]), d = permute<0x7362>(w[2], w[3]);
-      ((Quad32*)(head + to))[i] = {permute<0x5410>(a, b), permute<0x7632>(a, b), permute<0x5410>(c, d), permute<0x7632>(c, d)};
+      ((Quad32*)(head + to))[quad * run + at] = {permute<0x5410>(a, b), permute<0x7632>(a, b), permute<0x5410>(c, d), permute<0x7632>(c, d)};
     }
   }
 
+  // packAs is pack of a segment as it is.
   template <bool FOUR>
-  DEV void segment(const EncodeParams& p, const EncodeSegment& s, Shared* m, u8* head, bool values) {
-    int t = threadIdx.x, n = s.hi - s.lo;
-    u16* x = m->x + t * kRow + s.lo;
-    Fit f = fit<FOUR>(p, x, n, s.zero < 0);
-    f = values ? pack<FOUR, true>(p, s, x, head, f) : pack<FOUR, false>(p, s, x, head, f);
-    ((u16*)(head + s.scale))[t] = narrow(f.scale);
+  DEV Fit packAs(const EncodeParams& p, const EncodeSegment& s, u16* x, u8* head, Fit f, bool values) {
+    if (FOUR || s.zero >= 0) return values ? pack<FOUR, true, true>(p, s, x, head, f) : pack<FOUR, false, true>(p, s, x, head, f);
+    return values ? pack<FOUR, true, false>(p, s, x, head, f) : pack<FOUR, false, false>(p, s, x, head, f);
+  }
+
+  // segment codes a thread's token, whose leading channels share the scale if lead is
+  // not null. scale is that of the segment behind and becomes this one's.
+  template <bool FOUR>
+  DEV void segment(const EncodeParams& p, const EncodeSegment& s, const EncodeSegment* lead, u16* x, u8* head, bool values, float& scale) {
+    if (FOUR && s.shared) {
+      scale *= 0.25f;
+      packAs<FOUR>(p, s, x + s.lo, head, {scale, -mulRound(7.5f, scale)}, values);
+      return;
+    }
+    Fit f = packAs<FOUR>(p, s, x + s.lo, head, fit<FOUR>(p, x + s.lo, s.hi - s.lo, s.zero < 0), values);
+    if (!FOUR && lead) { // clips an eighth of the leading channels' reach at most (quant.SharedScale)
+      float lo, hi, size;
+      extremes(x, lead->hi, lo, hi, size);
+      float least = widen(narrow(tame(mulRound(larger(hi, -lo), 0.875f * 4 / 7.5f))));
+      if (least > f.scale) {
+        f = {least, -mulRound(1.5f, least)};
+        packAs<FOUR>(p, s, x + s.lo, head, f, values);
+      }
+    }
+    int t = threadIdx.x;
+    ((u16*)(head + s.scale))[t] = narrow(scale = f.scale);
     if (s.zero >= 0) ((u16*)(head + s.zero))[t] = narrow(f.zero);
-    if (!values) return;
-    blockSync();
-    spread(s, m, head, 0, s.top);
-    if (FOUR) spread(s, m, head, 2, s.low);
   }
 
   // code codes a half of a head of a page that is in shared memory.
@@ -528,60 +550,70 @@ struct Encode {
       if (threadIdx.x < 4) ((u32*)(head + h.set))[threadIdx.x] = 0;
       for (int i = threadIdx.x; i < h.rowsBytes / 4; i += kEncodeThreads) ((u32*)(head + h.rows))[i] = 0;
     }
+    u16* x = m->x + threadIdx.x * kRow;
+    float scale = 0;
+    for (int i = h.segments - 1; i >= 0; i--) { // what a segment shares comes after it
+      const EncodeSegment& s = h.segment[i];
+      const EncodeSegment* lead = i == 1 && h.segment[0].shared ? &h.segment[0] : nullptr;
+      if (s.low >= 0) {
+        segment<true>(p, s, lead, x, head, half == 1, scale);
+      } else {
+        segment<false>(p, s, lead, x, head, half == 1, scale);
+      }
+    }
+    if (half == 0) return;
+    blockSync();
     for (int i = 0; i < h.segments; i++) {
       const EncodeSegment& s = h.segment[i];
-      if (s.low >= 0) {
-        segment<true>(p, s, m, head, half == 1);
-      } else {
-        segment<false>(p, s, m, head, half == 1);
-      }
+      spread(s, m, head, 0, s.top);
+      if (s.low >= 0) spread(s, m, head, 2, s.low);
     }
   }
 
-  DEV u16* exactHalf(const EncodeParams& p, u64 page, int head, int half) { return (u16*)(page + p.exactLayer) + (2 * head + half) * (kPage * D); }
-  DEV u8* codedHead(const EncodeParams& p, u64 page, int head) { return (u8*)(page + p.codedLayer) + head * p.headBytes; }
+  DEV u16* exactHalf(const EncodeParams& p, u64 page, int head, int half) { return (u16*)(p.exact[page] + p.exactLayer) + (2 * head + half) * (kPage * D); }
 
-  // append puts a sequence's next token into its page, v of the block's first warp,
-  // and codes the page when it is full.
-  DEV void append(const EncodeParams& p, int sequence, int head, int half, int position, float (&v)[kEach]) {
+  // finish codes a full page, by its place in the tables, of which shared memory does
+  // not have the first tokens yet.
+  DEV void finish(const EncodeParams& p, u64 page, int head, int half, int stored) {
     SHARED(memory);
     Shared* m = (Shared*)memory;
-    u64 page = (u64)sequence * p.pages + position / kPage;
-    u16* exact = exactHalf(p, p.exact[page], head, half);
-    if (threadIdx.x < 32) putRow(p, p.half[half], head, v, exact + position % kPage * D, threadIdx.x);
-    if (position % kPage != kPage - 1 || !p.coded || !p.coded[page]) return;
+    if (!p.coded || !p.coded[page]) return;
+    get(m, exactHalf(p, page, head, half), stored);
     blockSync();
-    get(m, exact, kPage);
+    code(p, p.half[half], half, m, (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes);
+  }
+
+  // putNext puts a sequence's next token into its page, v of the block's first warp. It
+  // says whether the page is full then.
+  DEV bool putNext(const EncodeParams& p, u64 page, int head, int half, int token, float (&v)[kEach]) {
+    if (threadIdx.x < 32) putRow(p, p.half[half], head, v, exactHalf(p, page, head, half) + token * D, threadIdx.x);
+    if (token != kPage - 1) return false;
     blockSync();
-    code(p, p.half[half], half, m, codedHead(p, p.coded[page], head));
+    return true;
   }
 
   // run does one half of one head of one page: block (page, head, half), or
   // (0, head, 2·sequence + half).
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
-    Shared* m = (Shared*)memory;
     letNextStart();
     waitBefore();
-    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1, head = blockIdx.y;
+    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1, head = blockIdx.y, stored = kPage;
     const EncodeHalf& h = p.half[half];
+    int position = p.positions ? p.positions[sequence] : p.position;
+    if (position < 0) return;
+    u64 page = (u64)sequence * p.pages + position / kPage + blockIdx.x;
     if (p.positions) {
-      int position = p.positions[sequence];
-      if (position < 0) return;
       float v[kEach];
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j] = h.x[((u64)sequence * p.heads + head) * D + threadIdx.x % 32 + 32 * j];
-      append(p, sequence, head, half, position, v);
-      return;
+      if (!putNext(p, page, head, half, position % kPage, v)) return;
+    } else if (p.rows > 0) {
+      int first = (int)page * kPage, hi = min(position + p.rows, first + kPage) - first;
+      stored = max(position, first) - first;
+      put(p, h, head, h.x + ((u64)(first + stored - position) * p.heads + head) * D, stored, hi, (Shared*)memory, exactHalf(p, page, head, half));
+      if (hi < kPage) return;
     }
-    int page = p.position / kPage + blockIdx.x, first = page * kPage;
-    int lo = max(p.position, first) - first, hi = min(p.position + p.rows, first + kPage) - first;
-    if (p.rows == 0) lo = hi = kPage;  // all of the page is there already
-    u16* exact = exactHalf(p, p.exact[page], head, half);
-    if (lo < hi) put(p, h, head, h.x + ((u64)(first + lo - p.position) * p.heads + head) * D, lo, hi, m, exact);
-    if (hi < kPage || !p.coded || !p.coded[page]) return;
-    get(m, exact, lo);
-    blockSync();
-    code(p, h, half, m, codedHead(p, p.coded[page], head));
+    finish(p, page, head, half, stored);
   }
 };

@@ -239,7 +239,7 @@ DEV u32 maxHalves(u32 a, u32 b) {
   asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
   return y;
 }
-DEV u32 fusedHalves(u32 a, u32 b, u32 c) {
+DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
   u32 y;
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
   return y;

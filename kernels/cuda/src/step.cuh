@@ -120,11 +120,13 @@ DEV void enter(const EnterParams& p) {
     return;
   }
   if (warp == 0) turnHead<D>(t, row, t.heads + half * t.kvHeads + head, room, lane, v);
-  if (at >= 0) Encode<D>::append(p.encode, row, head, half, at, v);
+  if (at < 0) return;
+  u64 page = (u64)row * p.encode.pages + at / 64;
+  if (Encode<D>::putNext(p.encode, page, head, half, at % 64, v)) Encode<D>::finish(p.encode, page, head, half, 64);
 }
 
-KERNEL(enter_64, EnterParams, kEncodeThreads, 12) { enter<64>(p); }
-KERNEL(enter_128, EnterParams, kEncodeThreads, 12) { enter<128>(p); }
+KERNEL(enter_64, EnterParams, kEncodeThreads, 10) { enter<64>(p); }
+KERNEL(enter_128, EnterParams, kEncodeThreads, 10) { enter<128>(p); }
 
 struct LeaveParams {
   const float* x;      // [row][head][dim], in V's basis
