@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"testing"
 
 	"github.com/terse-llm/terse/quant"
@@ -174,4 +175,39 @@ func compareTokens(t *testing.T, name string, g *quant.Geometry, got, want []byt
 			}
 		}
 	}
+}
+
+// TestTableCode prints what coding a prompt takes, from K and V to pages and codes,
+// whole and by the engine's chunks.
+func TestTableCode(t *testing.T) {
+	if !*tableFlag || !*gpuFlag {
+		t.Skip("timings are for a GPU: -gpu -table")
+	}
+	const heads = 8
+	on(t, func(c *Context, m Module) {
+		b := newBench(t, c, m)
+		fmt.Printf("%-30s %9s %9s %9s\n", "append+code, µs", "2K", "16K", "32K")
+		for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"f16", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}} {
+			if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " d", f.dim)); err != nil || !match {
+				continue
+			}
+			g := f.geometry(t, heads)
+			tf, err := quant.NewTransform(g, nil)
+			ok(t, err)
+			e, err := c.NewEncoder(m, g, tf)
+			ok(t, err)
+			fmt.Printf("%-30s", fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim))
+			for _, n := range []int{2 << 10, 16 << 10, 32 << 10} {
+				mem := randomCache(t, c, g, 1, n)
+				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
+				k, _ := l.normal(n * heads * g.HeadDim)
+				v, _ := l.normal(n * heads * g.HeadDim)
+				fmt.Printf(" %9.1f", b.median(t, 21, func() error { return c.Append(e, 0, 0, n, k, v, mem.tables.Exact, mem.tables.Coded, 0) }))
+				l.close()
+				mem.free(t, c)
+			}
+			fmt.Println()
+			ok(t, c.CloseEncoder(e))
+		}
+	})
 }
