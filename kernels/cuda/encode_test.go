@@ -6,9 +6,12 @@ import (
 	"math"
 	"math/rand/v2"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/tensor"
 )
 
 // hardRows is K or V of n tokens: Gaussian, with large and small ones, zeros of
@@ -51,7 +54,103 @@ func TestEncode(t *testing.T) {
 			{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
 		} {
 			for _, dim := range []int{64, 128} {
-				checkEncode(t, c, m, f.name, f.calibrated, dim)
+				checkEncode(t, c, m, f.name, f.calibrated, dim, hardRows)
+			}
+		}
+	})
+}
+
+// edgeRows gives vectors whose values lie where codes change: at scales that are tried
+// and beside them, at levels, at both zeros, and so near to zero that sums lose them.
+// Two of the scales have all but the same error.
+func edgeRows(symmetric bool) func(r *rand.Rand, n, dim int) []float32 {
+	return func(r *rand.Rand, n, dim int) []float32 {
+		x := make([]float32, n*dim)
+		for t := range n {
+			row := x[t*dim : (t+1)*dim]
+			code := quant.HQCode(r.IntN(2) == 1)
+			reach, shift := half16(float32(math.Exp(3*r.NormFloat64()))), float32(0)
+			switch r.IntN(4) {
+			case 0:
+				reach = half16(code.Half * float32(math.Ldexp(1, r.IntN(20)-12))) // scales without a fraction
+			case 1:
+				shift = half16(reach * float32(r.NormFloat64()))
+			}
+			for i := range row {
+				row[i] = half16(edgeValue(r, code, reach) + shift)
+			}
+			row[0], row[dim-1] = half16(shift+reach), half16(shift-reach)
+			for range 8 {
+				bringClose(row, 1+r.IntN(dim-2), code, symmetric)
+			}
+		}
+		return x
+	}
+}
+
+func edgeValue(r *rand.Rand, code quant.Uniform, reach float32) float32 {
+	scale := half16(reach * code.Clips[r.IntN(5)] / code.Half)
+	v := scale * []float32{0, 0.5, 1, 1.5, 2, 3, 5, code.Half}[r.IntN(8)]
+	switch r.IntN(5) {
+	case 0:
+		v = half16(v) * (1 + []float32{-1, 1}[r.IntN(2)]/1024) // a neighbour
+	case 1:
+		v = float32(r.IntN(3)) / (1 << 24) // the least that there is
+	case 2, 3:
+		v = float32(r.NormFloat64()) * 0.4 * reach
+	}
+	return min(max(v, -reach), reach) * []float32{-1, 1}[r.IntN(2)]
+}
+
+// bringClose changes value i, which is not an extreme, so that the two least errors of
+// a scale differ as little as it can make them.
+func bringClose(row []float32, i int, code quant.Uniform, symmetric bool) {
+	lo, hi := slices.Min(row), slices.Max(row)
+	centre, reach := lo/2+hi/2, hi/2-lo/2
+	if symmetric {
+		centre, reach = 0, max(hi, -lo)
+	}
+	var scales, zeros, rest [5]float64
+	one := func(k int, v float32) float64 {
+		level := min(max(math.Floor((float64(v)-zeros[k])/scales[k]+0.5), 0), float64(code.Last))
+		e := level*scales[k] + zeros[k] - float64(v)
+		return e * e
+	}
+	for k, clip := range code.Clips {
+		scale := half16(float32(reach*clip) / code.Half)
+		scales[k], zeros[k] = float64(scale), -float64(code.Half*scale)
+		if !symmetric {
+			zeros[k] = float64(half16(centre - code.Half*scale))
+		}
+		for j, v := range row {
+			if j != i {
+				rest[k] += one(k, v)
+			}
+		}
+	}
+	least := math.Inf(1)
+	for step := range 1000 {
+		v := half16(lo + (hi-lo)*float32(step)/1000)
+		errors := rest
+		for k := range errors {
+			errors[k] += one(k, v)
+		}
+		slices.Sort(errors[:])
+		if d := errors[1] - errors[0]; d > 0 && d < least {
+			least, row[i] = d, v
+		}
+	}
+}
+
+// half16 is x as a float16.
+func half16(x float32) float32 { return tensor.F16ToF32(tensor.F32ToF16(x)) }
+
+// Codes are those of package quant to the last choice where choices are close.
+func TestEncodeEdges(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		for _, name := range []string{"hq2,sym=on,rotate=off,mean=off", "hq2,sym=off,rotate=off,mean=off", "hq3,sym=on,rotate=off,mean=off", "hq4,sym=off,rotate=off,mean=off", "hq2,k2=shared:16,sym=on,rotate=off,mean=off"} {
+			for _, dim := range []int{64, 128} {
+				checkEncode(t, c, m, name, false, dim, edgeRows(strings.Contains(name, "sym=on")))
 			}
 		}
 	})
@@ -69,7 +168,7 @@ func someBasis(r *rand.Rand, n, dim int) []float32 {
 	return x
 }
 
-func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int) {
+func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int, rows func(r *rand.Rand, n, dim int) []float32) {
 	t.Helper()
 	const layers, heads, n = 2, 2, 200
 	f, err := quant.ParseFormat(name, calibrated)
@@ -110,7 +209,7 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 	}
 	width := heads * dim
 	for layer := range layers {
-		k, v := hardRows(r, n, width), hardRows(r, n, width)
+		k, v := rows(r, n*heads, dim), rows(r, n*heads, dim)
 		var in [2]Ptr
 		for half, x := range [][]float32{k, v} {
 			in[half], err = c.Alloc(4 * len(x))
