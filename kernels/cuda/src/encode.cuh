@@ -160,23 +160,36 @@ struct Encode {
     u16 x[kPage * kRow];
   };
 
-  // putRow takes one token's vector into the basis and stores it; a lane has channels
-  // lane + 32j.
-  DEV void putRow(const EncodeParams& p, const EncodeHalf& h, int head, float (&v)[kEach], u16* to, int lane) {
+  // What a vector is taken into the basis with, a lane having channels lane + 32j.
+  struct Basis {
+    float shift[kEach], signs[kEach];
+  };
+  DEV Basis basis(const EncodeHalf& h, int head, int lane) {
+    Basis b;
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      b.shift[j] = h.shift ? h.shift[head * D + lane + 32 * j] : 0;
+      b.signs[j] = h.signs ? h.signs[lane + 32 * j] : 0;
+    }
+    return b;
+  }
+
+  // putRow takes one token's vector into the basis and stores it.
+  DEV void putRow(const EncodeParams& p, const EncodeHalf& h, const Basis& b, int head, float (&v)[kEach], u16* to, int lane) {
 #pragma unroll
     for (int j = 0; j < kEach; j++)
-      if (h.shift) v[j] = addRound(v[j], h.shift[head * D + lane + 32 * j]);
+      if (h.shift) v[j] = addRound(v[j], b.shift[j]);
     if (h.map) mapHead(v, h.map + head * (D * D), lane);
     if (h.signs) {
 #pragma unroll
-      for (int j = 0; j < kEach; j++) v[j] *= h.signs[lane + 32 * j];
+      for (int j = 0; j < kEach; j++) v[j] *= b.signs[j];
       hadamard(v, lane, p.norm);
     }
 #pragma unroll
     for (int j = 0; j < kEach; j++) to[lane + 32 * j] = narrow(tame(v[j]));
   }
 
-  // The same of four tokens a warp, eight lanes each: a lane has channels 4·(lane % 8)
+  // Prompts go into the basis four tokens a warp, eight lanes each: a lane has channels 4·(lane % 8)
   // + 32j and the three that follow.
   using Four = float[kEach][4];
 
@@ -594,10 +607,10 @@ struct Encode {
     code(p, p.half[half], half, m, (u8*)(p.coded[page] + p.codedLayer) + head * p.headBytes);
   }
 
-  // putNext puts a sequence's next token into its page, v of the block's first warp. It
-  // says whether the page is full then.
-  DEV bool putNext(const EncodeParams& p, u64 page, int head, int half, int token, float (&v)[kEach]) {
-    if (threadIdx.x < 32) putRow(p, p.half[half], head, v, exactHalf(p, page, head, half) + token * D, threadIdx.x);
+  // putNext puts a token into its page's half, v of the block's first warp. It says
+  // whether the page is full then.
+  DEV bool putNext(const EncodeParams& p, const EncodeHalf& h, const Basis& b, int head, u16* exact, int token, float (&v)[kEach]) {
+    if (threadIdx.x < 32) putRow(p, h, b, head, v, exact + token * D, threadIdx.x);
     if (token != kPage - 1) return false;
     blockSync();
     return true;
@@ -608,21 +621,22 @@ struct Encode {
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
     letNextStart();
-    waitBefore();
     int half = blockIdx.z & 1, sequence = blockIdx.z >> 1, head = blockIdx.y, stored = kPage;
     const EncodeHalf& h = p.half[half];
     int position = p.positions ? p.positions[sequence] : p.position;
+    u64 page = (u64)sequence * p.pages + max(position, 0) / kPage + blockIdx.x;
+    u16* exact = exactHalf(p, page, head, half);
+    waitBefore();
     if (position < 0) return;
-    u64 page = (u64)sequence * p.pages + position / kPage + blockIdx.x;
     if (p.positions) {
       float v[kEach];
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j] = h.x[((u64)sequence * p.heads + head) * D + threadIdx.x % 32 + 32 * j];
-      if (!putNext(p, page, head, half, position % kPage, v)) return;
+      if (!putNext(p, h, basis(h, head, threadIdx.x % 32), head, exact, position % kPage, v)) return;
     } else if (p.rows > 0) {
       int first = (int)page * kPage, hi = min(position + p.rows, first + kPage) - first;
       stored = max(position, first) - first;
-      put(p, h, head, h.x + ((u64)(first + stored - position) * p.heads + head) * D, stored, hi, (Shared*)memory, exactHalf(p, page, head, half));
+      put(p, h, head, h.x + ((u64)(first + stored - position) * p.heads + head) * D, stored, hi, (Shared*)memory, exact);
       if (hi < kPage) return;
     }
     finish(p, page, head, half, stored);

@@ -20,12 +20,34 @@ struct TurnParams {
   int pad;
 };
 
+// What a head of a row is turned with that no kernel gives: asked for before the kernels
+// before this one are done. A lane has channels lane + 32j.
+template <int D>
+struct TurnWith {
+  float cosine[D / 32], sine[D / 32], signs[D / 32];  // the sine of a channel's partner
+};
+
+template <int D>
+DEV TurnWith<D> turnWith(const TurnParams& p, int position, int lane) {
+  TurnWith<D> w;
+#pragma unroll
+  for (int j = 0; j < D / 32; j++) {
+    int c = lane + 32 * j, pair = p.interleaved ? c / 2 : c % p.pairs;
+    bool second = p.interleaved ? c % 2 == 1 : c >= p.pairs, turned = c < 2 * p.pairs;
+    u64 at = (u64)max(position, 0) * p.pairs + pair;
+    w.cosine[j] = turned ? p.cos[at] : 1;
+    w.sine[j] = !turned ? 0 : second ? p.sin[at] : -p.sin[at];
+    w.signs[j] = p.signs ? p.signs[c] : 1;
+  }
+  return w;
+}
+
 // A head's bias, norm and rotary embedding, by a warp with room for it; queries go on
 // into the cache's basis. A lane has channels lane + 32j in v too.
 template <int D>
-DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane, float (&v)[D / 32]) {
+DEV void turnHead(const TurnParams& p, const TurnWith<D>& w, int row, int head, float* room, int lane, float (&v)[D / 32]) {
   constexpr int kEach = D / 32;
-  int i = row * (p.heads + 2 * p.kvHeads) + head, position = max(p.positions[row], 0);
+  int i = row * (p.heads + 2 * p.kvHeads) + head;
 #pragma unroll
   for (int j = 0; j < kEach; j++) {
     v[j] = p.x[(u64)i * D + lane + 32 * j];
@@ -44,24 +66,27 @@ DEV void turnHead(const TurnParams& p, int row, int head, float* head_, int lane
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j] = v[j] * scale * weight[lane + 32 * j];
     }
+    float other[kEach];
+    if (2 * p.pairs == D && !p.interleaved) { // a lane's partners are its own
 #pragma unroll
-    for (int j = 0; j < kEach; j++) head_[lane + 32 * j] = v[j];
-    warpSync();
+      for (int j = 0; j < kEach; j++) other[j] = v[j ^ (kEach / 2)];
+    } else {
 #pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      int c = lane + 32 * j;
-      if (c >= 2 * p.pairs) continue;
-      int pair = p.interleaved ? c / 2 : c % p.pairs;
-      bool second = p.interleaved ? c % 2 == 1 : c >= p.pairs;
-      float other = head_[p.interleaved ? c ^ 1 : second ? c - p.pairs : c + p.pairs];
-      float cosine = p.cos[(u64)position * p.pairs + pair], sine = p.sin[(u64)position * p.pairs + pair];
-      v[j] = second ? v[j] * cosine + other * sine : v[j] * cosine - other * sine;
+      for (int j = 0; j < kEach; j++) room[lane + 32 * j] = v[j];
+      warpSync();
+#pragma unroll
+      for (int j = 0; j < kEach; j++) {
+        int c = lane + 32 * j;
+        other[j] = c >= 2 * p.pairs ? 0 : room[p.interleaved ? c ^ 1 : c >= p.pairs ? c - p.pairs : c + p.pairs];
+      }
     }
+#pragma unroll
+    for (int j = 0; j < kEach; j++) v[j] = v[j] * w.cosine[j] + other[j] * w.sine[j];
   }
   if (query && p.map) mapHead(v, p.map + head / (p.heads / p.kvHeads) * (D * D), lane);
   if (query && p.signs) {
 #pragma unroll
-    for (int j = 0; j < kEach; j++) v[j] *= p.signs[lane + 32 * j];
+    for (int j = 0; j < kEach; j++) v[j] *= w.signs[j];
     hadamard(v, lane, p.scale);
   }
   float* to = query ? p.q + ((u64)row * p.heads + head) * D
@@ -75,11 +100,12 @@ template <int D>
 DEV void turn(const TurnParams& p) {
   SHARED(memory);
   letNextStart();
-  waitBefore();
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
-  int i = blockIdx.x * (kTurnThreads / 32) + warp;
+  int i = blockIdx.x * (kTurnThreads / 32) + warp, row = min(i / all, p.rows - 1);
+  TurnWith<D> w = turnWith<D>(p, p.positions[row], lane);
+  waitBefore();
   float v[D / 32];
-  if (i < p.rows * all) turnHead<D>(p, i / all, i % all, (float*)memory + warp * D, lane, v);
+  if (i < p.rows * all) turnHead<D>(p, w, row, i % all, (float*)memory + warp * D, lane, v);
 }
 
 KERNEL(turn_64, TurnParams, kTurnThreads, 4) { turn<64>(p); }
@@ -100,29 +126,27 @@ DEV void enter(const EnterParams& p) {
   const TurnParams& t = p.turn;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = blockIdx.z & 1, row = blockIdx.z >> 1, head = blockIdx.y;
   // what is no kernel's result is asked for early
-  int at = t.positions[row], position = max(at, 0);
-  if (32 * lane < t.pairs) {
-    fetchLine(t.cos + (u64)position * t.pairs + 32 * lane);
-    fetchLine(t.sin + (u64)position * t.pairs + 32 * lane);
-  }
+  int at = t.positions[row], query = (2 * (head - t.kvHeads) + half) * (kEncodeThreads / 32) + warp;
+  bool stored = head < t.kvHeads;
   const EncodeHalf& h = p.encode.half[half];
-  if (lane == 31) fetchLine(p.encode.exact + (u64)row * p.encode.pages + position / 64);
-  if (head < t.kvHeads && lane < D / 32) {
-    if (h.signs) fetchLine(h.signs + 32 * lane);
-    if (h.shift) fetchLine(h.shift + head * D + 32 * lane);
+  TurnWith<D> w = turnWith<D>(t, at, lane);
+  typename Encode<D>::Basis basis;
+  u64 page = (u64)row * p.encode.pages + max(at, 0) / 64;
+  u16* exact = nullptr;
+  if (stored) {
+    basis = Encode<D>::basis(h, head, lane);
+    exact = Encode<D>::exactHalf(p.encode, page, head, half);
   }
   waitBefore();
   float* room = (float*)memory + warp * D;
   float v[D / 32];
-  if (head >= t.kvHeads) {
-    int query = (2 * (head - t.kvHeads) + half) * (kEncodeThreads / 32) + warp;
-    if (query < t.heads) turnHead<D>(t, row, query, room, lane, v);
+  if (!stored) {
+    if (query < t.heads) turnHead<D>(t, w, row, query, room, lane, v);
     return;
   }
-  if (warp == 0) turnHead<D>(t, row, t.heads + half * t.kvHeads + head, room, lane, v);
+  if (warp == 0) turnHead<D>(t, w, row, t.heads + half * t.kvHeads + head, room, lane, v);
   if (at < 0) return;
-  u64 page = (u64)row * p.encode.pages + at / 64;
-  if (Encode<D>::putNext(p.encode, page, head, half, at % 64, v)) Encode<D>::finish(p.encode, page, head, half, 64);
+  if (Encode<D>::putNext(p.encode, h, basis, head, exact, at % 64, v)) Encode<D>::finish(p.encode, page, head, half, 64);
 }
 
 KERNEL(enter_64, EnterParams, kEncodeThreads, 12) { enter<64>(p); }
