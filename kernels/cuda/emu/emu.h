@@ -214,10 +214,6 @@ DEV u32 minHalves(u32 a, u32 b) {
 DEV u32 maxHalves(u32 a, u32 b) {
   return halves(a, b, 0, [](u16 x, u16 y, u16) { return belowHalf(x, y) ? y : x; });
 }
-DEV void ifAtLeast(float (&y)[2], u32 a, u32 b, float yes, float no) {
-  y[0] = widen((u16)a) >= widen((u16)b) ? yes : no;
-  y[1] = widen((u16)(a >> 16)) >= widen((u16)(b >> 16)) ? yes : no;
-}
 // The kernels' sums of products are exact in double, so that this rounds once.
 DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
   return halves(a, b, c, [](u16 x, u16 y, u16 z) {

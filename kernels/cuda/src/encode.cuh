@@ -273,12 +273,9 @@ struct Encode {
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j][0] = asFloat(next[j].x), v[j][1] = asFloat(next[j].y), v[j][2] = asFloat(next[j].z), v[j][3] = asFloat(next[j].w);
       x += (u64)step * p.heads * D;
-      if (t + step < hi && !h.map) loadFour(next, x);
+      if (t + step < hi) loadFour(next, x);
       if (h.shift) eachOf(v, h.shift + head * D + at, [](float a, float b) { return addRound(a, b); });
-      if (h.map) {
-        mapFour(v, h.map + head * (D * D), lane);
-        if (t + step < hi) loadFour(next, x);
-      }
+      if (h.map) mapFour(v, h.map + head * (D * D), lane);
       if (h.signs) {
         eachOf(v, h.signs + at, [](float a, float b) { return mulRound(a, b); });
         turnFour(v, lane, p.norm);
@@ -335,7 +332,7 @@ struct Encode {
   }
 
   // squared are the sums of squared errors of all candidates, in channel order. f
-  // gives a candidate's errors of two values, which are also there as float16.
+  // gives a candidate's error of a value.
   template <class F>
   DEV void squared(float (&sum)[5], const u16* x, int n, F f) {
 #pragma unroll
@@ -345,13 +342,12 @@ struct Encode {
       Quad32 q = load<Quad32>(x + c);
       const u32 in[4] = {q.x, q.y, q.z, q.w};
 #pragma unroll
-      for (int k = 0; k < 4; k++) {
-        float v[2] = {widenLow(in[k]), widenHigh(in[k])};
+      for (int k = 0; k < 8; k++) {
+        float v = k % 2 ? widenHigh(in[k / 2]) : widenLow(in[k / 2]);
 #pragma unroll
         for (int i = 0; i < 5; i++) {
-          float e[2];
-          f(e, v, in[k], i);
-          sum[i] = addRound(addRound(sum[i], mulRound(e[0], e[0])), mulRound(e[1], e[1]));
+          float e = f(v, i);
+          sum[i] = addRound(sum[i], mulRound(e, e));
         }
       }
     }
@@ -375,22 +371,15 @@ struct Encode {
     // sign the code may have the other one.)
     if (!FOUR && symmetric && least >= scale[0] * (1.0f / (1 << 20))) {
       float near[5], far[5];
-      u32 both[5];
 #pragma unroll
-      for (int i = 0; i < 5; i++) near[i] = 0.5f * scale[i], far[i] = 1.5f * scale[i], both[i] = narrow2(scale[i], scale[i]);
-      squared(sum, x, n, [&](float (&e)[2], const float (&v)[2], u32 two, int i) {
-        ifAtLeast(e, two & 0x7fff7fff, both[i], far[i], near[i]);
-        e[0] = subRound(e[0], fabsf(v[0])), e[1] = subRound(e[1], fabsf(v[1]));
-      });
+      for (int i = 0; i < 5; i++) near[i] = 0.5f * scale[i], far[i] = 1.5f * scale[i];
+      squared(sum, x, n, [&](float v, int i) { return subRound(fabsf(v) >= scale[i] ? far[i] : near[i], fabsf(v)); });
     } else {
       float inv[5];
 #pragma unroll
       for (int i = 0; i < 5; i++) inv[i] = Levels<FOUR>::inverse(scale[i]);
-      squared(sum, x, n, [&](float (&e)[2], const float (&v)[2], u32, int i) {
-#pragma unroll
-        for (int k = 0; k < 2; k++) // a code times its scale is exact
-          e[k] = subRound(fusedMulAdd(Levels<FOUR>::of(v[k], zero[i], inv[i]), scale[i], zero[i]), v[k]);
-      });
+      // a code times its scale is exact
+      squared(sum, x, n, [&](float v, int i) { return subRound(fusedMulAdd(Levels<FOUR>::of(v, zero[i], inv[i]), scale[i], zero[i]), v); });
     }
     Fit best = {scale[0], zero[0]};
     float error = sum[0];
@@ -560,7 +549,7 @@ struct Encode {
       float least = widen(narrow(tame(mulRound(larger(hi, -lo), 0.875f * 4 / 7.5f))));
       if (least > f.scale) {
         f = {least, -mulRound(1.5f, least)};
-        packAs<FOUR>(p, s, x + s.lo, head, f, values);
+        pack<false, false, false>(p, s, x + s.lo, head, f);
       }
     }
     int t = threadIdx.x;

@@ -67,8 +67,8 @@ KERNEL(read_all, ReadParams, 512, 2) {
   if (sum == 0x12345678) *p.out = sum;
 }
 
-KERNEL(encode_64, EncodeParams, kEncodeThreads, 12) { Encode<64>::run(p); }
-KERNEL(encode_128, EncodeParams, kEncodeThreads, 12) { Encode<128>::run(p); }
+KERNEL(encode_64, EncodeParams, kEncodeThreads, 10) { Encode<64>::run(p); }
+KERNEL(encode_128, EncodeParams, kEncodeThreads, 10) { Encode<128>::run(p); }
 
 #define PREFILL(name, D, K, V)                                                                 \
   KERNEL(prefill_##name##_sym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, false>::run(p); } \

@@ -239,12 +239,6 @@ DEV u32 maxHalves(u32 a, u32 b) {
   asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
   return y;
 }
-// yes for each of two that is at least the other pair's, else no.
-DEV void ifAtLeast(float (&y)[2], u32 a, u32 b, float yes, float no) {
-  asm("{.reg .pred p, q; setp.ge.f16x2 p|q, %2, %3; selp.f32 %0, %4, %5, p; selp.f32 %1, %4, %5, q;}"
-      : "=f"(y[0]), "=f"(y[1])
-      : "r"(a), "r"(b), "f"(yes), "f"(no));
-}
 DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
   u32 y;
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));

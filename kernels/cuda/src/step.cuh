@@ -149,8 +149,8 @@ DEV void enter(const EnterParams& p) {
   if (Encode<D>::putNext(p.encode, h, basis, head, exact, at % 64, v)) Encode<D>::finish(p.encode, page, head, half, 64);
 }
 
-KERNEL(enter_64, EnterParams, kEncodeThreads, 12) { enter<64>(p); }
-KERNEL(enter_128, EnterParams, kEncodeThreads, 12) { enter<128>(p); }
+KERNEL(enter_64, EnterParams, kEncodeThreads, 10) { enter<64>(p); }
+KERNEL(enter_128, EnterParams, kEncodeThreads, 10) { enter<128>(p); }
 
 struct LeaveParams {
   const float* x;      // [row][head][dim], in V's basis
