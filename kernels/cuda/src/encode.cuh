@@ -2,7 +2,8 @@
 // last token of a page, the page's codes. The bits are those of package quant:
 // every float32 step is rounded once, and sums run in channel order.
 #pragma once
-#include "prim.cuh"
+#include "basis.cuh"
+#include "codes.cuh"
 
 // A run of channels of a half with scales of its own (quant.Segment).
 struct EncodeSegment {
@@ -40,115 +41,6 @@ struct EncodeParams {
 };
 
 static constexpr int kEncodeThreads = 64;  // a token of the page each
-
-DEV float tame(float x) {  // as quant.saturate
-  if (x != x) return 0;
-  return x > 65504 ? 65504 : x < -65504 ? -65504 : x;
-}
-
-// hadamard multiplies a vector with the orthonormal Hadamard matrix in natural
-// order; a lane has channels lane + 32j.
-template <int N>
-DEV void hadamard(float (&v)[N], int lane, float norm) {
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    u32 minus = lane & step ? 0x80000000u : 0;
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-      float other = laneXor(v[j], step);
-      v[j] = addRound(other, asFloat(asBits(v[j]) ^ minus));
-    }
-  }
-#pragma unroll
-  for (int step = 1; step < N; step *= 2)
-#pragma unroll
-    for (int j = 0; j < N; j++)
-      if (!(j & step)) {
-        float a = v[j], b = v[j + step];
-        v[j] = addRound(a, b), v[j + step] = subRound(a, b);
-      }
-#pragma unroll
-  for (int j = 0; j < N; j++) v[j] = mulRound(v[j], norm);
-}
-
-// mapHead multiplies a vector with a matrix [in][out], in order; a lane has channels
-// lane + 32j.
-template <int N>
-DEV void mapHead(float (&v)[N], const float* m, int lane) {
-  float y[N] = {};
-#pragma unroll
-  for (int j = 0; j < N; j++)
-#pragma unroll 8
-    for (int i = 0; i < 32; i++) {
-      float x = laneShuffle(v[j], i);
-      const float* row = m + (32 * j + i) * (32 * N) + lane;
-#pragma unroll
-      for (int k = 0; k < N; k++) y[k] = addRound(y[k], mulRound(x, row[32 * k]));
-    }
-#pragma unroll
-  for (int k = 0; k < N; k++) v[k] = y[k];
-}
-
-// widenRange takes a value into a range; it orders -0 before 0, as Go's min and max do.
-DEV void widenRange(float v, float& lo, float& hi) {
-  bool minus = (asBits(v) >> 31) != 0;
-  if (v < lo || (v == lo && minus)) lo = v;
-  if (v > hi || (v == hi && !minus)) hi = v;
-}
-
-// saturateHalves is tame of two float16.
-DEV u32 saturateHalves(u32 two) {
-  u32 out = 0;
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    u32 h = two >> (16 * i) & 0xffff, size = h & 0x7fff;
-    if (size >= 0x7c00) h = size > 0x7c00 ? 0 : (h & 0x8000) | 0x7bff;
-    out |= h << (16 * i);
-  }
-  return out;
-}
-
-// saturateAll is saturateHalves of many, which it looks at one by one only if there is
-// something to do: zero times what is not finite is not zero.
-template <int N>
-DEV void saturateAll(u32 (&h)[N]) {
-  u32 odd = 0;
-#pragma unroll
-  for (int i = 0; i < N; i++) odd = mulAddHalves(h[i], 0, odd);
-  if (!(odd & 0x7fff7fff)) return;
-#pragma unroll
-  for (int i = 0; i < N; i++) h[i] = saturateHalves(h[i]);
-}
-
-// A code's levels 0 … kLast, and kSpan, the power of two above them.
-template <bool FOUR>
-struct Levels {
-  static constexpr float kLast = FOUR ? 15 : 3, kSpan = FOUR ? 16 : 4, kMiddle = FOUR ? 7.5f : 1.5f;
-
-  // of is floor((x - zero) · inverse + 1/2) within the levels. What is rounded is a
-  // span-th of it, which changes no bit; one sum then keeps it from below 0 and from
-  // above the span. inv is a span-th of the inverse.
-  DEV float of(float x, float zero, float inv) {
-    constexpr float kWhole = 8388608;  // 2^23: what is added to it loses its fraction
-    float part = addSaturate(mulRound(subRound(x, zero), inv), 0.5f / kSpan);
-    float y = fusedDown(part, kSpan, kWhole);
-    return (y < kWhole + kLast ? y : kWhole + kLast) - kWhole;
-  }
-  DEV float inverse(float scale) { return scale == 0 ? 0 : divRound(1, scale) * (1 / kSpan); }
-
-  // candidate is the scale and zero of one clip.
-  DEV void candidate(float& scale, float& zero, float centre, float reach, int clip, bool symmetric) {
-    const float two[5] = {1, 0.8f, 0.67f, 0.57f, 0.47f}, both[5] = {1, 0.9f, 0.8f, 0.7f, 0.6f};
-    scale = widen(narrow(tame(divRound(mulRound(reach, FOUR ? both[clip] : two[clip]), kMiddle))));
-    zero = -mulRound(kMiddle, scale);
-    if (!symmetric) zero = widen(narrow(tame(addRound(centre, zero))));
-  }
-};
-
-// What a token's channels of a segment are coded with.
-struct Fit {
-  float scale, zero;
-};
 
 template <int D>
 struct Encode {
@@ -189,74 +81,6 @@ struct Encode {
     for (int j = 0; j < kEach; j++) to[lane + 32 * j] = narrow(tame(v[j]));
   }
 
-  // Prompts go into the basis four tokens a warp, eight lanes each: a lane has channels 4·(lane % 8)
-  // + 32j and the three that follow.
-  using Four = float[kEach][4];
-
-  DEV void turnFour(Four& v, int lane, float norm) {
-#pragma unroll
-    for (int j = 0; j < kEach; j++)
-#pragma unroll
-      for (int step = 1; step < 4; step *= 2)
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-          if (!(k & step)) {
-            float a = v[j][k], b = v[j][k + step];
-            v[j][k] = addRound(a, b), v[j][k + step] = subRound(a, b);
-          }
-#pragma unroll
-    for (int step = 1; step < 8; step *= 2) {
-      float sign = lane & step ? -1.0f : 1.0f;
-#pragma unroll
-      for (int j = 0; j < kEach; j++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) v[j][k] = fusedMulAdd(v[j][k], sign, laneXor(v[j][k], step));
-    }
-#pragma unroll
-    for (int step = 1; step < kEach; step *= 2)
-#pragma unroll
-      for (int j = 0; j < kEach; j++)
-        if (!(j & step))
-#pragma unroll
-          for (int k = 0; k < 4; k++) {
-            float a = v[j][k], b = v[j + step][k];
-            v[j][k] = addRound(a, b), v[j + step][k] = subRound(a, b);
-          }
-#pragma unroll
-    for (int j = 0; j < kEach; j++)
-#pragma unroll
-      for (int k = 0; k < 4; k++) v[j][k] = mulRound(v[j][k], norm);
-  }
-
-  DEV void mapFour(Four& v, const float* m, int lane) {
-    Four y = {};
-#pragma unroll
-    for (int j = 0; j < kEach; j++)
-#pragma unroll 1
-      for (int from = 0; from < 8; from++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-          float x = laneShuffle(v[j][k], (lane & 24) + from);
-          const float* row = m + (32 * j + 4 * from + k) * D + lane % 8 * 4;
-#pragma unroll
-          for (int i = 0; i < kEach; i++) {
-            Quad32 q = load<Quad32>(row + 32 * i);
-            const u32 in[4] = {q.x, q.y, q.z, q.w};
-#pragma unroll
-            for (int c = 0; c < 4; c++) y[i][c] = addRound(y[i][c], mulRound(x, asFloat(in[c])));
-          }
-        }
-#pragma unroll
-    for (int j = 0; j < kEach; j++)
-#pragma unroll
-      for (int k = 0; k < 4; k++) v[j][k] = y[j][k];
-  }
-
-  DEV void loadFour(Quad32 (&x)[kEach], const float* from) {
-#pragma unroll
-    for (int j = 0; j < kEach; j++) x[j] = load<Quad32>(from + 32 * j);
-  }
-
   // put takes tokens [lo, hi) of the page into the basis, and stores them in it and
   // in shared memory; x are those of token lo.
   DEV void put(const EncodeParams& p, const EncodeHalf& h, int head, const float* x, int lo, int hi, Shared* m, u16* exact) {
@@ -269,7 +93,7 @@ struct Encode {
 #pragma unroll 1
     for (int base = lo; base < hi; base += step) {
       int t = first + base - lo;
-      Four v;
+      float v[kEach][4];
 #pragma unroll
       for (int j = 0; j < kEach; j++) v[j][0] = asFloat(next[j].x), v[j][1] = asFloat(next[j].y), v[j][2] = asFloat(next[j].z), v[j][3] = asFloat(next[j].w);
       x += (u64)step * p.heads * D;
@@ -291,18 +115,6 @@ struct Encode {
         *(Pair32*)(m->x + t * kRow + at + 32 * j) = pair;
         *(Pair32*)(exact + t * D + at + 32 * j) = pair;
       }
-    }
-  }
-
-  template <class F>
-  DEV void eachOf(Four& v, const float* with, F f) {
-    Quad32 q[kEach];
-    loadFour(q, with);
-#pragma unroll
-    for (int j = 0; j < kEach; j++) {
-      const u32 in[4] = {q[j].x, q[j].y, q[j].z, q[j].w};
-#pragma unroll
-      for (int k = 0; k < 4; k++) v[j][k] = f(v[j][k], asFloat(in[k]));
     }
   }
 
@@ -419,62 +231,6 @@ struct Encode {
     }
   }
 
-  // A word of a plane is put together from float16 sums of codes times powers of four,
-  // whose low bytes are those of the sum where it is kOneK more: exact below 2,048.
-  static constexpr u32 kOneK = 0x64006400;  // 1,024 twice
-  DEV u32 power(int i) { return i == 0 ? 0x3c003c00 : i == 1 ? 0x44004400 : i == 2 ? 0x4c004c00 : 0x54005400; }
-
-  // upper is a 4-bit code's upper half.
-  DEV u32 upper(u32 code) {
-    u32 less = mulAddHalves(code, 0x3c003c00, 0xbe00be00);           // - 1.5
-    return mulAddHalves(mulAddHalves(less, 0x34003400, 0x64046404), 0x3c003c00, 0xe404e404);  // / 4 to nearest, by way of 1,028
-  }
-
-  // bytes are the low bytes of four sums.
-  DEV u32 bytes(u32 a, u32 b) { return permute<0x6420>(a, b); }
-
-  // keyWord makes the words of sixteen channels: byte b has channels 4i + b.
-  template <bool FOUR>
-  DEV void keyWord(u32& top, u32& low, const u32 (&code)[8]) {
-    u32 all[2] = {FOUR ? 0 : kOneK, FOUR ? 0 : kOneK}, up[2] = {kOneK, kOneK};
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      all[k % 2] = mulAddHalves(code[k], power(k / 2), all[k % 2]);
-      if (FOUR) up[k % 2] = mulAddHalves(upper(code[k]), power(k / 2), up[k % 2]);
-    }
-    planes<FOUR>(top, low, all[0], all[1], up[0], up[1]);
-  }
-
-  // valueWords makes a token's bytes of sixteen channels: byte j of eight has channels
-  // j and 8 + j, in its low four bits.
-  template <bool FOUR>
-  DEV void valueWords(u32 (&top)[2], u32 (&low)[2], const u32 (&code)[8]) {
-    u32 all[4], up[4];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      all[k] = mulAddHalves(code[k + 4], power(1), mulAddHalves(code[k], power(0), FOUR ? 0 : kOneK));
-      if (FOUR) up[k] = mulAddHalves(upper(code[k + 4]), power(1), mulAddHalves(upper(code[k]), power(0), kOneK));
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) planes<FOUR>(top[i], low[i], all[2 * i], all[2 * i + 1], up[2 * i], up[2 * i + 1]);
-  }
-
-  // planes are a word's from the sums of all bits and of upper ones.
-  template <bool FOUR>
-  DEV void planes(u32& top, u32& low, u32 all0, u32 all1, u32 up0, u32 up1) {
-    low = 0;
-    if (!FOUR) {
-      top = bytes(all0, all1);
-      return;
-    }
-    top = bytes(up0, up1);
-    low = bytes(lower(all0, up0), lower(all1, up1));
-  }
-  DEV u32 lower(u32 all, u32 up) {
-    u32 rest = mulAddHalves(up, 0x3c003c00, 0xe400e400);                                   // - 1,024
-    return mulAddHalves(mulAddHalves(rest, 0xc400c400, all), 0x3c003c00, kOneK);  // all - 4 · rest
-  }
-
   // pack codes a thread's token: the words of K to the page, those of V, whose words
   // have four tokens, in place of the channels in shared memory. It gives the fit to
   // store: that of 2-bit codes may be changed so that they keep the norm.
@@ -488,7 +244,7 @@ struct Encode {
       codes<FOUR, ASYM>(code, x + c, f, inv, centre, squares, products);
       if (VALUES) {
         u32 top[2], low[2];
-        valueWords<FOUR>(top, low, code);
+        Words::valueWords<FOUR>(top, low, code);
         Quad32* to = (Quad32*)(x + c / 32 * 32);
         if (c % 32) {
           Quad32 q = *to;
@@ -498,7 +254,7 @@ struct Encode {
         }
       } else {
         u32 top, low;
-        keyWord<FOUR>(top, low, code);
+        Words::keyWord<FOUR>(top, low, code);
         int w = t / 8 * (s.width / 2) + c / 2 + t % 8;
         ((u32*)(head + s.top))[w] = top;
         if (FOUR) ((u32*)(head + s.low))[w] = low;
