@@ -25,6 +25,7 @@ type chain struct {
 	q, k, v Ptr
 	gated   Ptr
 	ones    Ptr
+	norms   [chainLayers][2]Ptr // the weights of a layer's norms
 	at      Ptr
 }
 
@@ -39,7 +40,7 @@ func newChain(l *lab, m Module) *chain {
 	t, c, f := l.t, l.c, &chain{lab: l}
 	format, err := quant.ParseFormat("hq2", true)
 	ok(t, err)
-	g, err := quant.NewGeometry(format, 1, chainKVHeads, 128)
+	g, err := quant.NewGeometry(format, chainLayers, chainKVHeads, 128)
 	ok(t, err)
 	tf, err := quant.NewTransform(g, nil)
 	ok(t, err)
@@ -66,6 +67,10 @@ func newChain(l *lab, m Module) *chain {
 	}
 	f.x, _ = l.normal(chainHidden)
 	f.ones, _ = l.normal(128 * chainDepth)
+	for i := range f.norms {
+		f.norms[i][0], _ = l.normal(chainHidden)
+		f.norms[i][1], _ = l.normal(chainHidden)
+	}
 	f.qkv, f.q, f.k, f.v = l.bytes(make([]byte, 4*6144)), l.bytes(make([]byte, 4*chainHidden)), l.bytes(make([]byte, 4096)), l.bytes(make([]byte, 4096))
 	f.gated = l.bytes(make([]byte, 2*chainInner))
 	f.at = l.bytes(bytesOf([]int32{chainDepth - 2}))
@@ -82,18 +87,18 @@ func (f *chain) layer(i int, skip string, s Stream) error {
 		}
 	}
 	do("qkv", func() error {
-		return c.FewNormed(f.few, Product{W: w[0], Rows: 1, In: chainHidden, Out: 6144, Y: f.qkv}, f.x, f.ones, 0, 1e-5, s)
+		return c.FewNormed(f.few, Product{W: w[0], Rows: 1, In: chainHidden, Out: 6144, Y: f.qkv}, f.x, f.norms[i][0], 0, 1e-5, s)
 	})
 	do("enter", func() error {
 		turn := Turn{X: f.qkv, Eps: 1e-5, Cos: f.ones, Sin: f.ones, Positions: f.at, Pairs: 64, Q: f.q, K: f.k, V: f.v}
-		return c.Enter(f.turner, f.encoder, 0, 1, turn, f.tables, s)
+		return c.Enter(f.turner, f.encoder, i, 1, turn, f.tables, s)
 	})
-	do("attend", func() error { return c.Attend(f.step, f.tables, 0, f.q, f.q, 0.088, s) })
+	do("attend", func() error { return c.Attend(f.step, f.tables, i, f.q, f.q, 0.088, s) })
 	do("out", func() error {
 		return c.FewLeft(f.few, Product{W: w[1], Rows: 1, In: chainHidden, Out: chainHidden, Y: f.x, Add: true}, f.turner, 0, f.q, s)
 	})
 	do("up", func() error {
-		return c.FewNormed(f.few, Product{W: w[2], Rows: 1, In: chainHidden, Out: chainInner, Gated: f.gated}, f.x, f.ones, 0, 1e-5, s)
+		return c.FewNormed(f.few, Product{W: w[2], Rows: 1, In: chainHidden, Out: chainInner, Gated: f.gated}, f.x, f.norms[i][1], 0, 1e-5, s)
 	})
 	do("down", func() error {
 		return c.Few(f.few, Product{W: w[3], Rows: 1, In: chainInner, Out: chainHidden, Y: f.x, Add: true}, f.gated, s)

@@ -86,6 +86,11 @@ struct Few {
     copyCommit();
   }
 
+  // fetchLines asks for n numbers.
+  DEV void fetchLines(const float* from, int n) {
+    for (int i = 32 * threadIdx.x; i < n; i += 32 * kFewThreads) fetchLine(from + i);
+  }
+
   // copied brings x as it is.
   DEV void copied(const FewParams& p, u16* x) {
     int each = p.in / 8;
@@ -207,10 +212,12 @@ struct Few {
     s.tile = blockIdx.x, s.tiles = gated(p) ? (p.out + 7) / 8 : (p.out + 15) / 16, s.steps = (p.in + kFewColumns - 1) / kFewColumns;
     if (warp >= s.steps) s.tile = s.tiles;  // nothing for this warp
     letNextStart();
+    // what x is made with, and no kernel gives: behind the ring's copies it would come last
+    if (INPUT == kNormed) fetchLines(p.weight, p.in);
+    if ((INPUT == kLeft64 || INPUT == kLeft128) && p.mean) fetchLines(p.mean, p.in / p.group);
     enter(p, s, lane);
 #pragma unroll 1
     for (int i = 0; i < STAGES - 1; i++) start(p, s, lane);
-    if (INPUT == kNormed) fetchLine(p.weight + min(warp * (p.in / kFewWarps) + 4 * lane, p.in - 1));
     waitBefore();
     if (INPUT == kGiven) copied(p, rows);
     if (INPUT == kNormed && p.rows == 1) normed<1>(p, rows, &m->sums[0][0][0][0], warp, lane);
