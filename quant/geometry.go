@@ -213,8 +213,8 @@ func (g *Geometry) CodedPage() int {
 // ExactPage is the size of an exact page, all layers.
 func (g *Geometry) ExactPage() int { return g.Layers * g.ExactBytes() }
 
-// codedStart is where a layer begins in a coded page; Layers is the page's end.
-func (g *Geometry) codedStart(layer int) int {
+// CodedStart is the byte where a layer begins in a coded page; Layers is the page's end.
+func (g *Geometry) CodedStart(layer int) int {
 	if g.layers == nil {
 		return layer * g.CodedBytes()
 	}

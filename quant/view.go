@@ -46,7 +46,7 @@ func (v *View) ExactLayer(i, layer int) []byte {
 
 // CodedLayer is one layer of page i's coded form, nil if there is none.
 func (v *View) CodedLayer(i, layer int) []byte {
-	return span(v.Coded, i, v.Geometry.codedStart(layer), v.Geometry.codedStart(layer+1))
+	return span(v.Coded, i, v.Geometry.CodedStart(layer), v.Geometry.CodedStart(layer+1))
 }
 
 // span is bytes [lo, hi) of a page, nil if there is no such page.

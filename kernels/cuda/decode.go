@@ -22,8 +22,7 @@ type attendParams struct {
 	Pages, Heads, Group    int32
 	Scale                  float32
 	LowRows                [2]int32
-	Settled                int32
-	_                      int32
+	Settled, Refined       int32
 }
 
 // Decoder attends for single queries at the ends of sequences (one decode step)
@@ -35,7 +34,6 @@ type Decoder struct {
 	queries int // of a block
 	warps   int
 	stages  int // pages in a warp's ring
-	shared  int
 	f       Function
 }
 
@@ -50,15 +48,23 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 	if err != nil {
 		return nil, err
 	}
-	dim := g.HeadDim
-	k, v := spreadRows(g)
-	d.shared = d.warps*max(d.stages*g.HeadBytes+k+v, d.queries*dim*4) + // of each warp: its pages, then its values
-		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
-		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
-	if d.f, err = c.Function(m, name, d.shared); err != nil {
+	most := 0
+	for layer := range g.Layers {
+		most = max(most, d.shared(layer))
+	}
+	if d.f, err = c.Function(m, name, most); err != nil {
 		return nil, err
 	}
 	return d, nil
+}
+
+// shared is the shared memory of a block in one layer.
+func (d *Decoder) shared(layer int) int {
+	g := d.g
+	k, v := spreadRows(g)
+	return d.warps*max(d.stages*g.At(layer).HeadBytes+k+v, d.queries*g.HeadDim*4) + // of each warp: its pages, then its values
+		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
+		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
 }
 
 // querySets is QueryCodes::kSets: sets of four words of 16 channels, leading ones
@@ -75,22 +81,59 @@ func querySets(g *quant.Geometry) int {
 // ones have: a format may say it as a share of a head.
 func leading(g *quant.Geometry) int { return g.HQ[quant.HalfK].Segments[0].Hi }
 
+// someTokens reports whether some tokens only have a second plane in a half.
+func someTokens(h quant.Half) bool {
+	return h.Second == quant.SecondTokens || h.Second == quant.SecondImportant
+}
+
 // spreadRows is the bytes that the second planes of some tokens only take in full,
 // which a kernel makes of them.
 func spreadRows(g *quant.Geometry) (k, v int) {
 	plane := pageTokens * g.HeadDim / 4
-	if g.Format.K.Second == quant.SecondTokens {
+	if someTokens(g.Format.K) {
 		k = plane
 	}
-	if g.Format.V.Second == quant.SecondTokens {
+	if someTokens(g.Format.V) {
 		v = plane
 	}
 	return k, v
 }
 
-// lowRows is the rows of such planes as they are stored.
-func lowRows(g *quant.Geometry) [2]int32 {
-	return [2]int32{int32(g.Format.K.Tokens), int32(g.Format.V.Tokens)}
+// lowRows is the rows of such planes as they are stored in one layer, or what the
+// second plane of leading channels as planned makes of whole rows: src/page.cuh,
+// AttendParams.
+func lowRows(g *quant.Geometry, layer int) (rows [2]int32) {
+	f := g.Format
+	for half, h := range []quant.Half{f.K, f.V} {
+		if someTokens(h) {
+			rows[half] = int32(h.Tokens)
+		}
+	}
+	if planned(f) {
+		k := &g.At(layer).HQ[quant.HalfK]
+		if k.LowRows > 0 {
+			rows[quant.HalfK] = int32(pageTokens * k.Segments[0].Hi / g.HeadDim)
+		}
+	}
+	return rows
+}
+
+// planned reports whether the kernels for a format take K's leading channels, which
+// have the others' scale, by number: none, some or all.
+func planned(f quant.Format) bool {
+	return f.K.Second == quant.SecondShared ||
+		f.Symmetric && someTokens(f.V) && (f.K.Second == quant.SecondNone || f.K.Second == quant.SecondAll)
+}
+
+// refined says of which halves the second planes of some tokens refine codes of two
+// bits: src/page.cuh, AttendParams.
+func refined(f quant.Format) (bits int32) {
+	for half, h := range []quant.Half{f.K, f.V} {
+		if h.Second == quant.SecondImportant {
+			bits |= 1 << half
+		}
+	}
+	return bits
 }
 
 // kernel is the name of the kernel for d's format (src/kernels.cu); it sets the
@@ -106,16 +149,25 @@ func (d *Decoder) kernel() (string, error) {
 		d.stages = 2
 		if narrow {
 			d.stages = 4
-		} else if strings.HasPrefix(base, "hq2_") || strings.HasPrefix(base, "lead") {
+		} else if strings.HasPrefix(base, "hq2_") || leadsAlone(base) {
 			d.stages = 3
 		}
-		if strings.HasPrefix(base, "some") {
+		switch {
+		case strings.HasPrefix(base, "some") || strings.HasPrefix(base, "hq3some"):
 			d.warps = 8
-		} else if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") {
+		case strings.HasPrefix(base, "plan_") && d.queries == 8:
+			d.warps = 10
+		case d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan"):
 			d.warps = 12
 		}
 	}
 	return fmt.Sprintf("decode_%s_%d_%d", base, d.g.HeadDim, d.queries), nil
+}
+
+// leadsAlone reports whether a kernel's pages have a second plane of leading channels
+// and no other.
+func leadsAlone(base string) bool {
+	return (strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan")) && !strings.Contains(base, "some")
 }
 
 // attentionBase is the part of an attention kernel's name that says the format,
@@ -132,26 +184,44 @@ func attentionBase(g *quant.Geometry) (string, error) {
 	if f.Symmetric {
 		symmetry = "sym"
 	}
-	base := ""
-	switch k, v := f.K, f.V; {
-	case f.Family != quant.FamilyHQ:
-	case k.Second == quant.SecondNone && v.Second == quant.SecondNone:
-		base = "hq2"
-	case k.Second == quant.SecondAll && v.Second == quant.SecondNone:
-		base = "hq3"
-	case k.Second == quant.SecondAll && v.Second == quant.SecondAll:
-		base = "hq4"
-	case k.Second == quant.SecondTokens && v.Second == quant.SecondNone:
-		base = "some"
-	case k.Second == quant.SecondTokens && v.Second == quant.SecondTokens:
-		base = "somesome"
-	case k.Second == quant.SecondLeading && v.Second == quant.SecondNone && (leading(g) == 32 || leading(g) == 16 && g.HeadDim == 64):
-		base = fmt.Sprintf("lead%d", leading(g))
-	}
+	base := planesBase(g)
 	if base == "" {
-		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq2+, hq3, hq4, hq2,k2=lead:32 or hq2,k2=tokens:8", f.Name, g.HeadDim)
+		return "", fmt.Errorf("cannot attend on KV format %s with head_dim %d on the GPU: there is no kernel for it; choose f16, hq2, hq2+, hq2b, hq3, hq4 or hq2,k2=lead:32, also with important", f.Name, g.HeadDim)
 	}
 	return base + "_" + symmetry, nil
+}
+
+// planesBase is what of it says which planes there are; empty where there is no
+// kernel for them.
+func planesBase(g *quant.Geometry) string {
+	f := g.Format
+	k, v := f.K.Second, f.V.Second
+	keys, values := "", ""
+	switch {
+	case f.Family != quant.FamilyHQ:
+		return ""
+	case v == quant.SecondAll && k == quant.SecondAll:
+		return "hq4"
+	case someTokens(f.V):
+		values = "some"
+	case v != quant.SecondNone:
+		return ""
+	}
+	switch {
+	case planned(f):
+		keys = "plan"
+	case k == quant.SecondNone && values == "":
+		keys = "hq2"
+	case k == quant.SecondAll:
+		keys = "hq3"
+	case someTokens(f.K):
+		keys = "some"
+	case k == quant.SecondLeading && (leading(g) == 32 && (values == "" || g.HeadDim == 128) || leading(g) == 16 && g.HeadDim == 64) && (values == "" || f.Symmetric):
+		keys = fmt.Sprintf("lead%d", leading(g))
+	default:
+		return ""
+	}
+	return keys + values
 }
 
 // Plan plans a step over sequences of the given lengths for this kernel.
@@ -222,13 +292,13 @@ func (c *Context) Attend(s *Step, t Tables, layer int, q, out Ptr, scale float32
 	g := s.d.g
 	p := s.p
 	p.Coded, p.Exact, p.Pages = t.Coded, t.Exact, int32(t.Pages)
-	p.CodedLayer, p.ExactLayer = uint64(layer*g.CodedBytes()), uint64(layer*g.ExactBytes())
+	p.CodedLayer, p.ExactLayer = uint64(g.CodedStart(layer)), uint64(layer*g.ExactBytes())
 	p.Q, p.Out, p.Heads, p.Group = q, out, int32(g.KVHeads), int32(s.d.group)
-	p.Scale, p.LowRows = scale*log2e, lowRows(g)
+	p.Scale, p.LowRows, p.Refined = scale*log2e, lowRows(g, layer), refined(g.Format)
 	if g.Format.Recent > 0 { // a page that becomes full is read exactly first
 		p.Settled = 1
 	}
-	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared, Early: true}, stream, paramBytes(&p))
+	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared(layer), Early: true}, stream, paramBytes(&p))
 }
 
 // bytesOf is a slice's memory.

@@ -254,7 +254,11 @@ var decodeFormats = []attended{
 	{"hq2,k2=lead:16", true, 64}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64}, {"f16", true, 64},
 	{"hq2,k2=tokens:8", true, 128}, {"hq2,k2=tokens:56,v2=tokens:56", false, 128}, {"hq2,k2=tokens:24", false, 64}, {"hq2,k2=tokens:16,v2=tokens:40", true, 64},
 	{"hq2,k2=tokens:8", false, 128}, {"hq2,k2=tokens:24,v2=tokens:8", true, 128}, {"hq2,k2=tokens:56", true, 64}, {"hq2,k2=tokens:8,v2=tokens:8", false, 64},
-	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64}, {"hq2,k2=tokens:40,v2=tokens:16", true, 128},
+	{"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:16", true, 64}, {"hq2,k2=shared:32,important=12", true, 128}, {"hq2,k2=shared:48,important=50", true, 64},
+	{"hq2,important=6", true, 128}, {"hq2,important=50", false, 128}, {"hq2,important=12", true, 64}, {"hq2,important=6", false, 64},
+	{"hq3,important=6", true, 128}, {"hq3,important=30", false, 128}, {"hq3,important=6", true, 64}, {"hq3,important=6", false, 64}, {"hq2,v2=tokens:8", true, 128},
+	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64},
+	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64}, {"hq2,k2=tokens:40,v2=tokens:16", true, 128}, {"hq2,k2=shared:64,important=6", true, 128},
 }
 
 func (f attended) geometry(t testing.TB, heads int) *quant.Geometry {
@@ -266,7 +270,7 @@ func (f attended) geometry(t testing.TB, heads int) *quant.Geometry {
 func TestDecode(t *testing.T) {
 	formats := decodeFormats
 	if testing.Short() {
-		formats = formats[len(formats)-3:]
+		formats = formats[len(formats)-4:]
 	}
 	on(t, func(c *Context, m Module) {
 		for _, f := range formats {

@@ -17,7 +17,8 @@ type prefillParams struct {
 	Sinks, Recent          int32
 	Scale                  float32
 	LowRows                [2]int32
-	_                      int32
+	Refined                int32
+	States                 Ptr
 }
 
 // Query vectors of a block, two threads each: Prefill's and Wide's.
@@ -35,7 +36,7 @@ type Prefiller struct {
 	group  int
 	recent int
 	wide   bool // the kernel with Hopper's warpgroup products
-	shared int
+	states Ptr  // where the rows' states go, if anywhere
 	f      Function
 }
 
@@ -51,8 +52,27 @@ func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.f, err = c.Function(m, name, p.shared)
+	most := 0
+	for layer := range p.g.Layers {
+		most = max(most, p.shared(layer))
+	}
+	p.f, err = c.Function(m, name, most)
 	return p, err
+}
+
+// shared is the shared memory of a block in one layer.
+func (p *Prefiller) shared(layer int) int {
+	g := p.g
+	pages := prefillStages * g.At(layer).HeadBytes
+	if p.wide {
+		return wideVectors*g.HeadDim + wideBuffers*(3*pageTokens*g.HeadDim+8*pageTokens*4) + pages
+	}
+	_, v := spreadRows(g)
+	pages += 2 * (pageTokens*g.HeadDim + v)
+	if g.Format.K.Second == quant.SecondLeading {
+		pages += 2 * leadKeys
+	}
+	return pages
 }
 
 // kernel is the name of the kernel for p's format (src/kernels.cu). f16 uses a
@@ -66,18 +86,11 @@ func (p *Prefiller) kernel() (string, error) {
 	case base == "f16":
 		base, p.wide = "hq2_sym", false
 	}
-	leads := p.g.Format.K.Second == quant.SecondLeading
-	if p.g.HeadDim != 128 || leads || strings.HasPrefix(base, "some") {
+	if p.g.HeadDim != 128 || strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan") || strings.Contains(base, "some") {
 		p.wide = false
 	}
 	if p.wide {
-		p.shared = wideVectors*p.g.HeadDim + wideBuffers*(3*pageTokens*p.g.HeadDim+8*pageTokens*4) + prefillStages*p.g.HeadBytes
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
-	}
-	_, v := spreadRows(p.g)
-	p.shared = prefillStages*p.g.HeadBytes + 2*(pageTokens*p.g.HeadDim+v)
-	if leads {
-		p.shared += 2 * leadKeys
 	}
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
 }
@@ -86,6 +99,15 @@ func (p *Prefiller) kernel() (string, error) {
 func (p *Prefiller) Recent(n int) *Prefiller {
 	q := *p
 	q.recent = n
+	return &q
+}
+
+// Exact is p for rows of a prompt that read all exactly from token from on, or from
+// the first where from is 0; what is before it exists as codes only. States, if not 0,
+// is where their softmax states go: of each vector in out, two float32.
+func (p *Prefiller) Exact(from int, states Ptr) *Prefiller {
+	q := *p
+	q.recent, q.states = ^from, states
 	return &q
 }
 
@@ -99,9 +121,9 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	}
 	g := p.g
 	params := prefillParams{
-		Coded: coded, Exact: exact, CodedLayer: uint64(layer * g.CodedBytes()), ExactLayer: uint64(layer * g.ExactBytes()),
+		Coded: coded, Exact: exact, CodedLayer: uint64(g.CodedStart(layer)), ExactLayer: uint64(layer * g.ExactBytes()),
 		Q: q, Out: out, Position: int32(position), Rows: int32(rows), Heads: int32(g.KVHeads), Group: int32(p.group),
-		Sinks: int32(g.Format.Sinks), Recent: int32(p.recent), Scale: scale * log2e, LowRows: lowRows(g),
+		Sinks: int32(g.Format.Sinks), Recent: int32(p.recent), Scale: scale * log2e, LowRows: lowRows(g, layer), Refined: refined(g.Format), States: p.states,
 	}
 	if !g.Format.Coded() {
 		params.Recent = -1
@@ -111,5 +133,5 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 		vectors = wideVectors
 	}
 	blocks := (rows*p.group + vectors - 1) / vectors
-	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * vectors, Shared: p.shared}, s, paramBytes(&params))
+	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * vectors, Shared: p.shared(layer)}, s, paramBytes(&params))
 }

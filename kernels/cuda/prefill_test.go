@@ -14,6 +14,10 @@ var prefillFormats = []attended{
 	{"hq2,k2=tokens:8", true, 128}, {"hq2,k2=tokens:24", false, 64}, {"hq2,k2=tokens:16,v2=tokens:40", true, 64},
 	{"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq4", false, 64}, {"hq2,sinks=0,recent=0", true, 64}, {"f16", true, 64},
 	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64},
+	{"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:16", true, 64}, {"hq2,k2=shared:48,important=6", true, 128}, {"hq2,k2=shared:48,important=50", true, 64},
+	{"hq2,important=6", true, 128}, {"hq2,important=50", false, 128}, {"hq2,important=12", true, 64}, {"hq2,important=6", false, 64},
+	{"hq3,important=6", true, 128}, {"hq3,important=30", false, 128}, {"hq3,important=6", true, 64}, {"hq3,important=6", false, 64}, {"hq2,v2=tokens:8", true, 128},
+	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64},
 }
 
 // Rows of a prompt attend as the same queries do in decode's oracle: 1.5 % at most,

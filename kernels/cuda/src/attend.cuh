@@ -51,9 +51,10 @@ struct Decode {
 
   // Layout is how many bytes pages and their shared memory take.
   struct Layout {
-    int low, rows;  // bytes of the second planes of some tokens, of K and of both
+    int low, rows;  // bytes of the second planes whose rows are counted at run time, of K and of both
+    int refined;
     DEV Layout of(const AttendParams& p) {
-      Layout l = {0, 0};
+      Layout l = {0, 0, p.refined};
       if (P::kSome) l.low = rowsBytes<D>(p.lowRows[0]), l.rows = l.low + rowsBytes<D>(p.lowRows[1]);
       return l;
     }
@@ -79,11 +80,13 @@ struct Decode {
   // Second is where the second planes are.
   struct Second {
     const u8 *k, *v;
+    int lead;  // words of a token that lead as planned
+    bool refinedK, refinedV;
   };
   DEV Second second(const Layout& l, const u8* stage, u8* work, int lane) {
-    Second s = {stage + P::kLow, stage + P::vTop + P::plane};
-    if (!P::kSome) return s;
     int rows = l.low / (D / 4);
+    Second s = {stage + (K == kPlan ? P::bytes : P::kLow), stage + P::vTop + P::plane, leadWords<D>(rows), (l.refined & 1) != 0, (l.refined & 2) != 0};
+    if (K != kSomeTokens && V != kSomeTokens) return s;
     if (K == kSomeTokens) {
       u64 set = load<u64>(stage + P::kSet);
       for (int i = lane; i < kTokens * D / 16; i += 32)
@@ -105,7 +108,7 @@ struct Decode {
     float top = kMinusInf;
 #pragma unroll
     for (int u = 0; u < kUnits; u++) {
-      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second.k, c, u, lane);
+      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second.k, second.lead, second.refinedK, c, u, lane);
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -126,7 +129,7 @@ struct Decode {
       if (V == kSomeTokens) {
         u64 set = load<u64>(stage + P::vSet);
 #pragma unroll
-        for (int t = 0; t < 4; t++) some(l.scale[t], l.middle[t], set, 4 * mine + t);
+        for (int t = 0; t < 4; t++) some(l.scale[t], l.zero[t], l.middle[t], set, 4 * mine + t, second.refinedV);
         four[u] = spreadBits((u32)(set >> (4 * mine)) & 15);
       }
 #pragma unroll

@@ -124,7 +124,7 @@ DEV void decode(const AttendParams& p) {
     waitBefore();
     Quad32 query = Queries::read(p, it, warp, lane);
     if (!early && warp >= it.exactWarps) Pages::template begin<STAGES - 1>(pages, lane);
-    if (warp < NQ) Queries::code(queries, query, p.scale, warp, lane);
+    if (warp < NQ) Queries::code(queries, query, p.scale, K == kPlan ? leadWords<D>(p.lowRows[0]) : 0, warp, lane);
     blockSync();
     if (warp < it.exactWarps) {
       Exact<D>::run(p, it, NQ, states, (float*)ring, warp, it.exactWarps, lane);

@@ -33,6 +33,10 @@ DECODE_ALL(hq2, 128, kTwoBits, kTwoBits, 16, 12, 3)
 DECODE_ALL(hq3, 128, kFourBits, kTwoBits, 16, 12, 2)
 DECODE_ALL(hq4, 128, kFourBits, kFourBits, 12, 12, 2)
 DECODE_ALL(lead32, 128, 32, kTwoBits, 12, 12, 3)
+DECODE_BOTH(plan_sym, 128, kPlan, kTwoBits, false, 12, 10, 3)
+DECODE_BOTH(plansome_sym, 128, kPlan, kSomeTokens, false, 12, 12, 2)
+DECODE_BOTH(lead32some_sym, 128, 32, kSomeTokens, false, 12, 12, 2)
+DECODE_BOTH(hq3some_asym, 128, kFourBits, kSomeTokens, true, 8, 8, 2)
 DECODE_ALL(some, 128, kSomeTokens, kTwoBits, 8, 8, 2)
 DECODE_ALL(somesome, 128, kSomeTokens, kSomeTokens, 8, 8, 2)
 DECODE_F16(128)
@@ -42,6 +46,10 @@ DECODE_ALL(hq3, 64, kFourBits, kTwoBits, 16, 12, 4)
 DECODE_ALL(hq4, 64, kFourBits, kFourBits, 12, 12, 4)
 DECODE_ALL(lead16, 64, 16, kTwoBits, 12, 12, 4)
 DECODE_ALL(lead32, 64, 32, kTwoBits, 12, 12, 4)
+DECODE_BOTH(plan_sym, 64, kPlan, kTwoBits, false, 12, 10, 4)
+DECODE_BOTH(plansome_sym, 64, kPlan, kSomeTokens, false, 12, 12, 4)
+DECODE_BOTH(lead16some_sym, 64, 16, kSomeTokens, false, 12, 12, 4)
+DECODE_BOTH(hq3some_asym, 64, kFourBits, kSomeTokens, true, 8, 8, 4)
 DECODE_ALL(some, 64, kSomeTokens, kTwoBits, 8, 8, 4)
 DECODE_ALL(somesome, 64, kSomeTokens, kSomeTokens, 8, 8, 4)
 DECODE_F16(64)
@@ -70,14 +78,22 @@ KERNEL(read_all, ReadParams, 512, 2) {
 KERNEL(encode_64, EncodeParams, kEncodeThreads, 10) { Encode<64>::run(p); }
 KERNEL(encode_128, EncodeParams, kEncodeThreads, 10) { Encode<128>::run(p); }
 
-#define PREFILL(name, D, K, V)                                                                 \
-  KERNEL(prefill_##name##_sym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, false>::run(p); } \
+#define PREFILL_SYM(name, D, K, V) \
+  KERNEL(prefill_##name##_sym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, false>::run(p); }
+#define PREFILL_ASYM(name, D, K, V) \
   KERNEL(prefill_##name##_asym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, true>::run(p); }
+#define PREFILL(name, D, K, V) \
+  PREFILL_SYM(name, D, K, V)   \
+  PREFILL_ASYM(name, D, K, V)
 
 PREFILL(hq2, 128, kTwoBits, kTwoBits)
 PREFILL(hq3, 128, kFourBits, kTwoBits)
 PREFILL(hq4, 128, kFourBits, kFourBits)
 PREFILL(lead32, 128, 32, kTwoBits)
+PREFILL_SYM(plan, 128, kPlan, kTwoBits)
+PREFILL_SYM(plansome, 128, kPlan, kSomeTokens)
+PREFILL_SYM(lead32some, 128, 32, kSomeTokens)
+PREFILL_ASYM(hq3some, 128, kFourBits, kSomeTokens)
 PREFILL(some, 128, kSomeTokens, kTwoBits)
 PREFILL(somesome, 128, kSomeTokens, kSomeTokens)
 PREFILL(hq2, 64, kTwoBits, kTwoBits)
@@ -85,6 +101,10 @@ PREFILL(hq3, 64, kFourBits, kTwoBits)
 PREFILL(hq4, 64, kFourBits, kFourBits)
 PREFILL(lead16, 64, 16, kTwoBits)
 PREFILL(lead32, 64, 32, kTwoBits)
+PREFILL_SYM(plan, 64, kPlan, kTwoBits)
+PREFILL_SYM(plansome, 64, kPlan, kSomeTokens)
+PREFILL_SYM(lead16some, 64, 16, kSomeTokens)
+PREFILL_ASYM(hq3some, 64, kFourBits, kSomeTokens)
 PREFILL(some, 64, kSomeTokens, kTwoBits)
 PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 

@@ -5,9 +5,11 @@
 
 static constexpr int kTokens = 64;
 
-// How a half is coded: one plane, both, the second for some tokens only, or, from
-// 16 on, the second for so many leading channels only.
-enum Planes { kTwoBits = 0, kFourBits = 1, kSomeTokens = 2 };
+// How a half is coded: one plane, both, the second for some tokens only, the second
+// for as many leading channels as a launch says, with a quarter of the others' scale
+// (of K, in symmetric codes), or, from 16 on, the second for so many leading channels
+// only, with a scale of their own.
+enum Planes { kTwoBits = 0, kFourBits = 1, kSomeTokens = 2, kPlan = 3 };
 
 template <int PLANES>
 static constexpr bool kLeads = PLANES >= 16;
@@ -27,16 +29,18 @@ struct Page {
   static constexpr int vScale = kLow + (K == kFourBits ? plane : kTokens * kLead / 4);
   static constexpr int vSet = vScale + perSegment;
   static constexpr int vTop = vSet + (V == kSomeTokens ? 16 : 0);
-  // Without the second planes of some tokens only: their rows are counted at run
-  // time, and in shared memory they stand behind all the rest.
+  // Without the second planes whose rows are counted at run time, those of some
+  // tokens and of leading channels as planned: in shared memory they stand behind all
+  // the rest.
   static constexpr int bytes = vTop + plane * (V == kFourBits ? 2 : 1);
-  static constexpr bool kSome = K == kSomeTokens || V == kSomeTokens;
+  static constexpr bool kSomeKeys = K == kSomeTokens || K == kPlan, kSome = kSomeKeys || V == kSomeTokens;
+  static_assert(K != kPlan || !ASYM, "what leads has a quarter of a scale, and no zero");
 
   // staged is where 16 bytes of a page go in shared memory. The words of V are read
   // four quads of tokens at a time, in which whole rows would meet in the same
   // banks: they are turned against each other on arrival.
   DEV int staged(int at, int lowRows) {
-    if (K == kSomeTokens && at >= kLow / 16) {
+    if (kSomeKeys && at >= kLow / 16) {
       int low = lowRows * (D / 64);
       if (at < kLow / 16 + low) return at + (bytes - kLow) / 16;
       at -= low;
@@ -56,12 +60,21 @@ DEV int rowsBytes(int rows) {
   return rows * (D / 4);
 }
 
-// some gives the scale and the middle of a token's levels where some tokens have
+// leadWords is the words of a token whose channels lead, by the rows of D channels
+// that their second plane fills.
+template <int D>
+DEV int leadWords(int rows) {
+  return rows * (D / 64) / 16;
+}
+
+// some gives the scale, zero and middle of a token's levels where some tokens have
 // the second plane: those that have none are 4-bit codes of a quarter of the scale
-// whose low half is zero.
-DEV void some(float& scale, float& middle, u64 set, int token) {
+// whose low half is zero. Where the plane refines codes of two bits, the scale and
+// zero that stand there are theirs of all tokens.
+DEV void some(float& scale, float& zero, float& middle, u64 set, int token, bool refined) {
   bool both = set >> token & 1;
-  if (!both) scale *= 0.25f;
+  if (!both || refined) scale *= 0.25f;
+  if (both && refined) zero -= 1.5f * scale;
   middle = both ? 7.5f : 6;
 }
 
@@ -139,7 +152,9 @@ struct AttendParams {
   int heads;
   int group;
   float scale;  // of the scores, times log2(e)
-  int lowRows[2];  // rows of the second planes of some tokens only, of K and V
-  int settled;     // 1: no coded page that is read is one that the step writes
-  int pad;
+  // Rows of D channels of the second planes of some tokens only, of K and V; or that
+  // the planned leading channels' fill.
+  int lowRows[2];
+  int settled;  // 1: no coded page that is read is one that the step writes
+  int refined;  // bit 0: some tokens' second plane of K refines codes of two bits, bit 1: of V
 };

@@ -22,9 +22,11 @@ struct PrefillParams {
   int heads;
   int group;
   int sinks;   // multiples of 64
-  int recent;  // < 0: everything is exact
+  int recent;  // < 0: everything is exact from token ~recent on
   float scale;  // of the scores, times log2(e)
-  int lowRows[2];  // rows of the second planes of some tokens only, of K and V
+  int lowRows[2];  // as AttendParams'
+  int refined;     // likewise
+  float* states;   // of each vector in out, the reference exponent of its weights and their sum; null: nowhere
 };
 
 template <int D, int K, int V, bool ASYM>
@@ -40,7 +42,7 @@ struct Prefill {
   static constexpr int kKeys = kTokens * D + kLeadKeys, kOperand = kKeys + (V == kSomeTokens ? P::plane : 0);
   static constexpr bool kBothK = K != kTwoBits && !kLeads<K>, kBothV = V != kTwoBits;
   static_assert(kLeadWords <= 4, "a lane's first word leads or not");
-  static constexpr float kMiddleK = kBothK ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
+  static constexpr float kMiddleK = kBothK && K != kPlan ? 7.5f : 1.5f, kMiddleV = V == kFourBits ? 7.5f : 1.5f;
 
   // Rows is a lane's two vectors, r and r + 8 of its warp.
   struct Rows {
@@ -53,19 +55,22 @@ struct Prefill {
   struct Codes {
     u32 word[kPairs][4];  // [product][register of the operand]: a bit pair of 8 words, or two of 4
     float scale[2];
-    int sum[2], lead[2];  // of the codes: of all channels, or but the leading ones, and of those
+    // Of the codes: of all channels, or but the leading ones, and of those; as planned,
+    // of all four times and of the leading ones.
+    int sum[2], lead[2];
+    int refined;
   };
 
   DEV int from(const PrefillParams& p, int position) {
     int n = position + 1;
-    int f = p.recent < 0 || n < p.recent ? 0 : (n - p.recent) / kTokens * kTokens;
+    int f = p.recent < 0 ? ~p.recent : n < p.recent ? 0 : (n - p.recent) / kTokens * kTokens;
     return f > p.sinks ? f : 0;
   }
 
   DEV const float* vector(const PrefillParams& p, int v) { return p.q + ((u64)(v / p.group * p.heads + blockIdx.y) * p.group + v % p.group) * D; }
 
   DEV void loadQueries(Codes& c, const PrefillParams& p, const Rows& rows, int first, int lane) {
-    int r = lane >> 2, q = lane & 3;
+    int r = lane >> 2, q = lane & 3, planned = K == kPlan ? leadWords<D>(p.lowRows[0]) : 0;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float* x = vector(p, first + r + 8 * h);
@@ -98,7 +103,10 @@ struct Prefill {
           } else {
             c.word[i / 2][h + 2 * (i % 2)] = w;
           }
-          if (s == 0 && q < kLeadWords) {
+          if (K == kPlan) {
+            int part = dot4(w, 0x01010101u, 0);
+            sum += 4 * part + (4 * s + q < planned ? part : 0);
+          } else if (s == 0 && q < kLeadWords) {
             lead = dot4(w, 0x01010101u, lead);
           } else {
             sum = dot4(w, 0x01010101u, sum);
@@ -112,7 +120,8 @@ struct Prefill {
         lead += laneXor(lead, 2);
       }
       c.lead[h] = lead;
-      c.scale[h] = top / 127 * p.scale * 0.5f;
+      c.refined = p.refined;
+      c.scale[h] = top / 127 * p.scale * (K == kPlan && planned < D / 16 ? 0.125f : 0.5f);
     }
   }
 
@@ -127,7 +136,10 @@ struct Prefill {
 
   // keyWord is a word of a token of a plane that has so many a token.
   template <int WORDS = D / 16>
-  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return load<u32>(plane + ((quad >> 1) * WORDS + word) * 32 + (quad & 1) * 16 + 4 * j); }
+  DEV u32 keyWord(const u8* plane, int quad, int word, int j) { return keyWordOf(plane, WORDS, quad, word, j); }
+  DEV u32 keyWordOf(const u8* plane, int words, int quad, int word, int j) {
+    return load<u32>(plane + ((quad >> 1) * words + word) * 32 + (quad & 1) * 16 + 4 * j);
+  }
 
   // spreadLead does the leading channels: their words for all bit pairs side by side.
   DEV void spreadLead(u8* to, const u8* page, int quad, int q, int j) {
@@ -137,9 +149,13 @@ struct Prefill {
   }
 
   // restWord is a word of the top plane; of leading channels none, where they stand
-  // apart.
-  DEV u32 restWord(const u8* page, int quad, int word, int j) {
+  // apart. planned is the words that lead as planned.
+  DEV u32 restWord(const u8* page, int planned, int quad, int word, int j) {
     constexpr int kRest = D / 16 - kLeadWords;
+    if (K == kPlan) {
+      if (word < planned) return keyWordOf(page + P::kTop, planned, quad, word, j);
+      return keyWordOf(page + P::kTop + 4 * kTokens * planned, D / 16 - planned, quad, word - planned, j);
+    }
     if (!kLeads<K>) return keyWord(page + P::kTop, quad, word, j);
     return word < kLeadWords ? 0 : keyWord<kRest>(page + P::kTop1, quad, word - kLeadWords, j);
   }
@@ -148,20 +164,21 @@ struct Prefill {
   // [half of the page][token of the quad][product][lane] of 8 bytes, two products
   // side by side.
   DEV void spread(const PrefillParams& p, u8* operand, const u8* page, int warp, int lane) {
-    int r = lane >> 2, q = lane & 3, j = warp;
+    int r = lane >> 2, q = lane & 3, j = warp, planned = K == kPlan ? leadWords<D>(p.lowRows[0]) : 0;
     u64 set = 0;
     if (K == kSomeTokens) set = load<u64>(page + P::kSet);
     auto low = [&](int quad, int word) {
       if (K == kSomeTokens) return lowKeyWord<D>(page + P::bytes, p.lowRows[0], set, 4 * quad + j, word);
+      if (K == kPlan) return word < planned ? keyWordOf(page + P::bytes, planned, quad, word, j) : 0;
       return K == kFourBits ? keyWord(page + P::kLow, quad, word, j) : 0;
     };
 #pragma unroll
     for (int u = 0; u < 2; u++) {
-      u32 a = restWord(page, 8 * u + r, q, j), al = low(8 * u + r, q);
+      u32 a = restWord(page, planned, 8 * u + r, q, j), al = low(8 * u + r, q);
       if (kLeads<K>) spreadLead(operand + kTokens * D + (u * 4 + j) * 512 + lane * 16, page, 8 * u + r, q, j);
       u8* to = operand + (u * 4 + j) * (kPairs * 256) + lane * 16;
       if (D == 128) {
-        u32 b = restWord(page, 8 * u + r, 4 + q, j), bl = low(8 * u + r, 4 + q);
+        u32 b = restWord(page, planned, 8 * u + r, 4 + q, j), bl = low(8 * u + r, 4 + q);
 #pragma unroll
         for (int i = 0; i < 4; i += 2) *(Quad32*)(to + i * 256) = Quad32{twice<kBothK>(a, al, i), twice<kBothK>(b, bl, i), twice<kBothK>(a, al, i + 1), twice<kBothK>(b, bl, i + 1)};
       } else {
@@ -174,12 +191,12 @@ struct Prefill {
   using Levels = typename Keys<D, K, V, ASYM, 8>::Levels;
 
   // levels is what the codes of a quad of tokens stand for.
-  DEV void levels(Levels& l, const u8* page, bool someTokens, int set, int params, int quad, float middle) {
+  DEV void levels(Levels& l, const u8* page, bool someTokens, bool refined, int set, int params, int quad, float middle) {
     Keys<D, K, V, ASYM, 8>::levels(l, page + params, quad, middle);
     if (someTokens) {
       u64 four = load<u64>(page + set);
 #pragma unroll
-      for (int t = 0; t < 4; t++) some(l.scale[t], l.middle[t], four, 4 * quad + t);
+      for (int t = 0; t < 4; t++) some(l.scale[t], l.zero[t], l.middle[t], four, 4 * quad + t, refined);
     }
   }
 
@@ -209,7 +226,7 @@ struct Prefill {
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         Levels l;
-        levels(l, page, K == kSomeTokens, P::kSet, P::kScale + (kLeads<K> ? P::perSegment : 0), 8 * u + 2 * q + e, kMiddleK);
+        levels(l, page, K == kSomeTokens, (c.refined & 1) != 0, P::kSet, P::kScale + (kLeads<K> ? P::perSegment : 0), 8 * u + 2 * q + e, kMiddleK);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           float off = -kMagicFloat * l.scale[j];  // exact: a float16 times 1.5·2^23
@@ -279,7 +296,7 @@ struct Prefill {
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         Levels l;
-        levels(l, stage, V == kSomeTokens, P::vSet, P::vScale, 8 * u + 2 * q + e, kMiddleV);
+        levels(l, stage, V == kSomeTokens, (c.refined & 2) != 0, P::vSet, P::vScale, 8 * u + 2 * q + e, kMiddleV);
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -494,6 +511,7 @@ struct Prefill {
       s.sum[h] += laneXor(s.sum[h], 1);
       s.sum[h] += laneXor(s.sum[h], 2);
       if (s.position[h] < 0) continue;
+      if (p.states && q == 0) *(State*)(p.states + 2 * ((vector(p, first + r + 8 * h) - p.q) / D)) = State{s.m[h], s.sum[h]};
       float inv = s.sum[h] > 0 ? 1 / s.sum[h] : 0;
       float* out = p.out + (vector(p, first + r + 8 * h) - p.q);
 #pragma unroll

@@ -24,9 +24,9 @@ static constexpr float kWholeFloat = 8388608;
 
 // QueryCodes is a lane's share of the int8 queries: the operand's words, and of
 // the lane's two queries the scale and what the codes' middle takes off. A set is
-// the words q of four words of 16 channels. Where channels lead, their words are
-// the last set and those of the rest the sets before; words that are not there
-// are zero.
+// the words q of four words of 16 channels. Where so many channels lead by the kernel,
+// their words are the last set and those of the rest the sets before; words that are
+// not there are zero.
 template <int D, int K, int NQ>
 struct QueryCodes {
   static constexpr int kWords = D / 16, kLeadWords = kLeads<K> ? K / 16 : 0;
@@ -35,7 +35,7 @@ struct QueryCodes {
   static_assert(D <= 128 && kLeadWords <= 4, "a lane reads four channels, a set is four words");
   u32 word[kSets][4];
   float scale[2];  // of a score, times log2(e), over 64
-  int sum[2][2];   // [segment][query] Σ q'
+  int sum[2][2];   // [segment][query] Σ q'; as planned: 4·Σ q' and that of leading channels
 
   // Shared is what the block's first NQ warps make for all of them.
   struct Shared {
@@ -52,8 +52,10 @@ struct QueryCodes {
     return load<Quad32>(p.q + ((u64)(it.sequence * p.heads + it.head) * p.group + row) * D + 4 * lane);
   }
 
-  // code quantises a query, a warp's.
-  DEV void code(Shared* m, const Quad32& x, float scale, int query, int lane) {
+  // code quantises a query, a warp's. planned is the words of channels that lead as
+  // planned: then sums are of codes of four bits, in quarters of the
+  // scale, but for those of a token that leads with all.
+  DEV void code(Shared* m, const Quad32& x, float scale, int planned, int query, int lane) {
     float top = 0;
 #pragma unroll
     for (int b = 0; b < 4; b++) top = larger(top, fabsf(asFloat(wordOf(x, b))));
@@ -70,15 +72,15 @@ struct QueryCodes {
     }
     int at = lane / 4, rest = at - kLeadWords;
     if (at < kWords) m->word[rest < 0 ? kSets - 1 : rest / 4][query][rest < 0 ? at : rest % 4][lane % 4] = w;
-    int sum = dot4(w, 0x01010101u, 0), lead = at < kLeadWords ? sum : 0;
+    int sum = dot4(w, 0x01010101u, 0), lead = at < (K == kPlan ? planned : kLeadWords) ? sum : 0;
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) {
       sum += laneXor(sum, mask);
-      if (kLeads<K>) lead += laneXor(lead, mask);
+      if (kLeads<K> || K == kPlan) lead += laneXor(lead, mask);
     }
     if (lane == 0) {
-      m->scale[query] = top / 127 * scale * (1.0f / 64);
-      m->sum[0][query] = kLeads<K> ? lead : sum;
+      m->scale[query] = top / 127 * scale * (K == kPlan && planned < kWords ? 1.0f / 256 : 1.0f / 64);
+      m->sum[0][query] = kLeads<K> ? lead : K == kPlan ? 4 * sum + lead : sum;
       m->sum[1][query] = sum - lead;
     }
   }
@@ -115,22 +117,44 @@ struct KeyWords {
     return load<Quad32>(plane + ((quad >> 1) * WORDS + w) * 32 + (quad & 1) * 16);
   }
 
-  DEV void read(KeyWords& k, const u8* plane, int quad0, int quad1, int q) {
+  // planned is the same where lead words of each token stand before the others of
+  // all tokens, or, without the others, where no more are there: they are zero then.
+  DEV Quad32 planned(const u8* plane, int quad, int w, int lead, bool others) {
+    int at = (quad >> 1) * lead + w;
+    if (w >= lead) {
+      if (!others) return Quad32{0, 0, 0, 0};
+      at = 8 * lead + (quad >> 1) * (WORDS - lead) + w - lead;
+    }
+    return load<Quad32>(plane + at * 32 + (quad & 1) * 16);
+  }
+
+  template <typename AT>
+  DEV void readWith(KeyWords& k, int quad0, int quad1, const AT& at) {
 #pragma unroll
     for (int n = 0; n < kProducts; n++) {
-      k.a[n][0] = word(plane, quad0, NQ == 4 ? n : 2 * n, q);
+      k.a[n][0] = at(quad0, NQ == 4 ? n : 2 * n);
       k.a[n][1] = k.a[n][0];
-      if (NQ == 4) k.a[n][1] = word(plane, quad1, n, q);
-      if (NQ == 8 && 2 * n + 1 < kSets) k.a[n][1] = word(plane, quad0, 2 * n + 1, q);
+      if (NQ == 4) k.a[n][1] = at(quad1, n);
+      if (NQ == 8 && 2 * n + 1 < kSets) k.a[n][1] = at(quad0, 2 * n + 1);
     }
   }
 
-  // multiply adds, for one pair of tokens of a lane's quad, bit pair i.
+  DEV void read(KeyWords& k, const u8* plane, int quad0, int quad1, int q) {
+    readWith(k, quad0, quad1, [&](int quad, int s) { return word(plane, quad, s, q); });
+  }
+
+  DEV void readPlanned(KeyWords& k, const u8* plane, int quad0, int quad1, int q, int lead, bool others) {
+    readWith(k, quad0, quad1, [&](int quad, int s) { return planned(plane, quad, 4 * s + q, lead, others); });
+  }
+
+  // multiply adds, for one pair of tokens of a lane's quad, bit pair i, so many words
+  // of a token: the others are zero.
   template <int SETS>
-  DEV void multiply(int (&c)[4], const KeyWords& k, const u32 (&words)[SETS][4], int first, int i, int pair, int r) {
+  DEV void multiply(int (&c)[4], const KeyWords& k, const u32 (&words)[SETS][4], int first, int i, int pair, int r, int some) {
     u32 mask = maskOf(i), keepLow = r < 4 ? ~0u : 0, keepHigh = ~keepLow;
 #pragma unroll
     for (int n = 0; n < kProducts; n++) {
+      if ((NQ == 4 ? 4 : 8) * n >= some) break;
       u32 a0 = wordOf(k.a[n][0], 2 * pair) & mask, a1 = wordOf(k.a[n][0], 2 * pair + 1) & mask;
       u32 a2 = wordOf(k.a[n][1], 2 * pair) & mask, a3 = wordOf(k.a[n][1], 2 * pair + 1) & mask;
       if (NQ == 4) {
@@ -168,39 +192,44 @@ struct Keys {
     for (int t = 0; t < 4; t++) l.middle[t] = middle;
   }
 
-  // sums: low is the second plane.
-  DEV void sums(float (&y)[4][2], const u8* page, const u8* low, const Q& c, int unit, int lane) {
+  // sums: low is the second plane; lead is the words of channels that lead as planned.
+  DEV void sums(float (&y)[4][2], const u8* page, const u8* low, int lead, bool refined, const Q& c, int unit, int lane) {
     int r = lane >> 2, q = lane & 3;
     int quad0 = NQ == 4 ? r : r + 8 * unit, quad1 = NQ == 4 ? r + 8 : quad0;
     int mine = NQ == 4 ? r + 8 * (q >> 1) : quad0;
     Levels l;
-    levels(l, page + P::kScale, mine, K == kTwoBits ? 1.5f : 7.5f);
+    levels(l, page + P::kScale, mine, K == kTwoBits || K == kPlan ? 1.5f : 7.5f);
     if (K == kSomeTokens) {
       u64 set = load<u64>(page + P::kSet);
 #pragma unroll
-      for (int t = 0; t < 4; t++) some(l.scale[t], l.middle[t], set, 4 * mine + t);
+      for (int t = 0; t < 4; t++) some(l.scale[t], l.zero[t], l.middle[t], set, 4 * mine + t, refined);
     }
     constexpr bool kBoth = K != kTwoBits;
     if (kLeads<K>) {
       Levels rest;
       levels(rest, page + P::kScale + P::perSegment, mine, 1.5f);
-      plane<false, Q::kRest>(y, page + P::kTop1, page, c, 0, quad0, quad1, rest, c.sum[1], lane, false);
-      plane<true, kLeads<K> ? Q::kLeadWords : 1>(y, page + P::kTop, low, c, Q::kSets - 1, quad0, quad1, l, c.sum[0], lane, true);
+      plane<false, Q::kRest>(y, page + P::kTop1, page, 0, c, 0, quad0, quad1, rest, c.sum[1], lane, false);
+      plane<true, kLeads<K> ? Q::kLeadWords : 1>(y, page + P::kTop, low, 0, c, Q::kSets - 1, quad0, quad1, l, c.sum[0], lane, true);
     } else {
-      plane<kBoth, Q::kWords>(y, page + P::kTop, low, c, 0, quad0, quad1, l, c.sum[0], lane, false);
+      plane<kBoth, Q::kWords>(y, page + P::kTop, low, lead, c, 0, quad0, quad1, l, c.sum[0], lane, false);
     }
   }
 
   // plane does one segment. A second plane's bit pair weighs as much as the top
   // plane's next.
   template <bool BOTH, int WORDS>
-  DEV void plane(float (&y)[4][2], const u8* top, const u8* low, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
+  DEV void plane(float (&y)[4][2], const u8* top, const u8* low, int lead, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
                  int lane, bool add) {
     using Words = KeyWords<NQ, WORDS>;
     int r = lane >> 2, q = lane & 3;
     Words a, b;
-    Words::read(a, top, quad0, quad1, q);
-    if (BOTH) Words::read(b, low, quad0, quad1, q);
+    if (K == kPlan) {
+      Words::readPlanned(a, top, quad0, quad1, q, lead, true);
+      Words::readPlanned(b, low, quad0, quad1, q, lead, false);
+    } else {
+      Words::read(a, top, quad0, quad1, q);
+      if (BOTH) Words::read(b, low, quad0, quad1, q);
+    }
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
       constexpr int kSums = BOTH ? 5 : 4;
@@ -210,8 +239,8 @@ struct Keys {
         for (int e = 0; e < 4; e++) sum[3][e] = kMagic;
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        Words::multiply(sum[i], a, c.word, first, i, pair, r);
-        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r);
+        Words::multiply(sum[i], a, c.word, first, i, pair, r, WORDS);
+        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, K == kPlan ? lead : WORDS);
       }
       finish<kSums>(y, sum, pair, l, sums, add);
     }
