@@ -74,6 +74,12 @@ DEV bool laneAny(bool x) {
     if (o[i].b[0]) return true;
   return false;
 }
+DEV u32 laneVotes(bool x) {
+  const emu::Operand* o = emu::meet(&x, sizeof x);
+  u32 votes = 0;
+  for (int i = 0; i < 32; i++) votes |= (u32)o[i].b[0] << i;
+  return votes;
+}
 DEV void warpSync() {
   int x = 0;
   emu::meet(&x, sizeof x);

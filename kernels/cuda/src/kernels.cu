@@ -6,6 +6,7 @@
 #include "layer.cuh"
 #include "prefill.cuh"
 #include "sample.cuh"
+#include "select.cuh"
 #include "step.cuh"
 #ifdef TERSE_HOPPER
 #include "wide.cuh"

@@ -48,6 +48,7 @@ DEV int laneXor(int x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask);
 DEV double laneXor(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV float laneXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV bool laneAny(bool x) { return __any_sync(0xffffffffu, x); }
+DEV u32 laneVotes(bool x) { return __ballot_sync(0xffffffffu, x); }
 DEV void warpSync() { __syncwarp(); }
 DEV void blockSync() { __syncthreads(); }
 // Adds 1 and gives what was there. What the block wrote before is seen by whoever
