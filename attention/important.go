@@ -1,25 +1,19 @@
 package attention
 
 import (
-	"math/bits"
 	"slices"
 
 	"github.com/terse-llm/terse/kernels"
 	"github.com/terse-llm/terse/quant"
 )
 
-const (
-	// lastQueries is how many of a prompt's last queries say which of its tokens
-	// matter to what follows.
-	lastQueries = 64
-	// reach is how far a token's weight spreads to its neighbours on both sides: a
-	// query's weight lies on one or two tokens of what it reads.
-	reach = 3
-)
+// lastQueries is how many of a prompt's last queries say which of its tokens
+// matter to what follows.
+const lastQueries = 64
 
-// watched is the rows [lo, hi) of the segment, counted from its first, whose
+// Watched is the rows [lo, hi) of the segment, counted from its first, whose
 // attention says which tokens of the prompt matter.
-func (s *Segment) watched() (lo, hi int) {
+func (s *Segment) Watched() (lo, hi int) {
 	if !s.View.Geometry.Format.Selects() {
 		return 0, 0
 	}
@@ -31,7 +25,7 @@ func (s *Segment) watched() (lo, hi int) {
 // its query is needed in every layer then.
 func Selects(segs []Segment) bool {
 	for i := range segs {
-		if lo, hi := segs[i].watched(); lo < hi {
+		if lo, hi := segs[i].Watched(); lo < hi {
 			return true
 		}
 	}
@@ -45,7 +39,7 @@ func (r *Runner) weigh(layer int, segs []Segment) {
 	for i := range r.groups {
 		g := &r.groups[i]
 		s := &segs[g.seg]
-		lo, hi := s.watched()
+		lo, hi := s.Watched()
 		from := g.row - s.Row // of the segment
 		lo, hi = max(lo-from, 0), min(hi-from, g.rows)
 		if lo >= hi {
@@ -103,71 +97,9 @@ func (s *selection) Do(head int) {
 	if lo >= hi {
 		return
 	}
-	sets := Important(s.weights[head*n+lo:head*n+hi], f.PageTokens, f.Important, f.MostImportant())
+	sets := f.ImportantTokens(s.weights[head*n+lo : head*n+hi])
 	for i, set := range sets {
 		page := lo/f.PageTokens + i
 		v.Geometry.At(s.layer).GiveSecond(v.CodedLayer(page, s.layer), v.ExactLayer(page, s.layer), head, set, &s.runner.scratches[head])
 	}
-}
-
-// Important is the sets of tokens, page by page, that matter most by their weights
-// (of whole pages): percent of all of them, at most most of any page. A weight
-// counts for its neighbours too.
-func Important(weights []float32, pageTokens, percent, most int) []uint64 {
-	n := len(weights)
-	spread := make([]float32, n)
-	for i := range spread {
-		spread[i] = slices.Max(weights[max(0, i-reach):min(n, i+reach+1)])
-	}
-	sorted := slices.Clone(spread)
-	slices.Sort(sorted)
-	count := (n*percent + 99) / 100
-	least := sorted[n-count]
-	// What weighs exactly as much as the least that gets in is taken in order.
-	higher, _ := slices.BinarySearchFunc(sorted, least, func(x, least float32) int {
-		if x > least {
-			return 1
-		}
-		return -1
-	})
-	ties := count - (n - higher)
-	sets := make([]uint64, n/pageTokens)
-	for i, w := range spread {
-		tie := w == least && ties > 0
-		if tie {
-			ties--
-		}
-		if w > least || tie {
-			sets[i/pageTokens] |= 1 << (i % pageTokens)
-		}
-	}
-	for p := range sets {
-		sets[p] = heaviest(sets[p], spread[p*pageTokens:], most)
-	}
-	return sets
-}
-
-// heaviest leaves the most of a set that weigh most, of equals the first.
-func heaviest(set uint64, weights []float32, most int) uint64 {
-	if bits.OnesCount64(set) <= most {
-		return set
-	}
-	var tokens []int
-	for rest := set; rest != 0; rest &= rest - 1 {
-		tokens = append(tokens, bits.TrailingZeros64(rest))
-	}
-	slices.SortStableFunc(tokens, func(a, b int) int {
-		switch {
-		case weights[a] > weights[b]:
-			return -1
-		case weights[a] < weights[b]:
-			return 1
-		}
-		return 0
-	})
-	set = 0
-	for _, t := range tokens[:most] {
-		set |= 1 << t
-	}
-	return set
 }

@@ -126,7 +126,7 @@ func (c *Context) Weigh(sel *Selector, w Watched, scale float32, s Stream) error
 }
 
 // Choose puts into the stream that of tokens [Lo, Hi) those that matter most by the
-// sums, as attention.Important finds them, get the second plane.
+// sums, as quant.Format.ImportantTokens finds them, get the second plane.
 func (c *Context) Choose(sel *Selector, w Watched, s Stream) error {
 	n := w.Hi - w.Lo
 	if n <= 0 {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/terse-llm/terse/attention"
 	"github.com/terse-llm/terse/quant"
 )
 
@@ -87,7 +86,7 @@ func checkWeigh(t *testing.T, c *Context, m Module, dim, group int) {
 	l.close()
 }
 
-// From equal sums the device chooses the tokens that package attention does, and
+// From equal sums the device chooses the tokens that quant.Format does, and
 // pages become what package quant makes of them, byte for byte.
 func TestChoose(t *testing.T) {
 	formats := []string{"hq2,important=6", "hq2,important=50", "hq3,important=1", "hq2,k2=shared:48,important=12"}
@@ -132,7 +131,7 @@ func checkChoose(t *testing.T, c *Context, m Module, g *quant.Geometry, seed uin
 		var w quant.Scratch
 		addresses := l.back(mem.tables.Coded, 8*len(s.coded))
 		for head := range heads {
-			sets := attention.Important(sums[head*prompt+lo:head*prompt+hi], 64, g.Format.Important, g.Format.MostImportant())
+			sets := g.Format.ImportantTokens(sums[head*prompt+lo : head*prompt+hi])
 			if got := l.back(sel.sets+Ptr(8*head*len(sets)), 8*len(sets)); !slices.Equal(got, bytesOf(sets)) {
 				t.Errorf("%s dim %d, weights of kind %d: head %d has other tokens", g.Format.Name, g.HeadDim, kind, head)
 				return

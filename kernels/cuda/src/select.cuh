@@ -122,7 +122,7 @@ struct ChooseParams {
   int pad;
 };
 
-// Block h chooses tokens of one KV head as attention.Important does. Weights are not
+// Block h chooses tokens of one KV head as quant.Format.ImportantTokens does. Weights are not
 // negative, so that their bits have their order.
 struct Choose {
   static constexpr int kWarps = kChooseThreads / 32, kReach = 3;
