@@ -44,23 +44,27 @@ func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of
 // quant.Transform, PutExact and Encode. Where some tokens only may have a second
-// plane, none has: nothing says yet which are important.
+// plane, none has: a [Selector] gives it to the important ones.
 type Encoder struct {
 	g      *quant.Geometry
 	f      Function
-	base   encodeParams
-	shifts [2]Ptr // [layer][head][dim]; 0: none
-	maps   [2]Ptr // [layer][head][dim in][dim out]; 0: none
+	base   []encodeParams // of each layer
+	signs  [2]Ptr         // [dim] of K's and V's rotation; 0: none
+	shifts [2]Ptr         // [layer][head][dim]; 0: none
+	maps   [2]Ptr         // [layer][head][dim in][dim out]; 0: none
 	owned  []Ptr
 }
 
 // NewEncoder puts a geometry's basis on the device.
 func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (*Encoder, error) {
 	e := &Encoder{g: g}
-	if err := e.layout(); err != nil {
+	err := e.refuse()
+	if err != nil {
 		return nil, err
 	}
-	var err error
+	for layer := range g.Layers {
+		e.base = append(e.base, layoutOf(g, layer))
+	}
 	if e.f, err = c.Function(m, fmt.Sprintf("encode_%d", g.HeadDim), encodeShared(g.HeadDim)); err != nil {
 		return nil, err
 	}
@@ -76,7 +80,7 @@ func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (
 		if e.shifts[half], err = e.put(c, shifts); err != nil {
 			return nil, err
 		}
-		if e.base.Half[half].Signs, err = e.put(c, signs); err != nil {
+		if e.signs[half], err = e.put(c, signs); err != nil {
 			return nil, err
 		}
 	}
@@ -95,16 +99,20 @@ func (e *Encoder) put(c *Context, x []float32) (Ptr, error) {
 	return p, c.Upload(p, bytesOf(x))
 }
 
-// layout refuses what the kernel cannot code.
-func (e *Encoder) layout() error {
-	g, p := e.g, &e.base
-	f := g.Format
-	switch {
-	case g.HeadDim != 64 && g.HeadDim != 128 || f.PageTokens != 64 || f.Wide,
-		f.Coded() && f.Family != quant.FamilyHQ, f.Selects(), !g.Even():
-		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats without important tokens, alike in all layers, and for f16, head_dim 64 or 128", f.Name, g.HeadDim)
+// refuse refuses what the kernel cannot code.
+func (e *Encoder) refuse() error {
+	f, d := e.g.Format, e.g.HeadDim
+	if d != 64 && d != 128 || f.PageTokens != 64 || f.Wide || f.Coded() && f.Family != quant.FamilyHQ {
+		return fmt.Errorf("cannot code %s with head_dim %d on the GPU: the kernel is for hq formats and f16, head_dim 64 or 128", f.Name, d)
 	}
-	p.Heads, p.HeadBytes = int32(g.KVHeads), int32(g.HeadBytes)
+	return nil
+}
+
+// layoutOf is where a layer's codes go.
+func layoutOf(all *quant.Geometry, layer int) (p encodeParams) {
+	g := all.At(layer)
+	f := g.Format
+	p.Heads, p.HeadBytes, p.CodedLayer = int32(g.KVHeads), int32(g.HeadBytes), uint64(all.CodedStart(layer))
 	p.Norm, p.Clips = float32(1/math.Sqrt(float64(g.HeadDim))), 1
 	if f.Clip {
 		p.Clips = 5
@@ -127,7 +135,7 @@ func (e *Encoder) layout() error {
 			}
 		}
 	}
-	return nil
+	return p
 }
 
 // CloseEncoder gives an encoder's memory back.
@@ -175,9 +183,9 @@ func (c *Context) Recode(e *Encoder, layer, page int, exact, coded Ptr, s Stream
 
 // params are a launch's for one layer.
 func (e *Encoder) params(layer int, k, v, exact, coded Ptr) encodeParams {
-	g, p := e.g, e.base
+	g, p := e.g, e.base[layer]
 	for half, x := range []Ptr{k, v} {
-		p.Half[half].X = x
+		p.Half[half].X, p.Half[half].Signs = x, e.signs[half]
 		if e.shifts[half] != 0 {
 			p.Half[half].Shift = e.shifts[half] + Ptr(4*layer*g.KVHeads*g.HeadDim)
 		}
@@ -186,7 +194,7 @@ func (e *Encoder) params(layer int, k, v, exact, coded Ptr) encodeParams {
 		}
 	}
 	p.Exact, p.Coded = exact, coded
-	p.ExactLayer, p.CodedLayer = uint64(layer*g.ExactBytes()), uint64(layer*g.CodedBytes())
+	p.ExactLayer = uint64(layer * g.ExactBytes())
 	return p
 }
 

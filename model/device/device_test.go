@@ -293,7 +293,7 @@ func apart(d, h *bench, said func(what string, far float64)) {
 // bits; hack:v2 with its 2 bits, too, to what roundings do to it.
 func TestStep(t *testing.T) {
 	x := newTiny(t, 1)
-	formats := []string{"f16", "hq2", "hq3", "hq4", "hq2+", "hack,bits=8,round=nearest", "hack:v2,bits=8", "hack:v2"}
+	formats := []string{"f16", "hq2", "hq3", "hq4", "hq2+", "hq2,important=10", "hq3,important=10", "hack,bits=8,round=nearest", "hack:v2,bits=8", "hack:v2"}
 	if testing.Short() {
 		formats = formats[2:3]
 	}
@@ -351,7 +351,7 @@ func moveWeights(t *testing.T, path string, share float64, seed uint64) {
 // What GPUs do not serve is refused by name, with what they do.
 func TestRefused(t *testing.T) {
 	x := newTiny(t, 1)
-	for _, kv := range []string{"int4", "int8", "kivi", "f32", "hq2,important=10", "hq2,k2=lead:48"} {
+	for _, kv := range []string{"int4", "int8", "kivi", "f32", "hq2,k2=lead:48"} {
 		g := x.geometry(kv)
 		_, err := x.device.NewRunner(g, nil, RunnerOptions{Rows: 8, Sequences: 1, Context: 64})
 		if err == nil || !strings.Contains(err.Error(), g.Format.Name) || !strings.Contains(err.Error(), "GPU") {

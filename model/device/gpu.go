@@ -143,12 +143,6 @@ type kernelSet struct {
 
 // newKernels finds the kernels for a model and a geometry.
 func newKernels(c *cuda.Context, m cuda.Module, cfg *model.Config, g *quant.Geometry, tf *quant.Transform, products cuda.DType) (k kernelSet, err error) {
-	if g.Format.Selects() {
-		return k, fmt.Errorf("cannot run KV format %s on the GPU: nothing chooses a prompt's important tokens there; choose hq2, hq2+, hq3, hq4 or f16", g.Format.Name)
-	}
-	if !g.Even() {
-		return k, fmt.Errorf("cannot run KV format %s on the GPU: its layers are coded one otherwise than the other; choose hq2, hq2+, hq3, hq4 or f16", g.Format.Name)
-	}
 	group := cfg.Heads / cfg.KVHeads
 	if f := g.Format.Family; f == quant.FamilyHack || f == quant.FamilyHackV2 {
 		k.hack, err = c.NewHack(m, g, group)

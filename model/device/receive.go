@@ -78,13 +78,14 @@ func kindOf(p quant.Piece) kvcache.Kind {
 // copy brings layers [first.Layer, hi) of a page to the device.
 func (p *reception) copy(c *cuda.Context, first quant.Piece, hi int) error {
 	r, kind := p.r, kindOf(first)
-	ids, host, n := p.view.ExactIDs, p.view.Exact, r.geometry.ExactBytes()
+	ids, host := p.view.ExactIDs, p.view.Exact
 	if first.Coded {
-		ids, host, n = p.view.CodedIDs, p.view.Coded, r.geometry.CodedBytes()
+		ids, host = p.view.CodedIDs, p.view.Coded
 	}
+	from, to := layerBytes(r.geometry, kind, first.Layer, hi)
 	var at [1]uint64
 	r.pages.arena.Addresses(kind, ids[first.Page:first.Page+1], uint64(r.pages.base), at[:])
-	err := c.UploadAsync(cuda.Ptr(at[0])+cuda.Ptr(first.Layer*n), host[first.Page][first.Layer*n:hi*n], r.copies)
+	err := c.UploadAsync(cuda.Ptr(at[0])+cuda.Ptr(from), host[first.Page][from:to], r.copies)
 	for layer := first.Layer; err == nil && layer < hi; layer++ {
 		p.taken[kind][first.Page*r.geometry.Layers+layer] = true
 	}

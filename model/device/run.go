@@ -20,26 +20,44 @@ func (r *Runner) run(c *cuda.Context, b *model.Batch) (model.Result, error) {
 		r.ahead.live = false
 		return model.Result{}, errors.Join(err, c.Synchronize(r.stream), c.Synchronize(r.copies))
 	}
-	if b.AfterLayer != nil {
-		for i := range r.model.layers {
-			if len(r.step.staged) > 0 {
-				if err := c.Await(r.arrived[i]); err != nil {
-					return model.Result{}, err
-				}
-			}
-			b.AfterLayer(i)
-		}
+	if err := r.tell(c, b); err != nil {
+		return model.Result{}, err
 	}
 	if err := c.Await(r.finished[r.in.side()]); err != nil {
 		return model.Result{}, err
 	}
+	r.keepSums()
 	return r.result(c)
+}
+
+// tell tells whoever watches of each layer when it is on the host, and when its
+// important tokens' second planes are.
+func (r *Runner) tell(c *cuda.Context, b *model.Batch) error {
+	for i := range r.model.layers {
+		if b.AfterLayer != nil {
+			if len(r.step.staged) > 0 {
+				if err := c.Await(r.arrived[i]); err != nil {
+					return err
+				}
+			}
+			b.AfterLayer(i)
+		}
+		if b.AfterAttend != nil {
+			if len(r.step.staged) > 0 && len(r.step.watched) > 0 {
+				if err := c.Await(r.choosing.brought[i]); err != nil {
+					return err
+				}
+			}
+			b.AfterAttend(i)
+		}
+	}
+	return nil
 }
 
 // enqueue is run without the waiting.
 func (r *Runner) enqueue(c *cuda.Context, b *model.Batch) error {
 	s := &r.step
-	if err := errors.Join(r.pages.settle(c), r.out.fit(c, r, s.wanted)); err != nil {
+	if err := errors.Join(r.pages.settle(c), r.out.fit(c, r, s.wanted), r.prepareSums(c)); err != nil {
 		return err
 	}
 	if r.graphable(b) {
@@ -83,12 +101,15 @@ func (r *Runner) layers(c *cuda.Context, b *model.Batch) error {
 		); err != nil {
 			return err
 		}
-		if i == len(m.layers)-1 && s.wanted == 0 {
-			return nil // nobody wants logits: the last layer was for its K and V
+		last := i == len(m.layers)-1 && s.wanted == 0 // nobody wants logits: it is for its K and V
+		if last && len(s.watched) == 0 {
+			return nil
 		}
 		add = a.sum
+		if err := errors.Join(r.attend(c, i), r.choose(c, i)); err != nil || last {
+			return err
+		}
 		if err := errors.Join(
-			r.attend(c, i),
 			c.RMSNorm(k.layer, a.normed, a.x, add, l.mlpNorm, s.rows, cfg.Hidden, cfg.NormEps, r.stream),
 			r.mlp(c, l),
 		); err != nil {
@@ -200,16 +221,19 @@ func (r *Runner) attendSingles(c *cuda.Context, i int) error {
 	return c.Attend(r.work.Step(r.in.stepItemsAt(), r.step.plan.Blocks()), r.in.both(), i, a.q, a.attended, scale, r.stream)
 }
 
-// attendPrompt attends for the rows of a prompt. Rows whose recent tokens lie
-// partly in pages of another prompt, which exist as codes only, read less of them
-// exactly: a launch each for those that read equally much.
+// attendPrompt attends for the rows of a prompt, exactly where the format says so.
+// Rows whose recent tokens lie partly in pages of another prompt, which exist as codes
+// only, read less of them exactly: a launch each for those that read equally much.
 func (r *Runner) attendPrompt(c *cuda.Context, layer, table int, seg attention.Segment, scale float32) error {
 	f, floor := r.geometry.Format, r.step.floors[table]
 	exact, coded := r.in.row(kvcache.Exact, table), r.in.row(kvcache.Coded, table)
 	width := 4 * r.model.config.Heads * r.geometry.HeadDim
 	for done := 0; done < seg.Rows; {
 		p, rows := r.kernels.prefill, seg.Rows-done
-		if n := seg.Pos + done + 1; floor > f.Sinks && n < floor+f.Recent {
+		if left := seg.View.PromptLen - seg.Pos - done; f.ExactPrefill && left > 0 {
+			states := r.choosing.states + cuda.Ptr(8*(seg.Row+done)*r.model.config.Heads)
+			p, rows = p.Exact(floor, states), min(rows, left)
+		} else if n := seg.Pos + done + 1; floor > f.Sinks && n < floor+f.Recent {
 			run := (n - floor) / f.PageTokens * f.PageTokens
 			p, rows = p.Recent(run), min(rows, floor+run+f.PageTokens-n)
 		}

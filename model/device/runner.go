@@ -32,7 +32,7 @@ type Runner struct {
 	sends    cuda.Stream  // of the inputs of steps that are begun early
 	written  []cuda.Event // of each layer: its pages are written
 	arrived  []cuda.Event // of each layer: they are on the host
-	copied   cuda.Event   // the last of arrived
+	copied   cuda.Event   // the last copy to the host that a step wants
 	settled  cuda.Event   // in the stream of steps: pages are who they are said to be
 	sent     cuda.Event   // the last of them is on the device
 	uploaded cuda.Event   // in that of copies: what has come of prompts is on the device
@@ -40,12 +40,13 @@ type Runner struct {
 	finished [2]cuda.Event // of the sides of the inputs: the step's results are on the host
 	owned    []cuda.Ptr
 
-	in     inputs
-	act    activations
-	out    outputs
-	step   step
-	ahead  ahead
-	graphs map[graphKey]*graphPair
+	in       inputs
+	act      activations
+	out      outputs
+	step     step
+	ahead    ahead
+	choosing chooser
+	graphs   map[graphKey]*graphPair
 }
 
 // activations are a step's, on the device. There is one row more than the most of
@@ -111,8 +112,7 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 		}
 		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
 	}
-	r.copied = r.arrived[len(r.arrived)-1]
-	for _, e := range []*cuda.Event{&r.settled, &r.sent, &r.uploaded, &r.finished[0], &r.finished[1]} {
+	for _, e := range []*cuda.Event{&r.copied, &r.settled, &r.sent, &r.uploaded, &r.finished[0], &r.finished[1]} {
 		if *e, err = c.NewEvent(false); err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 	if err := r.allocActivations(c); err != nil {
 		return err
 	}
-	return errors.Join(r.in.open(c, r), r.out.open(c, r))
+	return errors.Join(r.choosing.open(c, r), r.in.open(c, r), r.out.open(c, r))
 }
 
 func (r *Runner) allocActivations(c *cuda.Context) error {
@@ -165,7 +165,7 @@ func (r *Runner) Close() error {
 		for _, p := range r.owned {
 			errs = append(errs, c.Free(p))
 		}
-		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], r.finished[:], []cuda.Event{r.settled, r.sent, r.uploaded}) {
+		for _, e := range slices.Concat(r.written, r.arrived, r.coding[:], r.finished[:], []cuda.Event{r.copied, r.settled, r.sent, r.uploaded}) {
 			if e != 0 {
 				errs = append(errs, c.CloseEvent(e))
 			}
@@ -177,7 +177,7 @@ func (r *Runner) Close() error {
 		if r.pages != nil {
 			errs = append(errs, r.pages.close(c))
 		}
-		errs = append(errs, r.in.close(c), r.out.close(c))
+		errs = append(errs, r.in.close(c), r.out.close(c), r.choosing.close(c))
 		for _, s := range []cuda.Stream{r.stream, r.copies, r.sends} {
 			if s != 0 {
 				errs = append(errs, c.CloseStream(s))

@@ -22,16 +22,29 @@ func (r *Runner) stage(c *cuda.Context, layer int) error {
 		return err
 	}
 	for _, p := range r.step.staged {
-		n := r.geometry.ExactBytes()
-		if p.kind == kvcache.Coded {
-			n = r.geometry.CodedBytes()
-		}
-		from := cuda.Ptr(r.in.tables[p.kind][p.table*r.in.width+p.page]) + cuda.Ptr(layer*n)
-		if err := c.DownloadAsync(p.host[layer*n:(layer+1)*n], from, r.copies); err != nil {
-			return fmt.Errorf("cannot bring page %d to the host: %w", p.page, err)
+		if err := r.bring(c, layer, p); err != nil {
+			return err
 		}
 	}
-	return c.Record(r.arrived[layer], r.copies)
+	return errors.Join(c.Record(r.arrived[layer], r.copies), c.Record(r.copied, r.copies))
+}
+
+// bring has the second stream bring one layer of a page to the host.
+func (r *Runner) bring(c *cuda.Context, layer int, p stagedPage) error {
+	lo, hi := layerBytes(r.geometry, p.kind, layer, layer+1)
+	from := cuda.Ptr(r.in.tables[p.kind][p.table*r.in.width+p.page]) + cuda.Ptr(lo)
+	if err := c.DownloadAsync(p.host[lo:hi], from, r.copies); err != nil {
+		return fmt.Errorf("cannot bring page %d to the host: %w", p.page, err)
+	}
+	return nil
+}
+
+// layerBytes is where layers [first, end) lie in a page.
+func layerBytes(g *quant.Geometry, k kvcache.Kind, first, end int) (lo, hi int) {
+	if k == kvcache.Coded {
+		return g.CodedStart(first), g.CodedStart(end)
+	}
+	return first * g.ExactBytes(), end * g.ExactBytes()
 }
 
 // Bring has the second stream bring whole pages to the host, those that it has not

@@ -26,11 +26,13 @@ type step struct {
 	floors   []int
 	order    []int // of each row of the batch, its row here
 	staged   []stagedPage
+	watched  []watched
 }
 
 // lay arranges a batch, fills the inputs and plans.
 func (s *step) lay(r *Runner, b *model.Batch) {
 	s.segments, s.lengths, s.floors, s.staged = s.segments[:0], s.lengths[:0], s.floors[:0], s.staged[:0]
+	s.watched = s.watched[:0]
 	s.order = slices.Grow(s.order[:0], b.Rows())[:b.Rows()]
 	s.rows, s.plan, s.wanted = 0, nil, len(b.Logits)
 	for _, single := range []bool{true, false} {
@@ -63,6 +65,9 @@ func (s *step) lay(r *Runner, b *model.Batch) {
 		s.floors = append(s.floors, floor)
 		if i < s.singles {
 			s.lengths = append(s.lengths, seg.Pos+1)
+		}
+		if lo, hi := seg.Watched(); lo < hi {
+			s.watched = append(s.watched, watched{table: i})
 		}
 		if len(seg.View.Exact) > 0 {
 			s.staged = appendStaged(s.staged, r, i, seg)
