@@ -170,8 +170,8 @@ func readBytes(g *quant.Geometry, n int) int64 {
 	}
 	from, _ := f.ExactFrom(n)
 	sinks := min(f.Sinks, n)
-	coded := int64(max(0, from-sinks)/f.PageTokens) * int64(g.CodedBytes())
-	return int64(g.Layers) * (coded + int64(sinks+n-max(from, sinks))*token)
+	coded := int64(max(0, from-sinks)/f.PageTokens) * int64(g.CodedPage())
+	return coded + int64(g.Layers)*int64(sinks+n-max(from, sinks))*token
 }
 
 // texts are sequences on a GPU.

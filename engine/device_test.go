@@ -75,7 +75,7 @@ func newDeviceRig(t *testing.T, format string, ordinal int) *rig {
 	must(err)
 	t.Cleanup(func() { must(m.Close()) })
 	return newRig(t, format, func(cfg *Config) {
-		r, err := m.NewRunner(cfg.Runner.Geometry(), nil, device.RunnerOptions{Rows: cfg.StepTokens + cfg.MaxSeqs, Sequences: cfg.MaxSeqs, Context: c.MaxContext})
+		r, err := m.NewRunner(cfg.Runner.Geometry(), calibrationOf(format, &c), device.RunnerOptions{Rows: cfg.StepTokens + cfg.MaxSeqs, Sequences: cfg.MaxSeqs, Context: c.MaxContext})
 		must(err)
 		t.Cleanup(func() { must(r.Close()) })
 		cfg.Runner = r
@@ -101,7 +101,7 @@ const (
 // prompts and one for answers. Rounding differs, so the texts may part after some
 // tokens; two GPUs of a kind say exactly what one does.
 func TestDevice(t *testing.T) {
-	lengths, formats := []int{63, 270}, []string{"f16", "hq3", "hack,bits=8,round=nearest", "hack:v2"}
+	lengths, formats := []int{63, 270}, []string{"f16", "hq3", "hack,bits=8,round=nearest", "hack:v2", "hq2b,important=6"}
 	if testing.Short() {
 		lengths, formats = lengths[1:], formats[1:2]
 	}
@@ -168,6 +168,31 @@ func TestDevice(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A prompt that begins as one before it reads that one's pages as codes, of important
+// tokens with their second planes, and chooses among the others, as on the processor.
+func TestDeviceReuse(t *testing.T) {
+	const format, tokens = "hq2b,important=6", 8
+	first := prompt(1, 330)
+	second := slices.Concat(first[:290], prompt(2, 150))
+	var said [2][]terse.Token
+	for i, r := range []*rig{newRig(t, format, nil).start(t), newDeviceRig(t, format, 0).start(t)} {
+		if _, _, err := r.collect(t.Context(), request("first", first, tokens)); err != nil {
+			t.Fatal(err)
+		}
+		got, last, err := r.collect(t.Context(), request("second", second, tokens))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last.Usage.CachedTokens < 128 {
+			t.Errorf("%d tokens of a prompt were there", last.Usage.CachedTokens)
+		}
+		said[i] = got
+	}
+	if agree(said[0], said[1]) < 2 { // roundings differ
+		t.Errorf("the GPU says %v, the processor %v", said[1], said[0])
 	}
 }
 

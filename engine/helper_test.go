@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ type rig struct {
 	*Engine
 	cfg   Config
 	model *model.Model
-	cal   *quant.Calibration // for the formats that cannot do without
+	cal   *quant.Calibration // of formats that cannot do without
 }
 
 // newRig makes an engine, not yet running; change may adjust its configuration.
@@ -47,17 +48,14 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 	ops := cpu.Best(2)
 	t.Cleanup(ops.Close)
 	m, _ := modeltest.Tiny(t, 1, ops)
-	f, err := quant.ParseFormat(format, false)
+	cal := calibrationOf(format, &m.Config)
+	f, err := quant.ParseFormat(format, cal != nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := m.Config.Geometry(f)
+	g, err := m.Config.CalibratedGeometry(f, cal)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var cal *quant.Calibration
-	if f.Family == quant.FamilyKVQuant {
-		cal = cases.Calibration(g.Layers, g.KVHeads, g.HeadDim)
 	}
 	run, err := model.NewRunner(m, g, cal)
 	if err != nil {
@@ -72,6 +70,18 @@ func newRig(t testing.TB, format string, change func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	return &rig{e, cfg, m, cal}
+}
+
+// calibrationOf is a calibration of the tiny model for a format that wants one, nil for
+// others.
+func calibrationOf(format string, c *model.Config) *quant.Calibration {
+	switch {
+	case strings.HasPrefix(format, "kvquant"):
+		return cases.Calibration(c.Layers, c.KVHeads, c.HeadDim)
+	case strings.HasPrefix(format, "hq2b"):
+		return modeltest.Calibration([...]uint16{48, 16})
+	}
+	return nil
 }
 
 // start runs the engine until the test ends.

@@ -28,7 +28,7 @@ func (e *Engine) takeAll() {
 		if s.over || s.reception == nil || e.seqs[s.id] != s {
 			continue // its pages are, or will be, others'
 		}
-		if err := s.reception.Take(pieces); err != nil { // all is taken in the end
+		if err := s.reception.Take(pieces); err != nil { // what was not is taken in the end
 			e.cfg.Logger.Warn("what has come of a prompt could not be taken over yet", "request", s.req.ID, "error", err)
 		}
 	}

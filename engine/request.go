@@ -151,6 +151,7 @@ func (e *Engine) start(s *sequence, p Prefilled, ready time.Time) {
 		s.stopPlanes()
 		return
 	}
+	e.takeAll() // what came to a page twice, too: its second planes
 	reception := s.reception
 	s.reception, s.view.Came = nil, nil
 	if err := reception.Adopt(len(s.req.Prompt)); err != nil {

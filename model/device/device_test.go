@@ -107,31 +107,23 @@ func (x *tiny) geometry(kv string) *quant.Geometry {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	g, err := x.host.Config.Geometry(f)
+	g, err := x.host.Config.CalibratedGeometry(f, calibration(kv))
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	return g
 }
 
-// calibration is one with a basis for formats that want it; nil for others.
+// calibration is one with a basis for formats that want it, and with other layers for
+// each that wants a plan; nil for others.
 func calibration(kv string) *quant.Calibration {
-	if kv != "hq2+" {
+	switch {
+	case !strings.HasPrefix(kv, "hq2+") && !strings.HasPrefix(kv, "hq2b"):
 		return nil
+	case strings.Contains(kv, "important"):
+		return modeltest.Calibration([...]uint16{modeltest.HeadDim, 0})
 	}
-	const layers, heads, d = modeltest.Layers, modeltest.KVHeads, modeltest.HeadDim
-	c := &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: d, KMean: make([]float32, layers*heads*d), VMean: make([]float32, layers*heads*d)}
-	r := rand.New(rand.NewPCG(9, 4))
-	for range layers * heads {
-		for i := range d * d {
-			x := r.NormFloat64() * 0.3 / math.Sqrt(d)
-			if i/d == i%d {
-				x++
-			}
-			c.KBasis = append(c.KBasis, float32(x))
-		}
-	}
-	return c
+	return modeltest.Calibration([...]uint16{16, 48})
 }
 
 func (x *tiny) onDevice(g *quant.Geometry, o RunnerOptions) *Runner {
@@ -293,14 +285,14 @@ func apart(d, h *bench, said func(what string, far float64)) {
 // bits; hack:v2 with its 2 bits, too, to what roundings do to it.
 func TestStep(t *testing.T) {
 	x := newTiny(t, 1)
-	formats := []string{"f16", "hq2", "hq3", "hq4", "hq2+", "hq2,important=10", "hq3,important=10", "hack,bits=8,round=nearest", "hack:v2,bits=8", "hack:v2"}
+	formats := []string{"f16", "hq2", "hq3", "hq4", "hq2+", "hq2b", "hq2,important=10", "hq2b,important=10", "hack,bits=8,round=nearest", "hack:v2,bits=8", "hack:v2"}
 	if testing.Short() {
 		formats = formats[2:3]
 	}
 	for _, kv := range formats {
 		g, most := x.geometry(kv), bound(kv)
 		if kv == "hack:v2" {
-			most = x.sensitivity(kv)
+			most = x.sensitivity(kv, apart)
 		}
 		d := newBench(t, x.onDevice(g, RunnerOptions{Rows: 200, Sequences: 4, Context: 512, NoGraphs: kv == "hq3"}), 8<<20)
 		apart(d, newBench(t, x.onHost(g), 8<<20), func(what string, far float64) {
@@ -314,8 +306,8 @@ func TestStep(t *testing.T) {
 // sensitivity is how far the processor's own logits move where weights do by what
 // rounding them to float16 may, half a unit in the last place: codes of 2 bits jump
 // by a third of their range where a value crosses the middle between two. It is
-// twice the most that some such moves do.
-func (x *tiny) sensitivity(kv string) float64 {
+// twice the most that some such moves do to what is run.
+func (x *tiny) sensitivity(kv string, run func(d, h *bench, said func(what string, far float64))) float64 {
 	x.t.Helper()
 	worst := 0.0
 	for seed := range uint64(4) {
@@ -325,7 +317,7 @@ func (x *tiny) sensitivity(kv string) float64 {
 		moved := &tiny{t: x.t}
 		moved.host, _ = bindTiny(x.t, dir)
 		g := x.geometry(kv)
-		apart(newBench(x.t, moved.onHost(g), 8<<20), newBench(x.t, x.onHost(g), 8<<20), func(_ string, far float64) { worst = max(worst, far) })
+		run(newBench(x.t, moved.onHost(g), 8<<20), newBench(x.t, x.onHost(g), 8<<20), func(_ string, far float64) { worst = max(worst, far) })
 	}
 	return 2 * worst
 }

@@ -43,6 +43,9 @@ func (p *reception) take(c *cuda.Context, came []quant.Piece) error {
 	if len(came) == 0 {
 		return nil
 	}
+	for _, piece := range came { // anew, if it was before
+		p.taken[kindOf(piece)][piece.Page*r.geometry.Layers+piece.Layer] = false
+	}
 	if err := r.pages.settle(c); err != nil {
 		return err
 	}
