@@ -78,9 +78,12 @@ func newSequence(g *quant.Geometry, n int, seed uint64) *sequence {
 	return s
 }
 
-// someSet is up to n tokens of a page, often n.
+// someSet is up to n tokens of a page, often n, at times none.
 func someSet(r *rand.Rand, n int) uint64 {
 	var set uint64
+	if r.IntN(4) == 0 {
+		return 0
+	}
 	for range n - r.IntN(2)*r.IntN(n+1) {
 		set |= 1 << r.IntN(64)
 	}

@@ -44,10 +44,12 @@ func TestImageHasKernels(t *testing.T) {
 	files := images(t)
 	code, err := kernelImage(files, "kernels.ptx.gz")
 	ok(t, err)
-	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all",
+	names := []string{"encode_64", "encode_128", "rms_norm", "rope", "swiglu", "embed", "argmax", "read_all", "choose",
 		"hack_attend_64", "hack_attend_128", "hack_encode_64", "hack_encode_128"}
 	for _, dim := range []int{64, 128} {
-		names = append(names, fmt.Sprint("turn_", dim), fmt.Sprint("leave_", dim), fmt.Sprint("enter_", dim))
+		for _, name := range []string{"turn_", "leave_", "enter_", "weigh_", "refine_"} {
+			names = append(names, fmt.Sprint(name, dim))
+		}
 	}
 	for _, name := range []string{"few_rows", "few_norm", "few_leave_64", "few_leave_128"} {
 		for _, stages := range fewStages {

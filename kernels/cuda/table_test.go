@@ -174,7 +174,8 @@ func TestTable(t *testing.T) {
 			}{
 				{"hq2,sinks=0,recent=0", true}, {"hq2,sinks=0,recent=0", false}, {"hq2", true}, {"hq2,k2=lead:32,sinks=0,recent=0", true},
 				{"hq3,sinks=0,recent=0", true}, {"hq3", true}, {"hq4,sinks=0,recent=0", true}, {"f16", true},
-				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true},
+				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true}, {"hq2,k2=shared:64,sinks=0,recent=0", true}, {"hq2,important=6,sinks=0,recent=0", true},
+				{"hq2,k2=shared:64,important=6,sinks=0,recent=0", true},
 			} {
 				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " ", s)); err != nil || !match {
 					continue
@@ -241,7 +242,7 @@ func TestTablePrefill(t *testing.T) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-14s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
 		for _, n := range []int{16 << 10, 32 << 10} {
-			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2", true, 64}} {
+			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}} {
 				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " d", f.dim)); err != nil || !match {
 					continue
 				}
@@ -265,6 +266,39 @@ func TestTablePrefill(t *testing.T) {
 				mem.free(t, c)
 				ok(t, c.CloseEncoder(e))
 			}
+		}
+	})
+}
+
+// TestTableSelect prints what choosing a prompt's important tokens takes in a layer:
+// their weights, by 64 rows, and the choice with its planes.
+func TestTableSelect(t *testing.T) {
+	if !*tableFlag || !*gpuFlag {
+		t.Skip("timings are for a GPU: -gpu -table")
+	}
+	const heads, group, rows = 8, 4, 64
+	on(t, func(c *Context, m Module) {
+		b := newBench(t, c, m)
+		fmt.Printf("%6s %10s %10s\n", "tokens", "weigh µs", "choose µs")
+		for _, n := range []int{4 << 10, 32 << 10, 128 << 10} {
+			g := geometry(t, "hq2,k2=shared:64,important=6", true, heads, 128)
+			mem := randomCache(t, c, g, 1, n)
+			l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
+			sel, err := c.NewSelector(m, g, group, n)
+			ok(t, err)
+			p, err := c.NewPrefiller(m, g, group)
+			ok(t, err)
+			q, _ := l.normal(rows * heads * group * g.HeadDim)
+			out, states := l.bytes(make([]byte, 4*rows*heads*group*g.HeadDim)), l.bytes(make([]byte, 8*rows*heads*group))
+			ok(t, c.Prefill(p.Exact(0, states), 0, n-rows, rows, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0))
+			w := Watched{Position: n - rows, Rows: rows, Q: q, States: states, Exact: mem.tables.Exact, Coded: mem.tables.Coded, Prompt: n}
+			w.Lo, w.Hi = g.Format.Selectable(n)
+			weigh := b.median(t, 15, func() error { return c.Weigh(sel, w, 0.088, 0) })
+			choose := b.median(t, 15, func() error { return c.Choose(sel, w, 0) })
+			fmt.Printf("%6d %10.1f %10.1f\n", n, weigh, choose)
+			ok(t, c.CloseSelector(sel))
+			l.close()
+			mem.free(t, c)
 		}
 	})
 }

@@ -77,25 +77,29 @@ struct Decode {
     }
   }
 
-  // Second is where the second planes are.
+  // Second is where the second planes are. Those of some tokens are none's in many
+  // pages.
   struct Second {
     const u8 *k, *v;
-    int lead;  // words of a token that lead as planned
-    bool refinedK, refinedV;
+    int words;  // of a token of K that there are of it
+    bool values, refinedK, refinedV;
   };
   DEV Second second(const Layout& l, const u8* stage, u8* work, int lane) {
     int rows = l.low / (D / 4);
-    Second s = {stage + (K == kPlan ? P::bytes : P::kLow), stage + P::vTop + P::plane, leadWords<D>(rows), (l.refined & 1) != 0, (l.refined & 2) != 0};
+    Second s = {stage + (K == kPlan ? P::bytes : P::kLow), stage + P::vTop + P::plane, leadWords<D>(rows), true, (l.refined & 1) != 0, (l.refined & 2) != 0};
     if (K != kSomeTokens && V != kSomeTokens) return s;
     if (K == kSomeTokens) {
       u64 set = load<u64>(stage + P::kSet);
-      for (int i = lane; i < kTokens * D / 16; i += 32)
+      s.words = set ? D / 16 : 0;
+      for (int i = set ? lane : kTokens * D / 16; i < kTokens * D / 16; i += 32)
         ((u32*)work)[i] = lowKeyWord<D>(stage + P::bytes, rows, set, i / (D / 2) * 8 + i % 8, i / 8 % (D / 16));
       s.k = work;
     }
     if (V == kSomeTokens) {
       u8* to = work + (K == kSomeTokens ? P::plane : 0);
-      spreadLow<D>(to, stage + P::bytes + l.low, (l.rows - l.low) / (D / 4), load<u64>(stage + P::vSet), lane, 32);
+      u64 set = load<u64>(stage + P::vSet);
+      s.values = set != 0;
+      if (s.values) spreadLow<D>(to, stage + P::bytes + l.low, (l.rows - l.low) / (D / 4), set, lane, 32);
       s.v = to;
     }
     warpSync();
@@ -108,7 +112,7 @@ struct Decode {
     float top = kMinusInf;
 #pragma unroll
     for (int u = 0; u < kUnits; u++) {
-      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second.k, second.lead, second.refinedK, c, u, lane);
+      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second.k, second.words, second.refinedK, c, u, lane);
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -166,7 +170,7 @@ struct Decode {
         if (V == kSomeTokens) all = 4 * all + sum4(word[u][e] & four[u]);  // middles of 6 and 7.5
         s.middle[e] += step[e] * (float)all;
       }
-    values(s, word, step, stage + P::vTop, second.v, lane);
+    values(s, word, step, stage + P::vTop, second.v, V != kSomeTokens || second.values, lane);
   }
 
   // rebase moves the reference exponents to the largest score seen.
@@ -191,7 +195,7 @@ struct Decode {
   }
 
   // values multiplies the weights' codes with the values' and adds them up.
-  DEV void values(Running<D, NQ>& s, const u32 (&word)[kUnits][2], const float (&step)[2], const u8* top, const u8* low, int lane) {
+  DEV void values(Running<D, NQ>& s, const u32 (&word)[kUnits][2], const float (&step)[2], const u8* top, const u8* low, bool lower, int lane) {
     int r = lane >> 2, q = lane & 3;
     u32 w[kUnits][2];  // of query r%NQ: quads 2q and 2q+1 of its half
 #pragma unroll
@@ -208,6 +212,7 @@ struct Decode {
         for (int i = 0; i < Running<D, NQ>::kTiles; i++)
 #pragma unroll
           for (int e = 0; e < 4; e++) sum[i][e] *= 4;
+      if (plane == 1 && !lower) break;
       using Words = ValueWords<D>;
       if (NQ == 4) {
         u32 other0 = laneXor(w[0][0], 16), other1 = laneXor(w[0][1], 16);

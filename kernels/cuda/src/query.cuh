@@ -192,8 +192,9 @@ struct Keys {
     for (int t = 0; t < 4; t++) l.middle[t] = middle;
   }
 
-  // sums: low is the second plane; lead is the words of channels that lead as planned.
-  DEV void sums(float (&y)[4][2], const u8* page, const u8* low, int lead, bool refined, const Q& c, int unit, int lane) {
+  // sums: low is the second plane, of which some words of a token are there, those of
+  // channels that lead as planned or of some tokens.
+  DEV void sums(float (&y)[4][2], const u8* page, const u8* low, int words, bool refined, const Q& c, int unit, int lane) {
     int r = lane >> 2, q = lane & 3;
     int quad0 = NQ == 4 ? r : r + 8 * unit, quad1 = NQ == 4 ? r + 8 : quad0;
     int mine = NQ == 4 ? r + 8 * (q >> 1) : quad0;
@@ -211,21 +212,21 @@ struct Keys {
       plane<false, Q::kRest>(y, page + P::kTop1, page, 0, c, 0, quad0, quad1, rest, c.sum[1], lane, false);
       plane<true, kLeads<K> ? Q::kLeadWords : 1>(y, page + P::kTop, low, 0, c, Q::kSets - 1, quad0, quad1, l, c.sum[0], lane, true);
     } else {
-      plane<kBoth, Q::kWords>(y, page + P::kTop, low, lead, c, 0, quad0, quad1, l, c.sum[0], lane, false);
+      plane<kBoth, Q::kWords>(y, page + P::kTop, low, words, c, 0, quad0, quad1, l, c.sum[0], lane, false);
     }
   }
 
   // plane does one segment. A second plane's bit pair weighs as much as the top
   // plane's next.
   template <bool BOTH, int WORDS>
-  DEV void plane(float (&y)[4][2], const u8* top, const u8* low, int lead, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
+  DEV void plane(float (&y)[4][2], const u8* top, const u8* low, int words, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
                  int lane, bool add) {
     using Words = KeyWords<NQ, WORDS>;
     int r = lane >> 2, q = lane & 3;
     Words a, b;
     if (K == kPlan) {
-      Words::readPlanned(a, top, quad0, quad1, q, lead, true);
-      Words::readPlanned(b, low, quad0, quad1, q, lead, false);
+      Words::readPlanned(a, top, quad0, quad1, q, words, true);
+      Words::readPlanned(b, low, quad0, quad1, q, words, false);
     } else {
       Words::read(a, top, quad0, quad1, q);
       if (BOTH) Words::read(b, low, quad0, quad1, q);
@@ -240,7 +241,7 @@ struct Keys {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         Words::multiply(sum[i], a, c.word, first, i, pair, r, WORDS);
-        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, K == kPlan ? lead : WORDS);
+        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, K == kPlan || K == kSomeTokens ? words : WORDS);
       }
       finish<kSums>(y, sum, pair, l, sums, add);
     }
