@@ -16,7 +16,8 @@
 //
 // Pages of sequences that move between workers have bytes on the host too, in
 // pinned memory. What a step writes of them is copied there by a second stream
-// while later layers compute.
+// while later layers compute. Where a format keeps more of a prompt's important tokens,
+// the step that ends the prompt finds them, layer by layer.
 //
 // Products are in bfloat16 where the weights are, and in float16 otherwise. Their
 // results depend, in the last bits, on how many rows are computed together; the
