@@ -42,7 +42,7 @@ func TestPrefillWide(t *testing.T) {
 	if testing.Short() || !*gpuFlag && !*fullFlag {
 		formats = formats[:2]
 	}
-	on(t, func(c *Context, m Module) {
+	onBoth(t, func(t *testing.T, c *Context, m Module) {
 		if *gpuFlag && (c.info.Major != hopperMajor || c.info.Minor != hopperMinor) {
 			t.Skip("this GPU is not Hopper")
 		}

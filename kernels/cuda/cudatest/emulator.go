@@ -14,9 +14,11 @@ import (
 
 // The emulated GPUs, by ordinal, differ in when they do what lies in their streams,
 // as far as order and events leave it open (emu/streams.h): what is right on all of
-// them waits for what it needs.
+// them waits for what it needs. Odd ones do so within their kernels too: copies and
+// products when a thread waits for them, not when it begins them (emu/fibers.h).
 const (
-	AtOnce       = 0 // and 1
+	AtOnce       = 0
+	LateWithin   = 1 // AtOnce but for that
 	Late         = 2 // when somebody waits for it
 	CopiesFirst  = 3 // copies as soon as nothing in their stream is before them, kernels late
 	KernelsFirst = 4

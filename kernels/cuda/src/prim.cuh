@@ -23,6 +23,10 @@ DEV u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); 
 DEV void copy16(void* dst, const void* src) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(sharedAddress(dst)), "l"(src) : "memory");
 }
+// The same, or zeros.
+DEV void copy16Or0(void* dst, const void* src, bool some) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(dst)), "l"(src), "r"(some ? 16 : 0) : "memory");
+}
 // The same of what is read once and leaves the second-level cache before anything
 // else does.
 DEV u64 onlyOnce() {
@@ -172,11 +176,16 @@ DEV void groupFence(float (&c)[16][4]) {
   holdSums(c);
   groupFence();
 }
-// groupWait waits for all that was committed; its operands are their sums.
+// groupWaitFor waits for all that was committed but the last N groups; its operands
+// are the sums of what it waits for.
+template <int N, class... T>
+DEV void groupWaitFor(T&... sums) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+  (holdSums(sums), ...);
+}
 template <class... T>
 DEV void groupWait(T&... sums) {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-  (holdSums(sums), ...);
+  groupWaitFor<0>(sums...);
 }
 // groupOperand names rows of 128 bytes whose 16-byte pieces are turned by the row,
 // from a multiple of eight rows on.
@@ -194,6 +203,35 @@ DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], u64 b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,1,1,1,0;"
                : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+// Barriers in shared memory (mbarrier): a phase ends when so many have arrived and so
+// many bytes of bulk copies have come; whoever waits names the phase's parity, 0 first.
+// barrierFence follows barrierInit, and a blockSync that.
+DEV void barrierInit(u64* b, u32 arrivals) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(sharedAddress(b)), "r"(arrivals) : "memory"); }
+DEV void barrierFence() { asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory"); }
+DEV void barrierArrive(u64* b) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(sharedAddress(b)) : "memory"); }
+// Arrives, and makes the phase last until n more bytes have come.
+DEV void barrierExpect(u64* b, u32 n) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sharedAddress(b)), "r"(n) : "memory"); }
+DEV void barrierWait(u64* b, u32 parity) {
+  asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra done; bra again; done:}" ::"r"(sharedAddress(b)), "r"(parity) : "memory");
+}
+// n bytes from global to shared memory by one thread; n and both addresses are
+// multiples of 16. b gets to know when they have come.
+DEV void copyBulk(void* dst, const void* src, u32 n, u64* b) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(sharedAddress(dst)), "l"(src), "r"(n), "r"(sharedAddress(b)) : "memory");
+}
+// Barriers of some of the block's warps: n threads in all, of which those that arrive
+// do not wait. blockSync is barrier 0.
+DEV void someSync(int barrier, int n) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(n) : "memory"); }
+DEV void someArrive(int barrier, int n) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(n) : "memory"); }
+// A warpgroup's threads take or give up registers: N for each from now on.
+template <int N>
+DEV void moreRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N>
+DEV void fewerRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 // The sum of two pairs of bfloat16.
 DEV u32 addPair(u32 a, u32 b) {
