@@ -20,13 +20,18 @@ type prefillParams struct {
 	_                      int32
 }
 
-// Query vectors of a block, two threads each: Prefill's and Wide's.
+// Query vectors and threads of a block, and parts of its shared memory: Prefill's
+// and Wide's.
 const (
 	prefillVectors = 64
-	wideVectors    = 192
+	prefillThreads = 128
 	prefillStages  = 4
-	wideBuffers    = 3       // Wide::Operand
 	leadKeys       = 8 * 512 // Prefill::kLeadKeys
+	wideVectors    = 192
+	wideThreads    = 512
+	wideSlots      = 4 // Wide::Shared
+	wideStages     = 3
+	wideBarriers   = 96 // bytes
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
@@ -71,7 +76,7 @@ func (p *Prefiller) kernel() (string, error) {
 		p.wide = false
 	}
 	if p.wide {
-		p.shared = wideVectors*p.g.HeadDim + wideBuffers*(3*pageTokens*p.g.HeadDim+8*pageTokens*4) + prefillStages*p.g.HeadBytes
+		p.shared = (wideSlots*4*pageTokens+wideVectors*2)*p.g.HeadDim + wideStages*p.g.HeadBytes + wideBarriers
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
 	_, v := spreadRows(p.g)
@@ -106,10 +111,10 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	if !g.Format.Coded() {
 		params.Recent = -1
 	}
-	vectors := prefillVectors
+	vectors, threads := prefillVectors, prefillThreads
 	if p.wide {
-		vectors = wideVectors
+		vectors, threads = wideVectors, wideThreads
 	}
 	blocks := (rows*p.group + vectors - 1) / vectors
-	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * vectors, Shared: p.shared}, s, paramBytes(&params))
+	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: threads, Shared: p.shared}, s, paramBytes(&params))
 }

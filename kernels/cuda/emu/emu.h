@@ -154,14 +154,24 @@ DEV u16 narrow(float x) {
 }
 DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
 DEV float widenBrain(u16 h) { return asFloat((u32)h << 16); }
-DEV u32 narrowPair(float lo, float hi) {
-  u32 x[2];
-  memcpy(&x[0], &lo, 4), memcpy(&x[1], &hi, 4);
-  for (u32& y : x) y = (y + 0x7fff + (y >> 16 & 1)) >> 16;
-  return x[0] | x[1] << 16;
+template <class F>
+DEV u32 eachHalf(F f) {
+  return narrow2(f(0), f(16));
 }
-DEV u32 addPair(u32 a, u32 b) {
-  return narrowPair(widenBrain((u16)a) + widenBrain((u16)b), widenBrain((u16)(a >> 16)) + widenBrain((u16)(b >> 16)));
+DEV u32 addHalves(u32 a, u32 b) {
+  return eachHalf([=](int i) { return widen((u16)(a >> i)) + widen((u16)(b >> i)); });
+}
+DEV u32 mulHalves(u32 a, u32 b) {
+  return eachHalf([=](int i) { return widen((u16)(a >> i)) * widen((u16)(b >> i)); });
+}
+DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {  // exact in float64
+  auto one = [=](int i) {
+    _Float16 h = (_Float16)((double)widen((u16)(a >> i)) * widen((u16)(b >> i)) + widen((u16)(c >> i)));
+    u16 x;
+    memcpy(&x, &h, 2);
+    return (u32)x << i;
+  };
+  return one(0) | one(16);
 }
 template <float (*WIDEN)(u16)>
 DEV void mmaSixteen(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {

@@ -70,12 +70,6 @@ struct Half {
   static constexpr int kSize = 2;
   static float of(const u8* p) { return widen((u16)(p[0] | p[1] << 8)); }
 };
-struct Brain {
-  using Sum = float;
-  static constexpr int kSize = 2;
-  static float of(const u8* p) { return widenBrain((u16)(p[0] | p[1] << 8)); }
-};
-
 // multiply adds a lane's share of a product: N columns, 32 bytes deep.
 template <int N, class A, class B, bool REGISTERS, bool MORE>
 void multiply(const Product& p, u32* c) {
@@ -168,10 +162,7 @@ DEV void groupWait(T&... sums) {
   groupWaitFor<0>(sums...);
 }
 DEV emu::Tile groupOperand(const u8* p) { return {p, 0, false}; }
-template <bool MORE>
-DEV void groupSigned(int (&c)[32], emu::Tile a, emu::Tile b) {
-  emu::begin(c, 32, {emu::multiply<64, emu::SignedByte, emu::Byte, false, MORE>, a, b});
-}
+DEV emu::Tile groupColumns(const u8* p, u32 next) { return {p, next, true}; }
 // rowsOf is what the lanes' registers hold of a lane's two rows.
 DEV emu::Product rowsOf(const u32 (&a)[4], emu::Product p) {
   const emu::Operand* o = emu::meet(a, sizeof a);
@@ -179,8 +170,18 @@ DEV emu::Product rowsOf(const u32 (&a)[4], emu::Product p) {
     for (int w = 0; w < 8; w++) memcpy(&p.rows[h][w], o[emu::lane() / 4 * 4 + w % 4].b + 4 * (h + 2 * (w / 4)), 4);
   return p;
 }
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], const u32 (&a)[4], emu::Tile b) {
+  emu::begin(c, 32, rowsOf(a, {emu::multiply<64, emu::SignedByte, emu::Byte, true, MORE>, {}, b}));
+}
+template <bool MORE>
+DEV void groupHalf(float (&c)[32], emu::Tile a, emu::Tile b) {
+  emu::begin(c, 32, {emu::multiply<64, emu::Half, emu::Half, false, MORE>, a, b});
+}
+template <bool COLUMNS>
 DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], emu::Tile b) {
-  emu::begin(c, 64, rowsOf(a, {emu::multiply<128, emu::Brain, emu::Brain, true, true>, {}, b}));
+  if (b.columns != COLUMNS) emu::fail("an operand by rows where columns are multiplied, or the other way round");
+  emu::begin(c, 64, rowsOf(a, {emu::multiply<128, emu::Half, emu::Half, true, true>, {}, b}));
 }
 
 DEV void barrierInit(u64* b, u32 arrivals) { emu::beginBarrier(b, arrivals); }

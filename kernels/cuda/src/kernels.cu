@@ -90,8 +90,8 @@ PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 
 #ifdef TERSE_HOPPER
 #define WIDE(name, K, V)                                                                 \
-  KERNEL(wide_##name##_sym_128, PrefillParams, 384, 1) { Wide<K, V, false>::run(p); } \
-  KERNEL(wide_##name##_asym_128, PrefillParams, 384, 1) { Wide<K, V, true>::run(p); }
+  KERNEL(wide_##name##_sym_128, PrefillParams, 512, 1) { Wide<K, V, false>::run(p); } \
+  KERNEL(wide_##name##_asym_128, PrefillParams, 512, 1) { Wide<K, V, true>::run(p); }
 
 WIDE(hq2, kTwoBits, kTwoBits)
 WIDE(hq3, kFourBits, kTwoBits)
