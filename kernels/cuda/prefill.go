@@ -76,7 +76,7 @@ func (p *Prefiller) kernel() (string, error) {
 		p.wide = false
 	}
 	if p.wide {
-		p.shared = (wideSlots*4*pageTokens+wideVectors*2)*p.g.HeadDim + wideStages*p.g.HeadBytes + wideBarriers
+		p.shared = (wideSlots*4*pageTokens+wideVectors*3)*p.g.HeadDim + wideStages*p.g.HeadBytes + wideBarriers
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
 	_, v := spreadRows(p.g)

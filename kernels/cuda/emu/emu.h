@@ -131,6 +131,7 @@ DEV void mmaWeightFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
   d[0] = d[1] = d[2] = d[3] = c;
   mmaWeight(d, a0, a1, a2, a3, b0, b1);
 }
+DEV u32 keep(u32 x) { return x; }
 DEV float asFloat(u32 x) {
   float f;
   memcpy(&f, &x, 4);

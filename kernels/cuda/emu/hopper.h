@@ -60,11 +60,6 @@ struct SignedByte {
   static constexpr int kSize = 1;
   static int of(const u8* p) { return (signed char)*p; }
 };
-struct Byte {
-  using Sum = int;
-  static constexpr int kSize = 1;
-  static int of(const u8* p) { return *p; }
-};
 struct Half {
   using Sum = float;
   static constexpr int kSize = 2;
@@ -161,7 +156,9 @@ template <class... T>
 DEV void groupWait(T&... sums) {
   groupWaitFor<0>(sums...);
 }
+using GroupOperand = emu::Tile;
 DEV emu::Tile groupOperand(const u8* p) { return {p, 0, false}; }
+DEV emu::Tile groupAlong(emu::Tile t, int bytes) { return {t.p + bytes, t.next, t.columns}; }
 DEV emu::Tile groupColumns(const u8* p, u32 next) { return {p, next, true}; }
 // rowsOf is what the lanes' registers hold of a lane's two rows.
 DEV emu::Product rowsOf(const u32 (&a)[4], emu::Product p) {
@@ -172,7 +169,11 @@ DEV emu::Product rowsOf(const u32 (&a)[4], emu::Product p) {
 }
 template <bool MORE>
 DEV void groupSigned(int (&c)[32], const u32 (&a)[4], emu::Tile b) {
-  emu::begin(c, 32, rowsOf(a, {emu::multiply<64, emu::SignedByte, emu::Byte, true, MORE>, {}, b}));
+  emu::begin(c, 32, rowsOf(a, {emu::multiply<64, emu::SignedByte, emu::SignedByte, true, MORE>, {}, b}));
+}
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], emu::Tile a, emu::Tile b) {
+  emu::begin(c, 32, {emu::multiply<64, emu::SignedByte, emu::SignedByte, false, MORE>, a, b});
 }
 template <bool MORE>
 DEV void groupHalf(float (&c)[32], emu::Tile a, emu::Tile b) {

@@ -51,6 +51,9 @@ DEV u32 laneXor(u32 x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask);
 DEV int laneXor(int x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV double laneXor(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV float laneXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+// keep is x in a register: the compiler does not see through it, and so neither makes
+// it anew nor writes it into instructions.
+DEV u32 keep(u32 x) { return laneXor(x, 0); }
 DEV bool laneAny(bool x) { return __any_sync(0xffffffffu, x); }
 DEV void warpSync() { __syncwarp(); }
 DEV void blockSync() { __syncthreads(); }
@@ -193,19 +196,29 @@ DEV void groupWait(T&... sums) {
 }
 // groupOperand names rows of 128 bytes whose 16-byte pieces are turned by the row,
 // from a multiple of eight rows on.
-DEV u64 groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+using GroupOperand = u64;
+DEV GroupOperand groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+// groupAlong is an operand that begins so many bytes along the rows.
+DEV u64 groupAlong(u64 operand, int bytes) { return operand + (u32)(bytes >> 4); }
 // groupColumns names an operand by columns: a row is 64 columns of one number of the
 // inner dimension; the next 64 columns are so many bytes on, a multiple of 1,024.
 DEV u64 groupColumns(const u8* p, u32 next) { return (u64)(sharedAddress(p) >> 4) | (u64)(next >> 4) << 16 | (u64)64 << 32 | (u64)1 << 62; }
 // c = A·B, or c += A·B with MORE; A 64 rows of 32 signed codes in the lanes' registers,
-// B 64 rows of 32 unsigned ones.
+// B 64 rows of 32 of them.
 template <bool MORE>
 DEV void groupSigned(int (&c)[32], const u32 (&a)[4], u64 b) {
-  asm volatile("{.reg .pred p; setp.ne.b32 p,%37,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.u8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},{%32,%33,%34,%35},%36,p;}"
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%37,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},{%32,%33,%34,%35},%36,p;}"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(MORE));
 }
-// The same of float16, 16 deep, A in shared memory.
+// The same, A in shared memory.
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], u64 a, u64 b) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p;}"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
+               : "l"(a), "l"(b), "n"(MORE));
+}
+// The same of float16, 16 deep.
 template <bool MORE>
 DEV void groupHalf(float (&c)[32], u64 a, u64 b) {
   asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p,1,1,0,0;}"

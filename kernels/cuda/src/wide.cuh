@@ -27,17 +27,18 @@ struct Wide {
   static constexpr int kGroups = 3, kThreads = 128 * (kGroups + 1), kVectors = 64 * kGroups;
   static constexpr int kSlots = 4, kStages = 3;  // operands; coded pages on their way
   static constexpr int kLeadWords = Plain::kLeadWords;
+  static constexpr int kHeld = 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
   static constexpr float kLift = 8;         // exponents of the largest weight when the reference moves
   static constexpr float kMost = 15;        // of no weight is it larger: float16 ends at 16
 
   // Operand is what the products of 64 tokens read. Rows are 128 bytes, whose pieces
   // of 16 are turned by the row.
   struct Scales {
-    float scale[kTokens], off[kTokens], centre[kTokens];  // in the order of Wide::at
+    float scale[kTokens], centre[kTokens];  // in the order of Wide::at; centre: asymmetric
   };
   union Operand {
     struct {
-      u8 keys[kTokens * D];        // a row a token: codes, doubled
+      u8 keys[kTokens * D];        // a row a token: signed bytes
       u8 values[D * kTokens * 2];  // a row a channel: float16 of 64 tokens
       Scales key, lead;
     } coded;
@@ -50,6 +51,7 @@ struct Wide {
   struct Shared {
     Operand slot[kSlots];
     u8 queries[kGroups][2][64 * D];  // float16, as exact keys
+    u8 codes[kGroups][64 * D];       // as keys
     alignas(16) u8 stage[kStages][P::bytes];
     u64 full[kSlots], empty[kSlots], come[kStages];
   };
@@ -60,9 +62,9 @@ struct Wide {
     float value[D / 8][4];
   };
   struct Codes {
-    u32 word[D / 32][4];
+    u32 word[kHeld][4];
     float scale[2];
-    int sum[2], lead[2];  // of the codes: of all channels, or but the leading ones, and of those
+    float sum[2], lead[2];  // asymmetric: of the codes, of all channels, or but the leading ones, and of those
   };
 
   // Span is what the block reads: coded pages from page lo on, and exact ones, some
@@ -90,14 +92,21 @@ struct Wide {
   // half is two float16 of codes that lie at bit 2i of two halves of a word, less
   // what is taken off: they are the last bits of 2^(10-2i) + code.
   DEV constexpr u32 twoHalves(int i, float more) { return (u32)((25 - 2 * i) << 10 | (int)(more * (1 << 2 * i))) * 0x10001u; }
+  // Masks are kept in registers: an instruction takes one constant, and masks twice.
+  struct Masks {
+    u32 base[4], flip2, flip4;
+    DEV Masks of(u32 zero) {
+      return Masks{{keep(twoHalves(0, 0) ^ zero), keep(twoHalves(1, 0) ^ zero), keep(twoHalves(2, 0) ^ zero), keep(twoHalves(3, 0) ^ zero)}, keep(0xa0a0a0a0u ^ zero), keep(0x88888888u ^ zero)};
+    }
+  };
   template <int I>
-  DEV u32 levels(u32 top, u32 low) {
+  DEV u32 levels(const Masks& m, u32 top, u32 low) {
     constexpr float kMiddle = ASYM ? 0 : Plain::kMiddleV;
     u32 x;
     if (V == kFourBits) {
-      x = (top & 0x000c000cu << 2 * I) | (low & 0x00030003u << 2 * I) | twoHalves(I, 0);
+      x = (top & 0x000c000cu << 2 * I) | ((low & 0x00030003u << 2 * I) | m.base[I]);
     } else {
-      x = (top & 0x00030003u << 2 * I) | twoHalves(I, 0);
+      x = (top & 0x00030003u << 2 * I) | m.base[I];
     }
     return addHalves(x, twoHalves(I, kMiddle) | 0x80008000u);
   }
@@ -105,16 +114,16 @@ struct Wide {
 
   // four is what a word of a quad stands for, bit pair I: tokens 0 and 2, then 1 and 3.
   template <int I>
-  DEV Pair32 four(u32 top, u32 low, Pair32 scale, Pair32 zero) {
+  DEV Pair32 four(const Masks& m, u32 top, u32 low, Pair32 scale, Pair32 zero) {
     // 1024 + 1.5 is no float16: bit pair 0 is read as bit pair 1
     constexpr int kUp = I == 0 && !ASYM ? 2 : 0, kTop = kUp + (V == kFourBits ? 2 : 0), kAt = I + kUp / 2;
-    return Pair32{value(levels<kAt>(top << kTop, low << kUp), scale.x, zero.x), value(levels<kAt>(top >> (8 - kTop), low >> (8 - kUp)), scale.y, zero.y)};
+    return Pair32{value(levels<kAt>(m, top << kTop, low << kUp), scale.x, zero.x), value(levels<kAt>(m, top >> (8 - kTop), low >> (8 - kUp)), scale.y, zero.y)};
   }
 
   // A piece of a row is what eight tokens have of a channel.
   template <int I>
-  DEV void spreadPair(u8* piece, const u32 (&top)[2], const u32 (&low)[2], const Pair32 (&scale)[2], const Pair32 (&zero)[2]) {
-    Pair32 a = four<I>(top[0], low[0], scale[0], zero[0]), b = four<I>(top[1], low[1], scale[1], zero[1]);
+  DEV void spreadPair(const Masks& m, u8* piece, const u32 (&top)[2], const u32 (&low)[2], const Pair32 (&scale)[2], const Pair32 (&zero)[2]) {
+    Pair32 a = four<I>(m, top[0], low[0], scale[0], zero[0]), b = four<I>(m, top[1], low[1], scale[1], zero[1]);
     *(Quad32*)(piece + 8 * I * (2 * kTokens)) = Quad32{a.x, a.y, b.x, b.y};
   }
 
@@ -125,63 +134,95 @@ struct Wide {
     to[1] = Pair32{permute<0x5410>(x.z, x.w), permute<0x7632>(x.z, x.w)};
   }
 
-  // spreadValues: a warp has four quads of tokens, a lane a word of each.
-  DEV void spreadValues(u8* values, const u8* page, int warp, int lane) {
-    u8* row = values + (lane / 8 * 32 + lane % 8) * (2 * kTokens);
-#pragma unroll 1
-    for (int u = 2 * warp; u < 2 * warp + 2; u++) {
-      const u32* from = (const u32*)(page + P::vTop) + u * (D / 2) + lane;
-      u32 top[2] = {from[0], from[D / 4]}, low[2] = {};
-      if (V == kFourBits) low[0] = from[P::plane / 4], low[1] = from[P::plane / 4 + D / 4];
-      Pair32 scale[2], zero[2] = {};
-      pairs(scale, page + P::vScale + 16 * u);
-      if (ASYM) pairs(zero, page + P::vScale + P::params + 16 * u);
-      u8* piece = row + (u ^ lane % 8) * 16;
-      spreadPair<0>(piece, top, low, scale, zero);
-      spreadPair<1>(piece, top, low, scale, zero);
-      spreadPair<2>(piece, top, low, scale, zero);
-      spreadPair<3>(piece, top, low, scale, zero);
+  // EightValues is a lane's part of eight tokens of V: a word of both quads.
+  struct EightValues {
+    u32 top[2], low[2];
+    Pair32 scale[2], zero[2];
+    DEV void read(EightValues& v, const u8* page, int eight, int lane) {
+      const u32* from = (const u32*)(page + P::vTop) + eight * (D / 2) + lane;
+      v.top[0] = from[0], v.top[1] = from[D / 4];
+      v.low[0] = V == kFourBits ? from[P::plane / 4] : 0, v.low[1] = V == kFourBits ? from[P::plane / 4 + D / 4] : 0;
+      pairs(v.scale, page + P::vScale + 16 * eight);
+      if (ASYM) {
+        pairs(v.zero, page + P::vScale + P::params + 16 * eight);
+      } else {
+        v.zero[0] = v.zero[1] = Pair32{0, 0};
+      }
     }
+    DEV void store(const EightValues& v, const Masks& m, u8* values, int eight, int lane) {
+      u8* piece = values + (lane / 8 * 32 + lane % 8) * (2 * kTokens) + (eight ^ lane % 8) * 16;
+      spreadPair<0>(m, piece, v.top, v.low, v.scale, v.zero);
+      spreadPair<1>(m, piece, v.top, v.low, v.scale, v.zero);
+      spreadPair<2>(m, piece, v.top, v.low, v.scale, v.zero);
+      spreadPair<3>(m, piece, v.top, v.low, v.scale, v.zero);
+    }
+  };
+
+  // signedBytes is bit pair I of a word of K as levels about their middle: 32 or 8
+  // times odd numbers, which want no sign extended.
+  static constexpr float kUnit2 = 64, kUnit4 = 16;  // a level's step
+  template <int I>
+  DEV u32 signedBytes(u32 top, u32 flip) { return ((top << (6 - 2 * I)) & 0xc0c0c0c0u) ^ flip; }
+  template <int I>
+  DEV u32 signedBytes(u32 top, u32 low, u32 flip) {
+    u32 l = I < 2 ? low << (4 - 2 * I) : low >> (2 * I - 4);
+    return ((top << (6 - 2 * I)) & 0xc0c0c0c0u) ^ ((l & 0x30303030u) ^ flip);
+  }
+  DEV Quad32 keyRow(const Masks& m, u32 top) { return Quad32{signedBytes<0>(top, m.flip2), signedBytes<1>(top, m.flip2), signedBytes<2>(top, m.flip2), signedBytes<3>(top, m.flip2)}; }
+  DEV Quad32 keyRow(const Masks& m, u32 top, u32 low) {
+    return Quad32{signedBytes<0>(top, low, m.flip4), signedBytes<1>(top, low, m.flip4), signedBytes<2>(top, low, m.flip4), signedBytes<3>(top, low, m.flip4)};
   }
 
-  // spreadKeys: a thread has a word of 16 channels of four tokens.
-  DEV void spreadKeys(u8* keys, const u8* page, int thread) {
-    int w = thread / 8 % 8;
+  // KeyWords is a thread's part of a page's K: a word of 16 channels of four tokens.
+  struct KeyWords {
+    u32 top[4], low[4];
+    DEV void read(KeyWords& k, const u8* page, int thread) {
+      int w = thread / 8 % 8, eight = thread / 64;
+      bool leads = kLeads<K> && w < kLeadWords;
+      int rest = leads ? 0 : kLeadWords, words = leads ? kLeadWords : D / 16 - kLeadWords;
+      const u8 *top = page + (leads ? P::kTop : P::kTop1), *low = page + P::kLow;
 #pragma unroll
-    for (int s = 0; s < 4; s++) {
-      int t = (thread + 128 * s) / 64 * 8 + thread % 8, n = column(t);
-      constexpr int kRest = D / 16 - kLeadWords, kLead = kLeadWords ? kLeadWords : 1;
-      Quad32 x;
-      if (kLeads<K> && w < kLeadWords) {
-        int i = (t / 8 * kLead + w) * 8 + t % 8;
-        u32 top = ((const u32*)(page + P::kTop))[i], low = ((const u32*)(page + P::kLow))[i];
-        x = Quad32{Plain::template twice<true>(top, low, 0), Plain::template twice<true>(top, low, 1), Plain::template twice<true>(top, low, 2), Plain::template twice<true>(top, low, 3)};
-      } else {
-        int i = (t / 8 * kRest + w - kLeadWords) * 8 + t % 8;
-        u32 top = ((const u32*)(page + P::kTop1))[i], low = K == kFourBits ? ((const u32*)(page + P::kLow))[i] : 0;
-        constexpr bool kBoth = Plain::kBothK;
-        x = Quad32{Plain::template twice<kBoth>(top, low, 0), Plain::template twice<kBoth>(top, low, 1), Plain::template twice<kBoth>(top, low, 2), Plain::template twice<kBoth>(top, low, 3)};
+      for (int s = 0; s < 4; s++) {
+        int i = ((eight + 2 * s) * words + w - rest) * 8 + thread % 8;
+        k.top[s] = ((const u32*)top)[i];
+        k.low[s] = K == kFourBits || leads ? ((const u32*)low)[i] : 0;
       }
-      *(Quad32*)(keys + n * D + (w ^ (n & 7)) * 16) = x;
     }
-  }
+    DEV void store(const KeyWords& k, const Masks& m, u8* keys, int thread) {
+      int w = thread / 8 % 8, n = column(thread / 64 * 8 + thread % 8);
+      u8* row = keys + n * D + (w ^ (n & 7)) * 16;
+#pragma unroll
+      for (int s = 0; s < 4; s++) *(Quad32*)(row + 16 * s * D) = K == kFourBits || (kLeads<K> && w < kLeadWords) ? keyRow(m, k.top[s], k.low[s]) : keyRow(m, k.top[s]);
+    }
+  };
 
   // spreadScales does a token of K.
-  DEV void spreadScales(Scales& s, const u8* params, int t, float middle) {
-    float k = widen(((const u16*)params)[t]);
+  DEV void spreadScales(Scales& s, u16 scale, u16 zero, int t, float middle, float unit) {
     int i = at(column(t));
-    s.scale[i] = k, s.off[i] = -kMagicFloat * k;  // exact: a float16 times 1.5·2^23
-    if (ASYM) s.centre[i] = 2 * (widen(((const u16*)(params + P::params))[t]) + middle * k);
+    s.scale[i] = widen(scale) * (1 / unit);
+    if (ASYM) s.centre[i] = widen(zero) + middle * widen(scale);
   }
 
-  DEV void spread(Operand* o, const u8* page, int thread) {
-    spreadKeys(o->coded.keys, page, thread);
-    if (thread < kTokens) {
-      spreadScales(o->coded.key, page + P::kScale + (kLeads<K> ? P::perSegment : 0), thread, Plain::kMiddleK);
-    } else if (kLeads<K>) {
-      spreadScales(o->coded.lead, page + P::kScale, thread - kTokens, 7.5f);
+  // spread reads first and stores then: the compiler does not know that a page and
+  // an operand have nothing in common.
+  DEV void spread(Operand* o, const Masks& m, const u8* page, int thread) {
+    int warp = thread / 32, lane = thread % 32, t = thread % kTokens;
+    KeyWords keys;
+    KeyWords::read(keys, page, thread);
+    EightValues values[2];
+    EightValues::read(values[0], page, 2 * warp, lane);
+    bool lead = kLeads<K> && thread >= kTokens;
+    const u16* params = (const u16*)(page + P::kScale + (kLeads<K> && !lead ? P::perSegment : 0)) + t;
+    u16 scale = params[0], zero = ASYM ? params[kTokens] : 0;
+    KeyWords::store(keys, m, o->coded.keys, thread);
+    EightValues::read(values[1], page, 2 * warp + 1, lane);
+    EightValues::store(values[0], m, o->coded.values, 2 * warp, lane);
+    EightValues::store(values[1], m, o->coded.values, 2 * warp + 1, lane);
+    if (lead) {
+      spreadScales(o->coded.lead, scale, zero, t, 7.5f, kUnit4);
+    } else if (thread < kTokens) {
+      spreadScales(o->coded.key, scale, zero, t, Plain::kMiddleK, K == kFourBits ? kUnit4 : kUnit2);
     }
-    spreadValues(o->coded.values, page, thread / 32, thread % 32);
   }
 
   // copyExact starts the copy of a page of float16; beyond the last token zeros.
@@ -207,13 +248,14 @@ struct Wide {
     if (thread == 0)
       for (int k = 0; k < min(kStages, s.coded); k++) start(k, p.coded[s.lo + k]);
     u64 next = address(kStages);
+    Masks masks = Masks::of((u32)p.rows >> 31);
 #pragma unroll 1
     for (int k = 0; k < s.coded; k++) {
       u64 page = next;
       next = address(k + kStages + 1);
       barrierWait(&m.come[k % kStages], k / kStages & 1);
       barrierWait(&m.empty[k % kSlots], ~(k / kSlots) & 1);
-      spread(&m.slot[k % kSlots], m.stage[k % kStages], thread);
+      spread(&m.slot[k % kSlots], masks, m.stage[k % kStages], thread);
       operandFence();
       someSync(1, 128);
       if (thread == 0) {
@@ -241,7 +283,7 @@ struct Wide {
   // --- the warpgroups that attend
 
   // loadQueries codes a warp's queries, and writes them as float16 too.
-  DEV void loadQueries(Codes& c, u8* operand, const PrefillParams& p, int first, int blockLast, int row, int lane) {
+  DEV void loadQueries(Codes& c, u8* operand, u8* codes, const PrefillParams& p, int first, int blockLast, int row, int lane) {
     int r = lane >> 2, q = lane & 3;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -266,22 +308,27 @@ struct Wide {
 #pragma unroll
         for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(v[i][k], inv, kMagicFloat));
         u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
-        c.word[i / 2][h + 2 * (i % 2)] = w;
+        if (i / 2 < kHeld) {
+          c.word[i / 2 % kHeld][h + 2 * (i % 2)] = w;
+        } else {
+          *(u32*)(codes + (row + r + 8 * h) * D + (i ^ r) * 16 + 4 * q) = w;
+        }
         if (i < kLeadWords) {
           lead = dot4(w, 0x01010101u, lead);
         } else {
           sum = dot4(w, 0x01010101u, sum);
         }
       }
-      sum += laneXor(sum, 1);
-      sum += laneXor(sum, 2);
-      c.sum[h] = sum;
-      if (kLeads<K>) {
+      if (ASYM) {
+        sum += laneXor(sum, 1);
+        sum += laneXor(sum, 2);
+      }
+      if (ASYM && kLeads<K>) {
         lead += laneXor(lead, 1);
         lead += laneXor(lead, 2);
       }
-      c.lead[h] = lead;
-      c.scale[h] = top / 127 * p.scale * 0.5f;
+      c.sum[h] = (float)sum, c.lead[h] = (float)lead;
+      c.scale[h] = top / 127 * p.scale;
     }
   }
 
@@ -289,7 +336,7 @@ struct Wide {
     float x[4];
   };
   DEV Four fourOf(const float* of, int i, int q) {
-    Quad32 w = load<Quad32>(of + 16 * i + 4 * q);
+    Quad32 w = load<Quad32>(of + 16 * i + q);
     return Four{{asFloat(w.x), asFloat(w.y), asFloat(w.z), asFloat(w.w)}};
   }
   // place is where a product has a lane's column t of columns 16i.
@@ -301,17 +348,17 @@ struct Wide {
 
   // Part is what a lane's columns 16i mean.
   struct Part {
-    Four scale, off, centre;
-    DEV Part of(const Scales& s, int i, int q) { return Part{fourOf(s.scale, i, q), fourOf(s.off, i, q), ASYM ? fourOf(s.centre, i, q) : Four{}}; }
-    DEV float add(const Part& p, int t, int sum, int of, float middle) {
-      float y = fusedMulAdd(asFloat((u32)(sum + (kMagic - (int)(2 * middle) * of))), p.scale.x[t], p.off.x[t]);
-      return ASYM ? fusedMulAdd(p.centre.x[t], (float)of, y) : y;
+    Four scale, centre;
+    DEV Part of(const Scales& s, int i, int q) { return Part{fourOf(s.scale, i, q), ASYM ? fourOf(s.centre, i, q) : Four{}}; }
+    DEV float score(const Part& p, int t, int sum, float of) {
+      float y = (float)sum * p.scale.x[t];
+      return ASYM ? fusedMulAdd(p.centre.x[t], of, y) : y;
     }
   };
 
   DEV float score(const Sums& s, const Part& p, const Part& lead, const Codes& c, int i, int t, int h) {
-    float y = Part::add(p, t, s.all[place(i, t, h)], c.sum[h], Plain::kMiddleK);
-    if (kLeads<K>) y += Part::add(lead, t, s.lead[place(i, t, h) % (kLeads<K> ? 32 : 1)], c.lead[h], 7.5f);
+    float y = Part::score(p, t, s.all[place(i, t, h)], c.sum[h]);
+    if constexpr (kLeads<K>) y += Part::score(lead, t, s.lead[place(i, t, h)], c.lead[h]);
     return y;
   }
 
@@ -374,16 +421,25 @@ struct Wide {
     operand(s, x, word);
   }
 
-  DEV void multiplyKeys(Sums& sum, const Codes& c, const Operand* o) {
-    constexpr int kFirst = kLeadWords / 2;  // products of the leading channels
-    if constexpr (kLeads<K>) {
-      groupSigned<false>(sum.lead, c.word[0], groupOperand(o->coded.keys));
-#pragma unroll
-      for (int k = 1; k < kFirst; k++) groupSigned<true>(sum.lead, c.word[k], groupOperand(o->coded.keys + 32 * k));
+  template <int I, bool MORE>
+  DEV void multiply(int (&sum)[32], const Codes& c, GroupOperand codes, GroupOperand keys) {
+    if constexpr (I < kHeld) {
+      groupSigned<MORE>(sum, c.word[I], groupAlong(keys, 32 * I));
+    } else {
+      groupSigned<MORE>(sum, groupAlong(codes, 32 * I), groupAlong(keys, 32 * I));
     }
-    groupSigned<false>(sum.all, c.word[kFirst], groupOperand(o->coded.keys + 32 * kFirst));
-#pragma unroll
-    for (int k = kFirst + 1; k < D / 32; k++) groupSigned<true>(sum.all, c.word[k], groupOperand(o->coded.keys + 32 * k));
+  }
+  DEV void multiplyKeys(Sums& sum, const Codes& c, const u8* codes, const Operand* o) {
+    auto a = groupOperand(codes), b = groupOperand(o->coded.keys);
+    if constexpr (kLeads<K>) {
+      static_assert(K == 32, "the leading channels are one product");
+      multiply<0, false>(sum.lead, c, a, b);
+    } else {
+      multiply<0, false>(sum.all, c, a, b);
+    }
+    multiply<1, !kLeads<K>>(sum.all, c, a, b);
+    multiply<2, true>(sum.all, c, a, b);
+    multiply<3, true>(sum.all, c, a, b);
     groupCommit();
   }
   DEV void wait(Rows& s, Sums& sum) {
@@ -401,25 +457,27 @@ struct Wide {
   }
 
   // coded attends over the coded pages. Nothing is in flight where it branches.
-  DEV void coded(Shared& m, Rows& s, const Codes& c, const Span& span, int lane) {
+  DEV void coded(Shared& m, Rows& s, const Codes& c, const Span& span, int group, int lane) {
     if (span.coded == 0) return;
     Sums sum;
+    int q = (int)keep(4 * (lane & 3));
     barrierWait(&m.full[0], 0);
     groupFence(s.value);
-    multiplyKeys(sum, c, &m.slot[0]);
+    multiplyKeys(sum, c, m.codes[group], &m.slot[0]);
     wait(s, sum);
 #pragma unroll 1
     for (int k = 0; k < span.coded; k++) {
       Operand* o = &m.slot[k % kSlots];
       u32 word[4][4];
-      weights(s, c, sum, word, o, (span.lo + k) * kTokens, lane & 3);
+      weights(s, c, sum, word, o, (span.lo + k) * kTokens, q);
       int next = min(k + 1, span.coded - 1);  // after the last page its own keys again, for nothing
       barrierWait(&m.full[next % kSlots], next / kSlots & 1);
+      auto values = groupOperand(o->coded.values);
       groupFence(s.value);
 #pragma unroll
-      for (int i = 0; i < 4; i++) groupWeigh<false>(s.value, word[i], groupOperand(o->coded.values + 32 * i));
+      for (int i = 0; i < 4; i++) groupWeigh<false>(s.value, word[i], groupAlong(values, 32 * i));
       groupCommit();
-      multiplyKeys(sum, c, &m.slot[next % kSlots]);
+      multiplyKeys(sum, c, m.codes[group], &m.slot[next % kSlots]);
       wait(s, sum);
       giveBack(m, k, lane);
     }
@@ -506,10 +564,10 @@ struct Wide {
 #pragma unroll
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
     Codes c;
-    loadQueries(c, m.queries[group][0], p, first, blockLast, warp % 4 * 16, lane);
+    loadQueries(c, m.queries[group][0], m.codes[group], p, first, blockLast, warp % 4 * 16, lane);
     operandFence();
     someSync(2 + group, 128);
-    coded(m, s, c, span, lane);
+    coded(m, s, c, span, group, lane);
     int at[2] = {position(p, first, blockLast, lane, 0), position(p, first, blockLast, lane, 1)};
     exact(m, s, p, span, at, group, lane);
     store(s, p, first, blockLast, lane);
@@ -528,10 +586,10 @@ struct Wide {
     int blockLast = min(blockFirst + kVectors, p.rows * p.group) - 1;
     Span span = Span::of(p, blockFirst, blockLast);
     if (threadIdx.x >= 128 * kGroups) {
-      fewerRegisters<32>();
+      fewerRegisters<56>();
       produce(m, p, span, threadIdx.x - 128 * kGroups);
     } else {
-      moreRegisters<160>();
+      moreRegisters<152>();
       attend(m, p, span, blockFirst, blockLast, threadIdx.x);
     }
   }
