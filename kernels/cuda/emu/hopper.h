@@ -158,6 +158,7 @@ DEV void groupWait(T&... sums) {
 }
 using GroupOperand = emu::Tile;
 DEV emu::Tile groupOperand(const u8* p) { return {p, 0, false}; }
+DEV emu::Tile keepOperand(emu::Tile t) { return t; }
 DEV emu::Tile groupAlong(emu::Tile t, int bytes) { return {t.p + bytes, t.next, t.columns}; }
 DEV emu::Tile groupColumns(const u8* p, u32 next) { return {p, next, true}; }
 // rowsOf is what the lanes' registers hold of a lane's two rows.

@@ -198,6 +198,7 @@ DEV void groupWait(T&... sums) {
 // from a multiple of eight rows on.
 using GroupOperand = u64;
 DEV GroupOperand groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+DEV GroupOperand keepOperand(GroupOperand o) { return (u64)keep((u32)o) | o >> 32 << 32; }
 // groupAlong is an operand that begins so many bytes along the rows.
 DEV u64 groupAlong(u64 operand, int bytes) { return operand + (u32)(bytes >> 4); }
 // groupColumns names an operand by columns: a row is 64 columns of one number of the

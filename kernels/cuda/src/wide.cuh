@@ -29,7 +29,7 @@ struct Wide {
   static constexpr int kLeadWords = Plain::kLeadWords;
   static constexpr int kHeld = 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
   static constexpr float kLift = 8;         // exponents of the largest weight when the reference moves
-  static constexpr float kMost = 15;        // of no weight is it larger: float16 ends at 16
+  static constexpr float kMost = 1 << 15;   // no weight is larger: a float16 has room for twice as much
 
   // Operand is what the products of 64 tokens read. Rows are 128 bytes, whose pieces
   // of 16 are turned by the row.
@@ -370,8 +370,10 @@ struct Wide {
     for (int i = 0; i < D / 8; i++) s.value[i][2 * h] *= shrink, s.value[i][2 * h + 1] *= shrink;
   }
 
-  // operand makes exponents weights, and the weights the operand of the values.
-  DEV void operand(Rows& s, const float (&x)[32], u32 (&word)[4][4]) {
+  // operand makes exponents weights, and the weights the operand of the values:
+  // word[k][register]. sum is of a lane's weights of a row.
+  DEV void operand(float (&sum)[2], const float (&x)[32], u32 (&word)[4][4]) {
+    sum[0] = sum[1] = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -379,14 +381,14 @@ struct Wide {
         float w[4];
 #pragma unroll
         for (int t = 0; t < 4; t++) w[t] = exp2Fast(x[place(i, t, h)]);
-        s.sum[h] += (w[0] + w[1]) + (w[2] + w[3]);
+        sum[h] += (w[0] + w[1]) + (w[2] + w[3]);
         word[i][h] = narrow2(w[0], w[1]), word[i][2 + h] = narrow2(w[2], w[3]);
       }
   }
 
-  // weights makes the sums of one page the operand of its values: word[k][register].
-  DEV void weights(Rows& s, const Codes& c, const Sums& sum, u32 (&word)[4][4], const Operand* o, int token, int q) {
-    float x[32], top[2] = {kMinusInf, kMinusInf}, m[2];
+  // weights makes the sums of one page the operand of its values.
+  DEV void weights(Rows& s, const Codes& c, const Sums& sums, u32 (&word)[4][4], const Operand* o, int token, int q) {
+    float x[32], m[2], sum[2];
     bool first[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -400,25 +402,26 @@ struct Wide {
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-          float y = fusedMulAdd(score(sum, part, lead, c, i, t, h), c.scale[h], -m[h]);
-          x[place(i, t, h)] = y, top[h] = larger(top[h], y);
-        }
+        for (int h = 0; h < 2; h++) x[place(i, t, h)] = fusedMulAdd(score(sums, part, lead, c, i, t, h), c.scale[h], -m[h]);
     }
+    operand(sum, x, word);
     // Weights far above the reference, or none yet: it moves.
-    if (laneAny(top[0] > kMost || top[1] > kMost || first[0] || first[1])) {
+    if (laneAny(!(sum[0] < kMost && sum[1] < kMost) || first[0] || first[1])) {
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        float up = larger(top[h], laneXor(top[h], 1));
-        up = larger(up, laneXor(up, 2));
-        if (!(first[h] || up > kMost)) continue;
-        up -= kLift;
+        float up = kMinusInf;
+#pragma unroll
+        for (int i = 0; i < 16; i++) up = larger(up, x[i / 2 * 4 + 2 * h + i % 2]);
+        up = larger(up, laneXor(up, 1));
+        up = larger(up, laneXor(up, 2)) - kLift;
+        if (!first[h] && !(up > 0)) continue;
         move(s, h, m[h] + up);
 #pragma unroll
         for (int i = 0; i < 16; i++) x[i / 2 * 4 + 2 * h + i % 2] -= up;
       }
+      operand(sum, x, word);
     }
-    operand(s, x, word);
+    s.sum[0] += sum[0], s.sum[1] += sum[1];
   }
 
   template <int I, bool MORE>
@@ -429,8 +432,8 @@ struct Wide {
       groupSigned<MORE>(sum, groupAlong(codes, 32 * I), groupAlong(keys, 32 * I));
     }
   }
-  DEV void multiplyKeys(Sums& sum, const Codes& c, const u8* codes, const Operand* o) {
-    auto a = groupOperand(codes), b = groupOperand(o->coded.keys);
+  DEV void multiplyKeys(Sums& sum, const Codes& c, GroupOperand a, const Operand* o) {
+    auto b = groupOperand(o->coded.keys);
     if constexpr (kLeads<K>) {
       static_assert(K == 32, "the leading channels are one product");
       multiply<0, false>(sum.lead, c, a, b);
@@ -461,9 +464,10 @@ struct Wide {
     if (span.coded == 0) return;
     Sums sum;
     int q = (int)keep(4 * (lane & 3));
+    GroupOperand codes = keepOperand(groupOperand(m.codes[group]));
     barrierWait(&m.full[0], 0);
     groupFence(s.value);
-    multiplyKeys(sum, c, m.codes[group], &m.slot[0]);
+    multiplyKeys(sum, c, codes, &m.slot[0]);
     wait(s, sum);
 #pragma unroll 1
     for (int k = 0; k < span.coded; k++) {
@@ -477,7 +481,7 @@ struct Wide {
 #pragma unroll
       for (int i = 0; i < 4; i++) groupWeigh<false>(s.value, word[i], groupAlong(values, 32 * i));
       groupCommit();
-      multiplyKeys(sum, c, m.codes[group], &m.slot[next % kSlots]);
+      multiplyKeys(sum, c, codes, &m.slot[next % kSlots]);
       wait(s, sum);
       giveBack(m, k, lane);
     }
@@ -497,12 +501,14 @@ struct Wide {
       }
       top = larger(top, laneXor(top, 1));
       top = larger(top, laneXor(top, 2));
-      if (top > s.m[h] + kMost) move(s, h, top - kLift);
+      if (top > s.m[h] + 2 * kLift - 1) move(s, h, top - kLift);  // or a weight were more than kMost
       float m = s.m[h] == kMinusInf ? 0 : s.m[h];
 #pragma unroll
       for (int i = 0; i < 16; i++) x[i / 2 * 4 + 2 * h + i % 2] -= m;
     }
-    operand(s, x, word);
+    float sum[2];
+    operand(sum, x, word);
+    s.sum[0] += sum[0], s.sum[1] += sum[1];
   }
 
   DEV void exact(Shared& m, Rows& s, const PrefillParams& p, const Span& span, const int (&position)[2], int group, int lane) {
