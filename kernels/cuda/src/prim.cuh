@@ -200,7 +200,7 @@ using GroupOperand = u64;
 DEV GroupOperand groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
 DEV GroupOperand keepOperand(GroupOperand o) { return (u64)keep((u32)o) | o >> 32 << 32; }
 // groupAlong is an operand that begins so many bytes along the rows.
-DEV u64 groupAlong(u64 operand, int bytes) { return operand + (u32)(bytes >> 4); }
+DEV u64 groupAlong(u64 operand, int bytes) { return operand >> 32 << 32 | ((u32)operand + (u32)(bytes >> 4)); }
 // groupColumns names an operand by columns: a row is 64 columns of one number of the
 // inner dimension; the next 64 columns are so many bytes on, a multiple of 1,024.
 DEV u64 groupColumns(const u8* p, u32 next) { return (u64)(sharedAddress(p) >> 4) | (u64)(next >> 4) << 16 | (u64)64 << 32 | (u64)1 << 62; }

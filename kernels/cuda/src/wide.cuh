@@ -386,15 +386,17 @@ struct Wide {
       }
   }
 
-  // weights makes the sums of one page the operand of its values.
-  DEV void weights(Rows& s, const Codes& c, const Sums& sums, u32 (&word)[4][4], const Operand* o, int token, int q) {
-    float x[32], m[2], sum[2];
-    bool first[2];
+  // Page is what a lane's two rows make of a page: exponents about its reference.
+  struct Page64 {
+    float x[32], m[2];
+    bool first[2];  // there was no reference yet
+  };
+  DEV void exponents(Page64& y, const Rows& s, const Codes& c, const Sums& sums, const Operand* o, int token, int q) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       bool sees = token < s.from[h];
-      first[h] = sees && s.m[h] == kMinusInf;
-      m[h] = !sees ? -kMinusInf : first[h] ? 0 : s.m[h];  // nothing weighs anything under an infinite reference
+      y.first[h] = sees && s.m[h] == kMinusInf;
+      y.m[h] = !sees ? -kMinusInf : y.first[h] ? 0 : s.m[h];  // nothing weighs anything under an infinite reference
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -402,24 +404,29 @@ struct Wide {
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) x[place(i, t, h)] = fusedMulAdd(score(sums, part, lead, c, i, t, h), c.scale[h], -m[h]);
+        for (int h = 0; h < 2; h++) y.x[place(i, t, h)] = fusedMulAdd(score(sums, part, lead, c, i, t, h), c.scale[h], -y.m[h]);
     }
-    operand(sum, x, word);
+  }
+
+  // weights makes exponents of one page the operand of its values.
+  DEV void weights(Rows& s, Page64& y, u32 (&word)[4][4]) {
+    float sum[2];
+    operand(sum, y.x, word);
     // Weights far above the reference, or none yet: it moves.
-    if (laneAny(!(sum[0] < kMost && sum[1] < kMost) || first[0] || first[1])) {
+    if (laneAny(!(sum[0] + sum[1] < kMost) || y.first[0] || y.first[1])) {
 #pragma unroll
       for (int h = 0; h < 2; h++) {
         float up = kMinusInf;
 #pragma unroll
-        for (int i = 0; i < 16; i++) up = larger(up, x[i / 2 * 4 + 2 * h + i % 2]);
+        for (int i = 0; i < 16; i++) up = larger(up, y.x[i / 2 * 4 + 2 * h + i % 2]);
         up = larger(up, laneXor(up, 1));
         up = larger(up, laneXor(up, 2)) - kLift;
-        if (!first[h] && !(up > 0)) continue;
-        move(s, h, m[h] + up);
+        if (!y.first[h] && !(up > 0)) continue;
+        move(s, h, y.m[h] + up);
 #pragma unroll
-        for (int i = 0; i < 16; i++) x[i / 2 * 4 + 2 * h + i % 2] -= up;
+        for (int i = 0; i < 16; i++) y.x[i / 2 * 4 + 2 * h + i % 2] -= up;
       }
-      operand(sum, x, word);
+      operand(sum, y.x, word);
     }
     s.sum[0] += sum[0], s.sum[1] += sum[1];
   }
@@ -445,46 +452,52 @@ struct Wide {
     multiply<3, true>(sum.all, c, a, b);
     groupCommit();
   }
-  DEV void wait(Rows& s, Sums& sum) {
-    if constexpr (kLeads<K>) {
-      groupWait(s.value, sum.all, sum.lead);
-    } else {
-      groupWait(s.value, sum.all);
-    }
+  DEV void weighValues(Rows& s, const u32 (&word)[4][4], const Operand* o) {
+    auto values = groupOperand(o->coded.values);
+#pragma unroll
+    for (int i = 0; i < 4; i++) groupWeigh<false>(s.value, word[i], groupAlong(values, 32 * i));
+    groupCommit();
   }
-
   // giveBack says that a warp is done with an operand.
-  DEV void giveBack(Shared& m, int k, int lane) {
+  DEV void giveBack(Shared& m, u32 k, int lane) {
     warpSync();
     if (lane == 0) barrierArrive(&m.empty[k % kSlots]);
   }
 
-  // coded attends over the coded pages. Nothing is in flight where it branches.
+  // coded attends over the coded pages. A page's exponents are computed while its
+  // predecessor's values are still multiplied: the first has one that weighs nothing.
+  // Nothing is in flight where it branches.
   DEV void coded(Shared& m, Rows& s, const Codes& c, const Span& span, int group, int lane) {
     if (span.coded == 0) return;
     Sums sum;
+    Page64 y;
+    u32 word[4][4] = {};
     int q = (int)keep(4 * (lane & 3));
     GroupOperand codes = keepOperand(groupOperand(m.codes[group]));
-    barrierWait(&m.full[0], 0);
-    groupFence(s.value);
-    multiplyKeys(sum, c, codes, &m.slot[0]);
-    wait(s, sum);
 #pragma unroll 1
-    for (int k = 0; k < span.coded; k++) {
+    for (u32 k = 0; k < (u32)span.coded; k++) {
       Operand* o = &m.slot[k % kSlots];
-      u32 word[4][4];
-      weights(s, c, sum, word, o, (span.lo + k) * kTokens, q);
-      int next = min(k + 1, span.coded - 1);  // after the last page its own keys again, for nothing
-      barrierWait(&m.full[next % kSlots], next / kSlots & 1);
-      auto values = groupOperand(o->coded.values);
+      barrierWait(&m.full[k % kSlots], k / kSlots & 1);
       groupFence(s.value);
-#pragma unroll
-      for (int i = 0; i < 4; i++) groupWeigh<false>(s.value, word[i], groupAlong(values, 32 * i));
-      groupCommit();
-      multiplyKeys(sum, c, codes, &m.slot[next % kSlots]);
-      wait(s, sum);
-      giveBack(m, k, lane);
+      multiplyKeys(sum, c, codes, o);
+      weighValues(s, word, &m.slot[(k > 0 ? k - 1 : 0) % kSlots]);
+      if constexpr (kLeads<K>) {
+        groupWaitFor<1>(sum.all, sum.lead);
+      } else {
+        groupWaitFor<1>(sum.all);
+      }
+      exponents(y, s, c, sum, o, (span.lo + (int)k) * kTokens, q);
+#ifdef HOLD
+      holdSums(y.x);
+#endif
+      groupWaitFor<0>(s.value);
+      if (k > 0) giveBack(m, k - 1, lane);
+      weights(s, y, word);
     }
+    groupFence(s.value);
+    weighValues(s, word, &m.slot[(u32)(span.coded - 1) % kSlots]);
+    groupWait(s.value);
+    giveBack(m, span.coded - 1, lane);
   }
 
   // exactWeights makes the products of 64 tokens the operand of their values.
