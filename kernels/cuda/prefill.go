@@ -20,8 +20,8 @@ type prefillParams struct {
 	_                      int32
 }
 
-// Query vectors and threads of a block, and parts of its shared memory: Prefill's
-// and Wide's.
+// Query vectors and threads of a block, and parts of its shared memory: Prefill's,
+// Wide's and ExactWide's.
 const (
 	prefillVectors = 64
 	prefillThreads = 128
@@ -32,6 +32,10 @@ const (
 	wideSlots      = 4 // Wide::Shared
 	wideStages     = 3
 	wideBarriers   = 96 // bytes
+	exactVectors   = 128
+	exactThreads   = 384
+	exactSlots     = 6 // ExactWide::Shared
+	exactBarriers  = 96
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
@@ -39,9 +43,10 @@ type Prefiller struct {
 	g      *quant.Geometry
 	group  int
 	recent int
-	wide   bool // the kernel with Hopper's warpgroup products
-	shared int
+	wide   bool // a kernel with Hopper's warpgroup products
 	f      Function
+
+	vectors, threads, shared int // of a block
 }
 
 // NewPrefiller picks the kernel for a geometry; group is the number of query
@@ -60,25 +65,31 @@ func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
 	return p, err
 }
 
-// kernel is the name of the kernel for p's format (src/kernels.cu). f16 uses a
-// coded format's, which then reads exact pages alone. Where there is no wide one,
-// the other serves.
+// kernel is the name of the kernel for p's format (src/kernels.cu). Where there is
+// no wide one, the other serves; f16 then uses a coded format's, which reads exact
+// pages alone.
 func (p *Prefiller) kernel() (string, error) {
 	base, err := attentionBase(p.g)
 	switch {
 	case err != nil:
 		return "", err
+	case base == "f16" && p.wide:
+		p.vectors, p.threads = exactVectors, exactThreads
+		p.shared = (exactSlots*2*pageTokens+exactVectors)*2*p.g.HeadDim + exactBarriers
+		return fmt.Sprintf("exactwide_%d", p.g.HeadDim), nil
 	case base == "f16":
-		base, p.wide = "hq2_sym", false
+		base = "hq2_sym"
 	}
 	leads := p.g.Format.K.Second == quant.SecondLeading
 	if p.g.HeadDim != 128 || leads || strings.HasPrefix(base, "some") {
 		p.wide = false
 	}
 	if p.wide {
+		p.vectors, p.threads = wideVectors, wideThreads
 		p.shared = (wideSlots*4*pageTokens+wideVectors*3)*p.g.HeadDim + wideStages*p.g.HeadBytes + wideBarriers
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
+	p.vectors, p.threads = prefillVectors, prefillThreads
 	_, v := spreadRows(p.g)
 	p.shared = prefillStages*p.g.HeadBytes + 2*(pageTokens*p.g.HeadDim+v)
 	if leads {
@@ -111,10 +122,6 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	if !g.Format.Coded() {
 		params.Recent = -1
 	}
-	vectors, threads := prefillVectors, prefillThreads
-	if p.wide {
-		vectors, threads = wideVectors, wideThreads
-	}
-	blocks := (rows*p.group + vectors - 1) / vectors
-	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: threads, Shared: p.shared}, s, paramBytes(&params))
+	blocks := (rows*p.group + p.vectors - 1) / p.vectors
+	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: p.threads, Shared: p.shared}, s, paramBytes(&params))
 }

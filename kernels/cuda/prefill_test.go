@@ -34,13 +34,13 @@ func TestPrefill(t *testing.T) {
 	})
 }
 
-var wideFormats = []attended{{"hq4", false, 128}, {"hq2", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
+var wideFormats = []attended{{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
 
 // The same with Hopper's warpgroup products, which are emulated too.
 func TestPrefillWide(t *testing.T) {
 	formats := wideFormats
 	if testing.Short() || !*gpuFlag && !*fullFlag {
-		formats = formats[:2]
+		formats = formats[:4]
 	}
 	onBoth(t, func(t *testing.T, c *Context, m Module) {
 		if *gpuFlag && (c.info.Major != hopperMajor || c.info.Minor != hopperMinor) {

@@ -146,6 +146,8 @@ template <class T>
 DEV void groupFence(T&) {
   groupFence();
 }
+template <class T>
+DEV void holdSums(T&) {}
 template <int N, class... T>
 DEV void groupWaitFor(T&... sums) {
   warpSync();
@@ -180,10 +182,14 @@ template <bool MORE>
 DEV void groupHalf(float (&c)[32], emu::Tile a, emu::Tile b) {
   emu::begin(c, 32, {emu::multiply<64, emu::Half, emu::Half, false, MORE>, a, b});
 }
-template <bool COLUMNS>
-DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], emu::Tile b) {
+template <bool MORE>
+DEV void groupHalf(float (&c)[16][4], emu::Tile a, emu::Tile b) {
+  emu::begin(c, 64, {emu::multiply<128, emu::Half, emu::Half, false, MORE>, a, b});
+}
+template <bool COLUMNS, int N>
+DEV void groupWeigh(float (&c)[N][4], const u32 (&a)[4], emu::Tile b) {
   if (b.columns != COLUMNS) emu::fail("an operand by rows where columns are multiplied, or the other way round");
-  emu::begin(c, 64, rowsOf(a, {emu::multiply<128, emu::Half, emu::Half, true, true>, {}, b}));
+  emu::begin(c, 4 * N, rowsOf(a, {emu::multiply<8 * N, emu::Half, emu::Half, true, true>, {}, b}));
 }
 
 DEV void barrierInit(u64* b, u32 arrivals) { emu::beginBarrier(b, arrivals); }

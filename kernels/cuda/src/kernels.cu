@@ -8,6 +8,7 @@
 #include "sample.cuh"
 #include "step.cuh"
 #ifdef TERSE_HOPPER
+#include "exactwide.cuh"
 #include "wide.cuh"
 #endif
 
@@ -96,6 +97,8 @@ PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 WIDE(hq2, kTwoBits, kTwoBits)
 WIDE(hq3, kFourBits, kTwoBits)
 WIDE(hq4, kFourBits, kFourBits)
+KERNEL(exactwide_64, PrefillParams, ExactWide<64>::kThreads, 1) { ExactWide<64>::run(p); }
+KERNEL(exactwide_128, PrefillParams, ExactWide<128>::kThreads, 1) { ExactWide<128>::run(p); }
 #endif
 
 KERNEL(hack_attend_64, HackAttendParams, 128, 4) { HackAttend<64>::run(p); }
