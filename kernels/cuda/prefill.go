@@ -32,8 +32,6 @@ const (
 	wideSlots      = 4 // Wide::Shared
 	wideStages     = 3
 	wideBarriers   = 96 // bytes
-	exactVectors   = 128
-	exactThreads   = 384
 	exactSlots     = 6 // ExactWide::Shared
 	exactBarriers  = 96
 )
@@ -74,8 +72,9 @@ func (p *Prefiller) kernel() (string, error) {
 	case err != nil:
 		return "", err
 	case base == "f16" && p.wide:
-		p.vectors, p.threads = exactVectors, exactThreads
-		p.shared = (exactSlots*2*pageTokens+exactVectors)*2*p.g.HeadDim + exactBarriers
+		groups := exactGroups(p.g.HeadDim)
+		p.vectors, p.threads = 64*groups, 128*(groups+1)
+		p.shared = (exactSlots*2*pageTokens+p.vectors)*2*p.g.HeadDim + exactBarriers
 		return fmt.Sprintf("exactwide_%d", p.g.HeadDim), nil
 	case base == "f16":
 		base = "hq2_sym"
@@ -96,6 +95,14 @@ func (p *Prefiller) kernel() (string, error) {
 		p.shared += 2 * leadKeys
 	}
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
+}
+
+// exactGroups is ExactWide's warpgroups that attend.
+func exactGroups(headDim int) int {
+	if headDim == 64 {
+		return 3
+	}
+	return 2
 }
 
 // Recent is p for rows that read other than the format's last tokens exactly.

@@ -1,11 +1,11 @@
 // Prompt attention over exact pages alone, with Hopper's warpgroup products (sm_90a).
 //
-// A block is three warpgroups. One copies pages, two of them a tile of 128 tokens,
-// into a ring: a slot has K or V of a tile, rows of 64 channels of a token, the way
-// the tensor cores read them. The other two attend for 64 query vectors each, last
-// tiles first, so that only those may hold tokens that a row does not see. While a
-// warpgroup makes weights of a tile's scores the tensor cores have its weights of the
-// tile before and the other warpgroup's products: they take turns.
+// A warpgroup of the block copies pages, two of them a tile of 128 tokens, into a
+// ring: a slot has K or V of a tile, rows of 64 channels of a token, the way the tensor
+// cores read them. The others attend for 64 query vectors each, last tiles first, so
+// that only those may hold tokens that a row does not see. While a warpgroup makes
+// weights of a tile's scores the tensor cores have its weights of the tile before and
+// the others' products: they take turns.
 //
 // A warp has 16 vectors: a lane r and r + 8 of them (r = lane / 4), and of every eight
 // columns, tokens or channels, 2q and 2q + 1 (q = lane % 4).
@@ -14,7 +14,7 @@
 
 template <int D>
 struct ExactWide {
-  static constexpr int kGroups = 2, kThreads = 128 * (kGroups + 1), kVectors = 64 * kGroups;
+  static constexpr int kGroups = D == 64 ? 3 : 2, kThreads = 128 * (kGroups + 1), kVectors = 64 * kGroups;
   static constexpr int kTile = 2 * kTokens, kHalves = D / 64, kSlots = 6, kAhead = 2;  // slots that are filled at once
   static constexpr float kUnseen = -1e30f;  // a score; weighs 0 beside any that is seen, and 1 before the first
   struct Shared {
@@ -189,11 +189,11 @@ struct ExactWide {
       barrierWait(&m.full[k.slot], k.parity);
       barrierWait(&m.full[v.slot], v.parity);
       float x[16][4], shrink[2];
-      someSync(1 + group, 128 * kGroups);
+      someSync(1 + group, 256);
       groupFence(s.value);
       multiplyKeys(x, m.queries[group], m.slot[k.slot]);
       multiplyValues(s, word, m.slot[v.slot]);
-      someArrive(2 - group, 128 * kGroups);
+      someArrive(1 + (group + 1) % kGroups, 256);
       groupWaitFor<1>(x);
       giveBack(m, k, lane);
       weights<SOME>(s, x, shrink, tile * kTile, lane & 3);
@@ -223,8 +223,8 @@ struct ExactWide {
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
     loadQueries(m.queries[group], p, s, first, row, lane);
     operandFence();
-    someSync(3 + group, 128);
-    if (group == 1) someArrive(1, 128 * kGroups);  // the first turn is the other's
+    someSync(1 + kGroups + group, 128);
+    if (group == kGroups - 1) someArrive(1, 256);  // the first turn is group 0's
 
     Turn turn, k = Turn::take(turn);
     float x[16][4], shrink[2];
@@ -273,10 +273,10 @@ struct ExactWide {
     }
     blockSync();
     if (thread >= 128 * kGroups) {
-      fewerRegisters<40>();
+      fewerRegisters<kGroups == 3 ? 32 : 40>();
       produce(m, p, tiles, last, thread - 128 * kGroups);
     } else {
-      moreRegisters<232>();
+      moreRegisters<kGroups == 3 ? 160 : 232>();
       attend(m, p, tiles, blockFirst, blockLast, thread);
     }
   }
