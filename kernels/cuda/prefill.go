@@ -32,7 +32,7 @@ const (
 	wideSlots      = 4 // Wide::Shared
 	wideStages     = 3
 	wideBarriers   = 96 // bytes
-	exactSlots     = 6 // ExactWide::Shared
+	exactSlots     = 6  // ExactWide::Shared
 	exactBarriers  = 96
 )
 

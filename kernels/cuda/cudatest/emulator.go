@@ -52,7 +52,9 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("cannot find the emulated GPU's sources")
 	}
 	root := filepath.Join(filepath.Dir(self), "..")
-	args := []string{"-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-DTERSE_EMU", "-fvisibility=hidden", "-Wno-unknown-pragmas"}
+	// What the compiler finds at odd addresses the emulated GPU itself tells.
+	args := []string{"-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-DTERSE_EMU", "-fvisibility=hidden", "-Wno-unknown-pragmas",
+		"-fsanitize=alignment", "-nodefaultlibs"}
 	key, err := hashOf(args, filepath.Join(root, "emu"), filepath.Join(root, "src"))
 	if err != nil {
 		return "", err
@@ -74,7 +76,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(fresh)
-	out, err := exec.Command("g++", append(args, "-I"+filepath.Join(root, "emu"), "-o", filepath.Join(fresh, filepath.Base(driver)), filepath.Join(root, "emu", "driver.cc"))...).CombinedOutput()
+	out, err := exec.Command("g++", append(args, "-I"+filepath.Join(root, "emu"), "-o", filepath.Join(fresh, filepath.Base(driver)), filepath.Join(root, "emu", "driver.cc"), "-lstdc++", "-lm", "-lc", "-lgcc_s")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("cannot build the emulated GPU: %w\n%s", err, out)
 	}

@@ -11,6 +11,7 @@
 
 namespace emu {
 static Kernel* kernels;
+static std::string failed;  // the last kernel that did, and what it did wrong
 Kernel::Kernel(const char* n, size_t size, int t, void (*r)(const void*)) : name(n), params(size), threads(t), run(r), next(kernels) { kernels = this; }
 
 static int compute(const Work& w, int device) {
@@ -27,7 +28,10 @@ static int compute(const Work& w, int device) {
     for (u32 y = 0; y < w.grid[1]; y++)
       for (u32 x = 0; x < w.grid[0]; x++) {
         theBlock = {x, y, z};
-        if (!runBlock(w.kernel, params.data(), w.threads, w.shared)) return kLaunchFailed;
+        if (!runBlock(w.kernel, params.data(), w.threads, w.shared)) {
+          failed = std::string(w.kernel->name) + ": " + (fault ? fault : "lanes of a warp missed a meeting");
+          return kLaunchFailed;
+        }
       }
   return 0;
 }
@@ -64,7 +68,7 @@ API cuGetErrorName(int code, const char** s) {
   return 0;
 }
 API cuGetErrorString(int code, const char** s) {
-  *s = code == 719 ? (emu::fault ? emu::fault : "lanes of a warp missed a meeting") : "of the emulated driver";
+  *s = code == 719 ? emu::failed.c_str() : "of the emulated driver";
   return 0;
 }
 API cuDeviceGetCount(int* n) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <sys/mman.h>
 
+#include <cstdio>
 #include <deque>
 #include <functional>
 #include <vector>
@@ -89,6 +90,7 @@ static void pause() {
 }
 
 void fail(const char* why) {
+  if (!current) abort();  // no kernel's doing
   if (!fault) fault = why;
   current->waiting = true;
   current->barrier = -1;  // for ever
@@ -298,6 +300,7 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int bytes
       emuSwitch(&scheduler, f.sp);
       if (f.done) left--;
     }
+    current = nullptr;
     if (moved) continue;
     if (fault || onTheWay.empty()) return false;  // a deadlock: some lanes miss a meeting
     onTheWay.front()();
@@ -307,3 +310,15 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int bytes
   return !fault;
 }
 }  // namespace emu
+
+// What the compiler calls (-fsanitize=alignment) where an access is to an address that
+// is no multiple of its width.
+extern "C" __attribute__((visibility("default"))) void __ubsan_handle_type_mismatch_v1(const void* where, const void*) {
+  struct Where {
+    const char* file;
+    u32 line, column;
+  };
+  static char text[300];
+  snprintf(text, sizeof text, "an access to an address that is no multiple of its width (%s, line %u)", ((const Where*)where)->file, ((const Where*)where)->line);
+  emu::fail(text);
+}
