@@ -14,11 +14,12 @@ import (
 
 // The emulated GPUs, by ordinal, differ in when they do what lies in their streams,
 // as far as order and events leave it open (emu/streams.h): what is right on all of
-// them waits for what it needs. Odd ones do so within their kernels too: copies and
-// products when a thread waits for them, not when it begins them (emu/fibers.h).
+// them waits for what it needs. So do even and odd ones within their kernels: copies
+// into shared memory come late and products early, or the other way round
+// (emu/fibers.h).
 const (
 	AtOnce       = 0
-	LateWithin   = 1 // AtOnce but for that
+	AtOnceOdd    = 1
 	Late         = 2 // when somebody waits for it
 	CopiesFirst  = 3 // copies as soon as nothing in their stream is before them, kernels late
 	KernelsFirst = 4

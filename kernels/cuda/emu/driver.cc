@@ -19,7 +19,7 @@ static int compute(const Work& w, int device) {
     w.other();
     return 0;
   }
-  late = device % 2;
+  lateProducts = device % 2;
   theGrid = {w.grid[0], w.grid[1], w.grid[2]};
   theSize = {(u32)w.threads, 1, 1};
   std::vector<u64> params((w.params.size() + 7) / 8);

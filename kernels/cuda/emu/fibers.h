@@ -1,6 +1,7 @@
 // Blocks of the emulated GPUs: their threads are fibers, which run until they wait
-// for each other. GPUs with odd numbers do what they may put off as late as they
-// may, and begin with a block's last thread.
+// for each other. GPUs with even numbers copy to shared memory as late as they may and
+// multiply as early, those with odd numbers the other way round; and they begin with a
+// block's last thread.
 #pragma once
 #include <sys/mman.h>
 
@@ -67,7 +68,7 @@ struct Fiber {
 
 Fiber* current;
 Index theThread, theBlock, theGrid, theSize;
-bool late;
+bool lateProducts;
 static const char* fault;  // what a kernel did wrong
 static void* scheduler;
 static std::vector<Fiber> fibers;
@@ -126,7 +127,7 @@ void fenceStores() {
   fenced = true;
   if (lane() == 31) showStores();
 }
-const u8* operandAt(const u8* p) { return late ? p : p - sharedMemory + operandMemory; }
+const u8* operandAt(const u8* p) { return lateProducts ? p : p - sharedMemory + operandMemory; }
 bool isShared(const void* p, size_t n) { return (const u8*)p >= sharedMemory && (const u8*)p + n <= sharedMemory + sharedBytes; }
 
 void arriveAt(int barrier, int n, bool wait) {
@@ -155,7 +156,7 @@ static void copy(const Copy& c) {
 void startCopy(void* dst, const void* src) {
   if (!isShared(dst, 16) || (uintptr_t)dst % 16 || (uintptr_t)src % 16) fail("a copy of odd places");
   Copy c{dst, src, current->copyGroup};
-  if (late) {
+  if (!lateProducts) {
     current->copies.push_back(c);
   } else {
     copy(c);
@@ -215,7 +216,7 @@ void bulk(void* dst, const void* src, u32 n, u64* b) {
     p.bytes -= n / 16;
     mayEnd(p);
   };
-  if (late) {
+  if (!lateProducts) {
     onTheWay.push_back(all);
   } else {
     all();
@@ -292,7 +293,7 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int bytes
   for (int left = threads; left > 0;) {
     bool moved = false;
     for (int i = 0; i < threads; i++) {
-      Fiber& f = fibers[late ? threads - 1 - i : i];
+      Fiber& f = fibers[lateProducts ? threads - 1 - i : i];
       if (!mayGo(f)) continue;
       moved = true;
       current = &f;

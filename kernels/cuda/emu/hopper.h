@@ -43,7 +43,7 @@ struct Products {
     fenced = false;
   }
 };
-extern bool late;
+extern bool lateProducts;
 Products& products();
 [[noreturn]] void fail(const char* why);
 void fenceStores();
@@ -109,7 +109,7 @@ inline void begin(void* sums, int n, const Product& product) {
   all.queue.push_back(product);
   all.queue.back().sums = sums;
   all.queue.back().group = all.group;
-  if (!late) {
+  if (!lateProducts) {
     product.run(product, s->kept);
     all.queue.back().run = nullptr;
   }
