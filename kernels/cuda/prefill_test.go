@@ -48,7 +48,7 @@ func TestPrefillWide(t *testing.T) {
 		}
 		for _, f := range formats {
 			for _, group := range pick([]int{4}, []int{1, 4, 7}) {
-				for _, at := range pick([]int{380}, []int{0, 380, 1200}) {
+				for _, at := range pick([]int{380, 900}, []int{0, 380, 1200}) {
 					checkPrefill(t, c, m, &Prefiller{g: f.geometry(t, pick(1, 2)), group: group, wide: true}, f, at, pick(70, 200))
 				}
 			}
