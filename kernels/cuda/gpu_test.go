@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,7 +18,9 @@ var (
 )
 
 // device is the GPU, or the emulated one; the test is skipped without either.
-func device(t testing.TB) *Device {
+func device(t testing.TB) *Device { return deviceAt(t, 0) }
+
+func deviceAt(t testing.TB, ordinal int) *Device {
 	t.Helper()
 	if !Built {
 		t.Skip("this build has no CUDA")
@@ -30,7 +33,7 @@ func device(t testing.TB) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev, err := d.Open(0)
+	dev, err := d.Open(ordinal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +63,24 @@ func loadKernels(c *Context) (Module, error) {
 // on runs f on the device's thread with its kernels loaded.
 func on(t testing.TB, f func(c *Context, m Module)) {
 	t.Helper()
-	err := device(t).Do(func(c *Context) error {
+	onAt(t, 0, f)
+}
+
+// onBoth runs f on the GPU, or on two emulated ones: on one copies within a kernel
+// come late and products early, on the other the other way round.
+func onBoth(t *testing.T, f func(t *testing.T, c *Context, m Module)) {
+	ordinals := []int{cudatest.AtOnce, cudatest.AtOnceOdd}
+	if *gpuFlag {
+		ordinals = ordinals[:1]
+	}
+	for _, n := range ordinals {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { onAt(t, n, func(c *Context, m Module) { f(t, c, m) }) })
+	}
+}
+
+func onAt(t testing.TB, ordinal int, f func(c *Context, m Module)) {
+	t.Helper()
+	err := deviceAt(t, ordinal).Do(func(c *Context) error {
 		m, err := loadKernels(c)
 		if err != nil {
 			return err

@@ -21,13 +21,20 @@ type prefillParams struct {
 	States                 Ptr
 }
 
-// Query vectors of a block, two threads each: Prefill's and Wide's.
+// Query vectors and threads of a block, and parts of its shared memory: Prefill's,
+// Wide's and ExactWide's.
 const (
 	prefillVectors = 64
-	wideVectors    = 192
+	prefillThreads = 128
 	prefillStages  = 4
-	wideBuffers    = 3       // Wide::Operand
 	leadKeys       = 8 * 512 // Prefill::kLeadKeys
+	wideVectors    = 192
+	wideThreads    = 512
+	wideSlots      = 4 // Wide::Shared
+	wideStages     = 3
+	wideBarriers   = 96 // bytes
+	exactSlots     = 6  // ExactWide::Shared
+	exactBarriers  = 96
 )
 
 // Prefiller attends for prompts on pages of one format with head_dim 64 or 128.
@@ -35,9 +42,11 @@ type Prefiller struct {
 	g      *quant.Geometry
 	group  int
 	recent int
-	wide   bool // the kernel with Hopper's warpgroup products
+	wide   bool // a kernel with Hopper's warpgroup products
 	states Ptr  // where the rows' states go, if anywhere
 	f      Function
+
+	vectors, threads int // of a block
 }
 
 // NewPrefiller picks the kernel for a geometry; group is the number of query
@@ -63,36 +72,53 @@ func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
 // shared is the shared memory of a block in one layer.
 func (p *Prefiller) shared(layer int) int {
 	g := p.g
-	pages := prefillStages * g.At(layer).HeadBytes
+	if p.wide && !g.Format.Coded() {
+		return (exactSlots*2*pageTokens+p.vectors)*2*g.HeadDim + exactBarriers
+	}
+	bytes := g.At(layer).HeadBytes
 	if p.wide {
-		return wideVectors*g.HeadDim + wideBuffers*(3*pageTokens*g.HeadDim+8*pageTokens*4) + pages
+		return (wideSlots*4*pageTokens+wideVectors*3)*g.HeadDim + wideStages*bytes + wideBarriers
 	}
 	_, v := spreadRows(g)
-	pages += 2 * (pageTokens*g.HeadDim + v)
+	n := prefillStages*bytes + 2*(pageTokens*g.HeadDim+v)
 	if g.Format.K.Second == quant.SecondLeading {
-		pages += 2 * leadKeys
+		n += 2 * leadKeys
 	}
-	return pages
+	return n
 }
 
-// kernel is the name of the kernel for p's format (src/kernels.cu). f16 uses a
-// coded format's, which then reads exact pages alone. Where there is no wide one,
-// the other serves.
+// kernel is the name of the kernel for p's format (src/kernels.cu). Where there is
+// no wide one, the other serves; f16 then uses a coded format's, which reads exact
+// pages alone.
 func (p *Prefiller) kernel() (string, error) {
 	base, err := attentionBase(p.g)
 	switch {
 	case err != nil:
 		return "", err
+	case base == "f16" && p.wide:
+		groups := exactGroups(p.g.HeadDim)
+		p.vectors, p.threads = 64*groups, 128*(groups+1)
+		return fmt.Sprintf("exactwide_%d", p.g.HeadDim), nil
 	case base == "f16":
-		base, p.wide = "hq2_sym", false
+		base = "hq2_sym"
 	}
 	if p.g.HeadDim != 128 || strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan") || strings.Contains(base, "some") {
 		p.wide = false
 	}
 	if p.wide {
+		p.vectors, p.threads = wideVectors, wideThreads
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
+	p.vectors, p.threads = prefillVectors, prefillThreads
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
+}
+
+// exactGroups is ExactWide's warpgroups that attend.
+func exactGroups(headDim int) int {
+	if headDim == 64 {
+		return 3
+	}
+	return 2
 }
 
 // Recent is p for rows that read other than the format's last tokens exactly.
@@ -128,10 +154,6 @@ func (c *Context) Prefill(p *Prefiller, layer, position, rows int, coded, exact,
 	if !g.Format.Coded() {
 		params.Recent = -1
 	}
-	vectors := prefillVectors
-	if p.wide {
-		vectors = wideVectors
-	}
-	blocks := (rows*p.group + vectors - 1) / vectors
-	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: 2 * vectors, Shared: p.shared(layer)}, s, paramBytes(&params))
+	blocks := (rows*p.group + p.vectors - 1) / p.vectors
+	return c.Launch(p.f, Shape{Grid: [3]int{blocks, g.KVHeads, 1}, Block: p.threads, Shared: p.shared(layer)}, s, paramBytes(&params))
 }

@@ -38,21 +38,21 @@ func TestPrefill(t *testing.T) {
 	})
 }
 
-var wideFormats = []attended{{"hq4", false, 128}, {"hq2", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
+var wideFormats = []attended{{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
 
 // The same with Hopper's warpgroup products, which are emulated too.
 func TestPrefillWide(t *testing.T) {
 	formats := wideFormats
 	if testing.Short() || !*gpuFlag && !*fullFlag {
-		formats = formats[:2]
+		formats = formats[:4]
 	}
-	on(t, func(c *Context, m Module) {
+	onBoth(t, func(t *testing.T, c *Context, m Module) {
 		if *gpuFlag && (c.info.Major != hopperMajor || c.info.Minor != hopperMinor) {
 			t.Skip("this GPU is not Hopper")
 		}
 		for _, f := range formats {
 			for _, group := range pick([]int{4}, []int{1, 4, 7}) {
-				for _, at := range pick([]int{380}, []int{0, 380, 1200}) {
+				for _, at := range pick([]int{380, 900}, []int{0, 380, 1200}) {
 					checkPrefill(t, c, m, &Prefiller{g: f.geometry(t, pick(1, 2)), group: group, wide: true}, f, at, pick(70, 200))
 				}
 			}

@@ -2,150 +2,24 @@
 // it. Work is done one piece at a time, when streams.h says. Every allocation ends
 // at a page that cannot be touched, so that a kernel that runs past one stops there.
 // Copies to and from another GPU's memory than the thread's fail.
-#include <sys/mman.h>
-
 #include <cstdio>
 #include <map>
 #include <string>
 
+#include "fibers.h"
 #include "streams.h"
 
-// switchTo saves the callee's registers and stack, and goes on where another
-// fiber did.
-extern "C" void emuSwitch(void** save, void* to);
-asm(R"(
-.text
-.globl emuSwitch
-.type emuSwitch,@function
-emuSwitch:
-  push %rbp
-  push %rbx
-  push %r12
-  push %r13
-  push %r14
-  push %r15
-  mov %rsp, (%rdi)
-  mov %rsi, %rsp
-  pop %r15
-  pop %r14
-  pop %r13
-  pop %r12
-  pop %rbx
-  pop %rbp
-  ret
-)");
-
 namespace emu {
-constexpr size_t kStack = 64 << 10;
-constexpr int kMaxShared = 227 << 10;
-
-struct Warp {
-  Operand slots[2][32];
-  int arrived = 0, generation = 0;
-};
-struct Fiber {
-  void* sp = nullptr;
-  u8* stack = nullptr;
-  u32 tid = 0;
-  Warp* warp = nullptr;
-  bool done = false;
-  bool waiting = false;
-};
-
-Fiber* current;
-Index theThread, theBlock, theGrid, theSize;
 static Kernel* kernels;
-static void* scheduler;
-static std::vector<Fiber> fibers;
-static std::vector<Warp> warps;
-static u8* sharedMemory;
-static int blockArrived;
-static void (*body)(const void*);
-static const void* bodyParams;
-
+static std::string failed;  // the last kernel that did, and what it did wrong
 Kernel::Kernel(const char* n, size_t size, int t, void (*r)(const void*)) : name(n), params(size), threads(t), run(r), next(kernels) { kernels = this; }
-u8* shared() { return sharedMemory; }
-int lane() { return current->tid % 32; }
 
-static void pause() {
-  Fiber* f = current;
-  emuSwitch(&f->sp, scheduler);
-}
-
-const Operand* meet(const void* operand, size_t n) {
-  Fiber* f = current;
-  Warp* w = f->warp;
-  int generation = w->generation;
-  memcpy(w->slots[generation & 1][f->tid % 32].b, operand, n);
-  if (++w->arrived == 32) {
-    w->arrived = 0;
-    w->generation++;
-    Fiber* first = &fibers[f->tid / 32 * 32];
-    for (int i = 0; i < 32; i++) first[i].waiting = false;
-  } else {
-    f->waiting = true;
-    pause();
-  }
-  return w->slots[generation & 1];
-}
-
-void meetBlock() {
-  if (++blockArrived == (int)fibers.size()) {
-    blockArrived = 0;
-    for (auto& f : fibers) f.waiting = false;
-  } else {
-    current->waiting = true;
-    pause();
-  }
-}
-
-static void fiberMain() {
-  body(bodyParams);
-  current->done = true;
-  pause();
-  abort();
-}
-
-static bool runBlock(const Kernel* k, const void* params, int threads) {
-  memset(sharedMemory, 0xff, kMaxShared);  // NaN: nothing is there at the start
-  fibers.resize(threads);
-  warps.assign(threads / 32, Warp());
-  blockArrived = 0;
-  body = k->run;
-  bodyParams = params;
-  for (int t = 0; t < threads; t++) {
-    Fiber& f = fibers[t];
-    if (!f.stack) f.stack = (u8*)malloc(kStack);
-    f.tid = t;
-    f.warp = &warps[t / 32];
-    f.done = f.waiting = false;
-    void** sp = (void**)(((uintptr_t)f.stack + kStack) & ~(uintptr_t)15);
-    *--sp = nullptr;
-    *--sp = (void*)fiberMain;
-    for (int i = 0; i < 6; i++) *--sp = nullptr;
-    f.sp = sp;
-  }
-  for (int left = threads; left > 0;) {
-    bool moved = false;
-    for (auto& f : fibers) {
-      if (f.done || f.waiting) continue;
-      moved = true;
-      current = &f;
-      theThread = {f.tid, 0, 0};
-      emuSwitch(&scheduler, f.sp);
-      if (f.done) left--;
-    }
-    if (!moved) return false;  // a deadlock: some lanes miss a meeting
-  }
-  return true;
-}
-
-static int compute(const Work& w) {
+static int compute(const Work& w, int device) {
   if (w.other) {
     w.other();
     return 0;
   }
-  if (!sharedMemory) sharedMemory = (u8*)aligned_alloc(1024, (kMaxShared + 1023) / 1024 * 1024);
+  lateProducts = device % 2;
   theGrid = {w.grid[0], w.grid[1], w.grid[2]};
   theSize = {(u32)w.threads, 1, 1};
   std::vector<u64> params((w.params.size() + 7) / 8);
@@ -154,7 +28,10 @@ static int compute(const Work& w) {
     for (u32 y = 0; y < w.grid[1]; y++)
       for (u32 x = 0; x < w.grid[0]; x++) {
         theBlock = {x, y, z};
-        if (!runBlock(w.kernel, params.data(), w.threads)) return kLaunchFailed;
+        if (!runBlock(w.kernel, params.data(), w.threads, w.shared)) {
+          failed = std::string(w.kernel->name) + ": " + (fault ? fault : "lanes of a warp missed a meeting");
+          return kLaunchFailed;
+        }
       }
   return 0;
 }
@@ -191,7 +68,7 @@ API cuGetErrorName(int code, const char** s) {
   return 0;
 }
 API cuGetErrorString(int code, const char** s) {
-  *s = code == 719 ? "lanes of a warp missed a meeting" : "of the emulated driver";
+  *s = code == 719 ? emu::failed.c_str() : "of the emulated driver";
   return 0;
 }
 API cuDeviceGetCount(int* n) {
@@ -207,7 +84,7 @@ API cuDeviceGetName(char* s, int n, int) {
   return 0;
 }
 API cuDeviceGetAttribute(int* v, int a, int) {
-  *v = a == 16 ? 4 : a == 75 ? 8 : a == 76 ? 0 : a == 97 ? kMaxShared : 1 << 20;
+  *v = a == 16 ? 4 : a == 75 ? 9 : a == 76 ? 0 : a == 97 ? kMaxShared : 1 << 20;
   return 0;
 }
 API cuDeviceTotalMem_v2(size_t* n, int) {
@@ -335,10 +212,10 @@ API cuModuleGetFunction(const Kernel** f, void*, const char* name) {
   return 500;
 }
 API cuFuncSetAttribute(void*, int, int v) { return v > kMaxShared ? 1 : 0; }
-API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32, void* stream, void** params, void**) {
-  if (by * bz != 1 || bx % 32 || (int)bx > k->threads || !gx || !gy || !gz) return 1;
+API cuLaunchKernel(const Kernel* k, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 bytes, void* stream, void** params, void**) {
+  if (by * bz != 1 || bx % 32 || (int)bx > k->threads || bytes > kMaxShared || !gx || !gy || !gz) return 1;
   Work w;
-  w.kernel = k, w.threads = (int)bx;
+  w.kernel = k, w.threads = (int)bx, w.shared = (int)bytes;
   w.grid[0] = gx, w.grid[1] = gy, w.grid[2] = gz;
   w.params.assign((u8*)params[0], (u8*)params[0] + k->params);
   return put(stream, std::move(w));

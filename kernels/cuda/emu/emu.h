@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -44,6 +45,9 @@ struct alignas(16) Operand {
 const Operand* meet(const void* operand, size_t n);
 void meetBlock();
 int lane();
+void startCopy(void* dst, const void* src);
+void commitCopies();
+void waitCopies(int n);  // for all groups but the last n
 }  // namespace emu
 
 #define threadIdx emu::theThread
@@ -51,12 +55,15 @@ int lane();
 #define gridDim emu::theGrid
 #define blockDim emu::theSize
 
-DEV void copy16(void* dst, const void* src) { memcpy(dst, src, 16); }
+DEV void copy16(void* dst, const void* src) { emu::startCopy(dst, src); }
+DEV void copy16Or0(void* dst, const void* src, bool some) { emu::startCopy(dst, some ? src : nullptr); }
 DEV u64 onlyOnce() { return 0; }
 DEV void copy16Once(void* dst, const void* src, u64) { copy16(dst, src); }
-DEV void copyCommit() {}
+DEV void copyCommit() { emu::commitCopies(); }
 template <int N>
-DEV void copyWait() {}
+DEV void copyWait() {
+  emu::waitCopies(N);
+}
 
 template <class T>
 DEV T laneShuffle(T x, int from) {
@@ -89,8 +96,6 @@ DEV u32 countIn(u32* p) { return (*p)++; }
 template <class T>
 DEV void addTo(T* p, T x) { *p += x; }
 
-// A warpgroup's products, a warp at a time: rows of operands in shared memory as
-// prim.cuh's groupOperand describes them.
 #define TERSE_HOPPER
 DEV void waitBefore() {}
 DEV void letNextStart() {}
@@ -98,59 +103,6 @@ DEV void letNextStart() {}
 DEV void fetchLine(const void* p) { (void)*(const volatile u8*)p; }
 DEV void fetchBytes(const void* p, u32 n) {
   for (u32 i = 0; i < n; i += 16) fetchLine((const u8*)p + i);
-}
-DEV void operandFence() {}
-DEV void groupFence() {}
-DEV void groupCommit() {}
-template <class T>
-DEV void groupFence(T&) {}
-template <class... T>
-DEV void groupWait(T&...) {}
-// at is byte k of row n of an operand: pieces are turned within what begins at a
-// multiple of 1,024.
-DEV const u8* groupAt(const u8* operand, int n, int k) {
-  uintptr_t a = (uintptr_t)operand + n * 128 + k;
-  return (const u8*)(a ^ (a >> 7 & 7) << 4);
-}
-DEV const u8* groupOperand(const u8* p) { return p; }
-template <bool MORE>
-DEV void groupSigned(int (&c)[32], const u8* a, const u8* b) {
-  int l = emu::lane(), warp = emu::theThread.x / 32 % 4;
-  warpSync();
-  for (int i = 0; i < 32; i++) {
-    int row = 16 * warp + l / 4 + 8 * (i >> 1 & 1), col = 8 * (i / 4) + 2 * (l % 4) + i % 2;
-    if (!MORE) c[i] = 0;
-    for (int k = 0; k < 32; k++) c[i] += (signed char)*groupAt(a, row, k) * (int)*groupAt(b, col, k);
-  }
-}
-DEV float widenPair(const u8* p) {
-  u32 x = (u32)(p[0] | p[1] << 8) << 16;
-  float f;
-  memcpy(&f, &x, 4);
-  return f;
-}
-DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], const u8* b) {
-  const emu::Operand* o = emu::meet(a, sizeof a);
-  int l = emu::lane();
-  for (int i = 0; i < 64; i++) {
-    int h = i >> 1 & 1, col = 8 * (i / 4) + 2 * (l % 4) + i % 2;
-    for (int k = 0; k < 16; k++)
-      c[i / 4][i % 4] += widenPair(o[l / 4 * 4 + k % 8 / 2].b + 4 * (h + 2 * (k / 8)) + 2 * (k % 2)) * widenPair(groupAt(b, col, 2 * k));
-  }
-}
-DEV u32 narrowPair(float lo, float hi) {
-  u32 x[2];
-  memcpy(&x[0], &lo, 4), memcpy(&x[1], &hi, 4);
-  for (u32& y : x) y = (y + 0x7fff + (y >> 16 & 1)) >> 16;
-  return x[0] | x[1] << 16;
-}
-DEV u32 addPair(u32 a, u32 b) {
-  float x[2];
-  for (int i = 0; i < 2; i++) {
-    u8 p[4] = {(u8)(a >> 16 * i), (u8)(a >> (16 * i + 8)), (u8)(b >> 16 * i), (u8)(b >> (16 * i + 8))};
-    x[i] = widenPair(p) + widenPair(p + 2);
-  }
-  return narrowPair(x[0], x[1]);
 }
 
 template <class A, class B>
@@ -185,6 +137,7 @@ DEV void mmaWeightFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 
   d[0] = d[1] = d[2] = d[3] = c;
   mmaWeight(d, a0, a1, a2, a3, b0, b1);
 }
+DEV u32 keep(u32 x) { return x; }
 DEV float asFloat(u32 x) {
   float f;
   memcpy(&f, &x, 4);
@@ -196,9 +149,9 @@ DEV u32 asBits(float f) {
   return x;
 }
 DEV float widen(u16 h) {
-  _Float16 f;
-  memcpy(&f, &h, 2);
-  return (float)f;
+  u32 size = (u32)(h & 0x7fff) << 13, sign = (u32)(h & 0x8000) << 16;
+  if (size >= 0x7c00u << 13) return asFloat(sign | (size + (112u << 23)) | 0x7f800000);
+  return asFloat(asBits(asFloat(size) * 0x1p112f) | sign);  // exact, of small ones too
 }
 DEV u16 narrow(float x) {
   _Float16 f = (_Float16)x;
@@ -230,6 +183,8 @@ DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
   });
 }
 DEV float widenBrain(u16 h) { return asFloat((u32)h << 16); }
+DEV u32 addHalves(u32 a, u32 b) { return mulAddHalves(a, 0x3c003c00, b); }
+DEV u32 mulHalves(u32 a, u32 b) { return mulAddHalves(a, b, 0x80008000); }
 template <float (*WIDEN)(u16)>
 DEV void mmaSixteen(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   u32 ops[6] = {a0, a1, a2, a3, b0, b1};
@@ -303,3 +258,4 @@ template <class T>
 DEV T max(T a, T b) {
   return a < b ? b : a;
 }
+#include "hopper.h"

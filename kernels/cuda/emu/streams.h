@@ -36,7 +36,7 @@ struct Event {
 struct Work {
   const Kernel* kernel = nullptr;
   u32 grid[3] = {};
-  int threads = 0;
+  int threads = 0, shared = 0;  // shared memory's bytes
   std::vector<u8> params;
   std::function<void()> other;  // than a kernel
   bool copies = false;
@@ -51,7 +51,7 @@ struct Graph {
 };
 enum { kInvalid = 1, kLaunchFailed = 719, kNotReady = 600, kUnsupportedInCapture = 900 };
 
-static int compute(const Work& w);
+static int compute(const Work& w, int device);
 
 static std::recursive_mutex computing;  // guards all that follows
 static std::vector<Stream*> streams[kDevices];
@@ -88,7 +88,7 @@ static void next(Stream* s) {
   s->queue.pop_front();
   if (w.record) w.record->done = true;
   if (w.kernel || w.other) {
-    if (int code = broken[s->device] ? 0 : compute(w)) broken[s->device] = code;
+    if (int code = broken[s->device] ? 0 : compute(w, s->device)) broken[s->device] = code;
   }
 }
 

@@ -9,6 +9,7 @@
 #include "select.cuh"
 #include "step.cuh"
 #ifdef TERSE_HOPPER
+#include "exactwide.cuh"
 #include "wide.cuh"
 #endif
 
@@ -111,12 +112,14 @@ PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 
 #ifdef TERSE_HOPPER
 #define WIDE(name, K, V)                                                                 \
-  KERNEL(wide_##name##_sym_128, PrefillParams, 384, 1) { Wide<K, V, false>::run(p); } \
-  KERNEL(wide_##name##_asym_128, PrefillParams, 384, 1) { Wide<K, V, true>::run(p); }
+  KERNEL(wide_##name##_sym_128, PrefillParams, 512, 1) { Wide<K, V, false>::run(p); } \
+  KERNEL(wide_##name##_asym_128, PrefillParams, 512, 1) { Wide<K, V, true>::run(p); }
 
 WIDE(hq2, kTwoBits, kTwoBits)
 WIDE(hq3, kFourBits, kTwoBits)
 WIDE(hq4, kFourBits, kFourBits)
+KERNEL(exactwide_64, PrefillParams, ExactWide<64>::kThreads, 1) { ExactWide<64>::run(p); }
+KERNEL(exactwide_128, PrefillParams, ExactWide<128>::kThreads, 1) { ExactWide<128>::run(p); }
 #endif
 
 KERNEL(hack_attend_64, HackAttendParams, 128, 4) { HackAttend<64>::run(p); }

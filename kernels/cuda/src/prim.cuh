@@ -23,6 +23,10 @@ DEV u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); 
 DEV void copy16(void* dst, const void* src) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(sharedAddress(dst)), "l"(src) : "memory");
 }
+// The same, or zeros.
+DEV void copy16Or0(void* dst, const void* src, bool some) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(dst)), "l"(src), "r"(some ? 16 : 0) : "memory");
+}
 // The same of what is read once and leaves the second-level cache before anything
 // else does.
 DEV u64 onlyOnce() {
@@ -47,6 +51,9 @@ DEV u32 laneXor(u32 x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask);
 DEV int laneXor(int x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV double laneXor(double x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEV float laneXor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+// keep is x in a register: the compiler does not see through it, and so neither makes
+// it anew nor writes it into instructions.
+DEV u32 keep(u32 x) { return laneXor(x, 0); }
 DEV bool laneAny(bool x) { return __any_sync(0xffffffffu, x); }
 DEV u32 laneVotes(bool x) { return __ballot_sync(0xffffffffu, x); }
 DEV void warpSync() { __syncwarp(); }
@@ -165,48 +172,113 @@ DEV void holdSums(int (&c)[32]) {
 #pragma unroll
   for (int i = 0; i < 32; i++) asm volatile("" : "+r"(c[i])::"memory");
 }
-DEV void holdSums(float (&c)[16][4]) {
+DEV void holdSums(float (&c)[32]) {
 #pragma unroll
-  for (int i = 0; i < 64; i++) asm volatile("" : "+f"(c[i / 4][i % 4])::"memory");
+  for (int i = 0; i < 32; i++) asm volatile("" : "+f"(c[i])::"memory");
 }
-DEV void groupFence(float (&c)[16][4]) {
+template <int N>
+DEV void holdSums(float (&c)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < 4 * N; i++) asm volatile("" : "+f"(c[i / 4][i % 4])::"memory");
+}
+template <int N>
+DEV void groupFence(float (&c)[N][4]) {
   holdSums(c);
   groupFence();
 }
-// groupWait waits for all that was committed; its operands are their sums.
+// groupWaitFor waits for all that was committed but the last N groups; its operands
+// are the sums of what it waits for.
+template <int N, class... T>
+DEV void groupWaitFor(T&... sums) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+  (holdSums(sums), ...);
+}
 template <class... T>
 DEV void groupWait(T&... sums) {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-  (holdSums(sums), ...);
+  groupWaitFor<0>(sums...);
 }
 // groupOperand names rows of 128 bytes whose 16-byte pieces are turned by the row,
 // from a multiple of eight rows on.
-DEV u64 groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
-// c = A·B, or c += A·B with MORE; A 64 rows of 32 signed codes, B 64 rows of 32
-// unsigned ones.
+using GroupOperand = u64;
+DEV GroupOperand groupOperand(const u8* p) { return (u64)(sharedAddress(p) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62; }
+DEV GroupOperand keepOperand(GroupOperand o) { return (u64)keep((u32)o) | o >> 32 << 32; }
+// groupAlong is an operand that begins so many bytes along the rows.
+DEV u64 groupAlong(u64 operand, int bytes) { return operand >> 32 << 32 | ((u32)operand + (u32)(bytes >> 4)); }
+// groupColumns names an operand by columns: a row is 64 columns of one number of the
+// inner dimension; the next 64 columns are so many bytes on, a multiple of 1,024.
+DEV u64 groupColumns(const u8* p, u32 next) { return (u64)(sharedAddress(p) >> 4) | (u64)(next >> 4) << 16 | (u64)64 << 32 | (u64)1 << 62; }
+// c = A·B, or c += A·B with MORE; A 64 rows of 32 signed codes in the lanes' registers,
+// B 64 rows of 32 of them.
+template <bool MORE>
+DEV void groupSigned(int (&c)[32], const u32 (&a)[4], u64 b) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%37,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},{%32,%33,%34,%35},%36,p;}"
+               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(MORE));
+}
+// The same, A in shared memory.
 template <bool MORE>
 DEV void groupSigned(int (&c)[32], u64 a, u64 b) {
-  asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.u8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p;}"
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p;}"
                : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
                : "l"(a), "l"(b), "n"(MORE));
 }
-// c += A·B in bfloat16, A 64 rows of 16 in the lanes' registers, B 128 rows of 16.
-DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,1,1,1,0;"
+// The same of float16, 16 deep.
+template <bool MORE>
+DEV void groupHalf(float (&c)[32], u64 a, u64 b) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%34,0; wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},%32,%33,p,1,1,0,0;}"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+               : "l"(a), "l"(b), "n"(MORE));
+}
+// The same with 128 columns.
+template <bool MORE>
+DEV void groupHalf(float (&c)[16][4], u64 a, u64 b) {
+  asm volatile("{.reg .pred p; setp.ne.b32 p,%66,0; wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},%64,%65,p,1,1,0,0;}"
                : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+               : "l"(a), "l"(b), "n"(MORE));
 }
-// The sum of two pairs of bfloat16.
-DEV u32 addPair(u32 a, u32 b) {
-  u32 y;
-  asm("add.rn.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
-  return y;
+// c += A·B in float16, A 64 rows of 16 in the lanes' registers, B 128 rows of 16, or
+// 128 columns.
+template <bool COLUMNS>
+DEV void groupWeigh(float (&c)[16][4], const u32 (&a)[4], u64 b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63},{%64,%65,%66,%67},%68,1,1,1,%69;"
+               : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]), "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]), "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]), "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]), "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(COLUMNS));
 }
-// Two float32 as bfloat16, the first one low.
-DEV u32 narrowPair(float lo, float hi) {
-  u32 y;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
-  return y;
+// The same with 64 columns.
+template <bool COLUMNS>
+DEV void groupWeigh(float (&c)[8][4], const u32 (&a)[4], u64 b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},{%32,%33,%34,%35},%36,1,1,1,%37;"
+               : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(COLUMNS));
+}
+// Barriers in shared memory (mbarrier): a phase ends when so many have arrived and so
+// many bytes of bulk copies have come; whoever waits names the phase's parity, 0 first.
+// barrierFence follows barrierInit, and a blockSync that.
+DEV void barrierInit(u64* b, u32 arrivals) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(sharedAddress(b)), "r"(arrivals) : "memory"); }
+DEV void barrierFence() { asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory"); }
+DEV void barrierArrive(u64* b) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(sharedAddress(b)) : "memory"); }
+// Arrives, and makes the phase last until n more bytes have come.
+DEV void barrierExpect(u64* b, u32 n) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sharedAddress(b)), "r"(n) : "memory"); }
+DEV void barrierWait(u64* b, u32 parity) {
+  asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra done; bra again; done:}" ::"r"(sharedAddress(b)), "r"(parity) : "memory");
+}
+// n bytes from global to shared memory by one thread; n and both addresses are
+// multiples of 16. b gets to know when they have come.
+DEV void copyBulk(void* dst, const void* src, u32 n, u64* b) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(sharedAddress(dst)), "l"(src), "r"(n), "r"(sharedAddress(b)) : "memory");
+}
+// Barriers of some of the block's warps: n threads in all, of which those that arrive
+// do not wait. blockSync is barrier 0.
+DEV void someSync(int barrier, int n) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(n) : "memory"); }
+DEV void someArrive(int barrier, int n) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(n) : "memory"); }
+// A warpgroup's threads take or give up registers: N for each from now on.
+template <int N>
+DEV void moreRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N>
+DEV void fewerRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 #endif
 DEV float asFloat(u32 x) { return __uint_as_float(x); }
@@ -228,8 +300,8 @@ DEV u32 narrow2(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
   return y;
 }
-// Pairs of float16: the smaller and the larger ones, -0 being below 0, and a·b + c
-// rounded once.
+// Pairs of float16: the smaller and the larger ones, -0 being below 0; sums, products
+// and a·b + c, each rounded once.
 DEV u32 minHalves(u32 a, u32 b) {
   u32 y;
   asm("min.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
@@ -238,6 +310,16 @@ DEV u32 minHalves(u32 a, u32 b) {
 DEV u32 maxHalves(u32 a, u32 b) {
   u32 y;
   asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+DEV u32 addHalves(u32 a, u32 b) {
+  u32 y;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+DEV u32 mulHalves(u32 a, u32 b) {
+  u32 y;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
   return y;
 }
 DEV u32 mulAddHalves(u32 a, u32 b, u32 c) {
