@@ -61,8 +61,7 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 // shared is the shared memory of a block in one layer.
 func (d *Decoder) shared(layer int) int {
 	g := d.g
-	k, v := spreadRows(g)
-	return d.warps*max(d.stages*g.At(layer).HeadBytes+k+v, d.queries*g.HeadDim*4) + // of each warp: its pages, then its values
+	return d.warps*max(d.stages*g.At(layer).HeadBytes, d.queries*g.HeadDim*4) + // of each warp: its pages, then its values
 		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
 		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
 }
@@ -84,19 +83,6 @@ func leading(g *quant.Geometry) int { return g.HQ[quant.HalfK].Segments[0].Hi }
 // someTokens reports whether some tokens only have a second plane in a half.
 func someTokens(h quant.Half) bool {
 	return h.Second == quant.SecondTokens || h.Second == quant.SecondImportant
-}
-
-// spreadRows is the bytes that the second planes of some tokens only take in full,
-// which a kernel makes of them.
-func spreadRows(g *quant.Geometry) (k, v int) {
-	plane := pageTokens * g.HeadDim / 4
-	if someTokens(g.Format.K) {
-		k = plane
-	}
-	if someTokens(g.Format.V) {
-		v = plane
-	}
-	return k, v
 }
 
 // lowRows is the rows of such planes as they are stored in one layer, or what the
@@ -149,25 +135,14 @@ func (d *Decoder) kernel() (string, error) {
 		d.stages = 2
 		if narrow {
 			d.stages = 4
-		} else if strings.HasPrefix(base, "hq2_") || leadsAlone(base) {
+		} else if strings.HasPrefix(base, "hq2_") || strings.HasPrefix(base, "lead") && !strings.Contains(base, "some") {
 			d.stages = 3
 		}
-		switch {
-		case strings.HasPrefix(base, "some") || strings.HasPrefix(base, "hq3some"):
-			d.warps = 8
-		case strings.HasPrefix(base, "plan_") && d.queries == 8:
-			d.warps = 10
-		case d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan"):
+		if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") || strings.Contains(base, "some") {
 			d.warps = 12
 		}
 	}
 	return fmt.Sprintf("decode_%s_%d_%d", base, d.g.HeadDim, d.queries), nil
-}
-
-// leadsAlone reports whether a kernel's pages have a second plane of leading channels
-// and no other.
-func leadsAlone(base string) bool {
-	return (strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan")) && !strings.Contains(base, "some")
 }
 
 // attentionBase is the part of an attention kernel's name that says the format,

@@ -79,8 +79,10 @@ func (p *Prefiller) shared(layer int) int {
 	if p.wide {
 		return (wideSlots*4*pageTokens+wideVectors*3)*g.HeadDim + wideStages*bytes + wideBarriers
 	}
-	_, v := spreadRows(g)
-	n := prefillStages*bytes + 2*(pageTokens*g.HeadDim+v)
+	n := prefillStages*bytes + 2*pageTokens*g.HeadDim
+	if someTokens(g.Format.V) { // their second planes in full
+		n += 2 * pageTokens * g.HeadDim / 4
+	}
 	if g.Format.K.Second == quant.SecondLeading {
 		n += 2 * leadKeys
 	}

@@ -38,6 +38,23 @@ struct ValueWords {
       v.w[0] = x.x, v.w[1] = x.y;
     }
   }
+  // readSome is read where a set of tokens has the plane, in rows as they are stored:
+  // others' codes are zero.
+  DEV void readSome(ValueWords& v, const u8* low, int rows, u64 set, int quad, int r) {
+    int row = below(set, 4 * quad), last = rows / 4 - 1;
+    u32 four = (u32)(set >> (4 * quad)) & 15;
+    u32 ones = (four & 1) | (four & 2) << 3 | (four & 4) << 6 | (four & 8) << 9;
+    u32 select = ones * 0x1110 + row % 4 * 0x1111, mask = spreadBits(four);  // a token's row is the count of those before it
+    const u8 *from = low + min(row / 4, last) * D + r * (D / 8), *then = low + min(row / 4 + 1, last) * D + r * (D / 8);
+    if (D == 128) {
+      Quad32 a = load<Quad32>(from), b = load<Quad32>(then);
+#pragma unroll
+      for (int j = 0; j < D / 32; j++) v.w[j] = permuteBy(wordOf(a, j), wordOf(b, j), select) & mask;
+    } else {
+      Pair32 a = load<Pair32>(from), b = load<Pair32>(then);
+      v.w[0] = permuteBy(a.x, b.x, select) & mask, v.w[1] = permuteBy(a.y, b.y, select) & mask;
+    }
+  }
   // channel is the channel of a run's first word, bit pair 0. Bit pair i is 8·i
   // after it.
   DEV int channel(int r) { return r / (256 / D) * 32 + r % (256 / D) * (D / 32); }
@@ -59,50 +76,34 @@ struct Decode {
       return l;
     }
     DEV int stage(const Layout& l) { return P::bytes + l.rows; }
-    // work is a warp's room for such planes with all their rows.
-    static constexpr int work = (K == kSomeTokens ? P::plane : 0) + (V == kSomeTokens ? P::plane : 0);
   };
 
   // fetch starts a page's copy.
   DEV void fetch(const Layout& l, u8* stage, const u8* page, int lane) {
-    if (P::kSome) {
-      for (int at = lane; at < (P::bytes + l.rows) / 16; at += 32) copy16(stage + 16 * P::staged(at, l.low / (D / 4)), page + 16 * at);
-      return;
-    }
-    constexpr int kChunks = P::bytes / 16;
+    constexpr int kSplit = P::kSomeKeys ? P::kLow / 16 : 0, kChunks = P::bytes / 16;
+    fetchPieces<0, kSplit>(stage, page, lane);
+    fetchPieces<kSplit, kChunks>(stage, page + l.low, lane);
+    if (!P::kSome) return;
+    if (P::kSomeKeys)
+      for (int at = lane; at < l.low / 16; at += 32) copy16(stage + P::bytes + 16 * at, page + P::kLow + 16 * at);
+    if (V == kSomeTokens)
+      for (int at = l.low / 16 + lane; at < l.rows / 16; at += 32) copy16(stage + P::bytes + 16 * at, page + P::bytes + 16 * at);
+  }
+  // fetchPieces starts the copies of 16-byte pieces whose number the program knows.
+  template <int FROM, int TO>
+  DEV void fetchPieces(u8* stage, const u8* page, int lane) {
 #pragma unroll
-    for (int i = 0; i < (kChunks + 31) / 32; i++) {
-      int at = lane + 32 * i;
-      if (32 * i + 32 <= kChunks || at < kChunks) copy16(stage + 16 * P::staged(at, 0), page + 16 * at);
+    for (int i = 0; i < (TO - FROM + 31) / 32; i++) {
+      int at = FROM + lane + 32 * i;
+      if (FROM + 32 * i + 32 <= TO || at < TO) copy16(stage + 16 * P::staged(at, 0), page + 16 * at);
     }
   }
 
-  // Second is where the second planes are. Those of some tokens are none's in many
-  // pages.
-  struct Second {
-    const u8 *k, *v;
-    int words;  // of a token of K that there are of it
-    bool values, refinedK, refinedV;
-  };
-  DEV Second second(const Layout& l, const u8* stage, u8* work, int lane) {
+  // second is where a page's second planes are.
+  DEV Second second(const Layout& l, const u8* stage) {
     int rows = l.low / (D / 4);
-    Second s = {stage + (K == kPlan ? P::bytes : P::kLow), stage + P::vTop + P::plane, leadWords<D>(rows), true, (l.refined & 1) != 0, (l.refined & 2) != 0};
-    if (K != kSomeTokens && V != kSomeTokens) return s;
-    if (K == kSomeTokens) {
-      u64 set = load<u64>(stage + P::kSet);
-      s.words = set ? D / 16 : 0;
-      for (int i = set ? lane : kTokens * D / 16; i < kTokens * D / 16; i += 32)
-        ((u32*)work)[i] = lowKeyWord<D>(stage + P::bytes, rows, set, i / (D / 2) * 8 + i % 8, i / 8 % (D / 16));
-      s.k = work;
-    }
-    if (V == kSomeTokens) {
-      u8* to = work + (K == kSomeTokens ? P::plane : 0);
-      u64 set = load<u64>(stage + P::vSet);
-      s.values = set != 0;
-      if (s.values) spreadLow<D>(to, stage + P::bytes + l.low, (l.rows - l.low) / (D / 4), set, lane, 32);
-      s.v = to;
-    }
-    warpSync();
+    Second s = {stage + (P::kSomeKeys ? P::bytes : P::kLow), stage + (V == kSomeTokens ? P::bytes + l.low : P::vTop + P::plane),
+                {rows, (l.rows - l.low) / (D / 4)}, (l.refined & 1) != 0, (l.refined & 2) != 0};
     return s;
   }
 
@@ -112,7 +113,7 @@ struct Decode {
     float top = kMinusInf;
 #pragma unroll
     for (int u = 0; u < kUnits; u++) {
-      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second.k, second.words, second.refinedK, c, u, lane);
+      Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second, c, u, lane);
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -170,7 +171,7 @@ struct Decode {
         if (V == kSomeTokens) all = 4 * all + sum4(word[u][e] & four[u]);  // middles of 6 and 7.5
         s.middle[e] += step[e] * (float)all;
       }
-    values(s, word, step, stage + P::vTop, second.v, V != kSomeTokens || second.values, lane);
+    values(s, word, step, stage, second, lane);
   }
 
   // rebase moves the reference exponents to the largest score seen.
@@ -195,8 +196,9 @@ struct Decode {
   }
 
   // values multiplies the weights' codes with the values' and adds them up.
-  DEV void values(Running<D, NQ>& s, const u32 (&word)[kUnits][2], const float (&step)[2], const u8* top, const u8* low, bool lower, int lane) {
+  DEV void values(Running<D, NQ>& s, const u32 (&word)[kUnits][2], const float (&step)[2], const u8* stage, const Second& second, int lane) {
     int r = lane >> 2, q = lane & 3;
+    u64 set = V == kSomeTokens ? load<u64>(stage + P::vSet) : 0;
     u32 w[kUnits][2];  // of query r%NQ: quads 2q and 2q+1 of its half
 #pragma unroll
     for (int u = 0; u < kUnits; u++) {
@@ -206,13 +208,19 @@ struct Decode {
     int sum[Running<D, NQ>::kTiles][4] = {};
 #pragma unroll
     for (int plane = 0; plane < (kBoth ? 2 : 1); plane++) {
-      const u8* v = plane == 0 ? top : low;
+      auto read = [&](ValueWords<D>& a, int quad) {
+        if (plane == 1 && V == kSomeTokens) {
+          ValueWords<D>::readSome(a, second.v, second.rows[1], set, quad, r);
+        } else {
+          ValueWords<D>::read(a, plane == 0 ? stage + P::vTop : second.v, quad, r, q);
+        }
+      };
       if (plane == 1)
 #pragma unroll
         for (int i = 0; i < Running<D, NQ>::kTiles; i++)
 #pragma unroll
           for (int e = 0; e < 4; e++) sum[i][e] *= 4;
-      if (plane == 1 && !lower) break;
+      if (plane == 1 && V == kSomeTokens && !set) break;  // of many pages none
       using Words = ValueWords<D>;
       if (NQ == 4) {
         u32 other0 = laneXor(w[0][0], 16), other1 = laneXor(w[0][1], 16);
@@ -222,7 +230,7 @@ struct Decode {
 #pragma unroll
           for (int k = 0; k < 4; k++) {
             Words a;
-            Words::read(a, v, 8 * (k >> 1) + 2 * q + (k & 1), r, q);
+            read(a, 8 * (k >> 1) + 2 * q + (k & 1));
             u32 b0 = lower ? of[k] : 0, b1 = lower ? 0 : of[k];
 #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -232,8 +240,7 @@ struct Decode {
 #pragma unroll
           for (int k = 0; k < 2; k++) {
             Words a, b;
-            Words::read(a, v, 2 * q + k, r, q);
-            Words::read(b, v, 8 + 2 * q + k, r, q);
+            read(a, 2 * q + k), read(b, 8 + 2 * q + k);
 #pragma unroll
             for (int i = 0; i < 4; i++) add(sum[i], k == 0, a.w[0] & maskOf(i), a.w[1] & maskOf(i), b.w[0] & maskOf(i), b.w[1] & maskOf(i), of[k], of[2 + k]);
           }
@@ -242,8 +249,7 @@ struct Decode {
 #pragma unroll
         for (int u = 0; u < kUnits; u++) {
           Words a, b;
-          Words::read(a, v, 8 * u + 2 * q, r, q);
-          Words::read(b, v, 8 * u + 2 * q + 1, r, q);
+          read(a, 8 * u + 2 * q), read(b, 8 * u + 2 * q + 1);
 #pragma unroll
           for (int j = 0; j < D / 32; j += 2)
 #pragma unroll
@@ -356,7 +362,7 @@ struct Decode {
       copyWait<STAGES - 1>();
       warpSync();
       u8* stage = pages.ring + k % STAGES * Layout::stage(pages.layout);
-      page(s, c, stage, second(pages.layout, stage, pages.ring + STAGES * Layout::stage(pages.layout), lane), lane);
+      page(s, c, stage, second(pages.layout, stage), lane);
     }
     copyWait<0>();
     store(s, states, out, lane);

@@ -102,7 +102,7 @@ DEV void decode(const AttendParams& p) {
   using Coded = Decode<D, K, V, ASYM, NQ>;
   SHARED(memory);
   using Layout = typename Coded::Layout;
-  const int share = max(Layout::stage(Layout::of(p)) * STAGES + Layout::work, NQ * D * 4);
+  const int share = max(Layout::stage(Layout::of(p)) * STAGES, NQ * D * 4);
   using M = Merge<D, WARPS, NQ>;
   using Queries = QueryCodes<D, K, NQ>;
   using Pages = typename Coded::template Pages<STAGES>;

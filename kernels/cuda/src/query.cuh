@@ -102,6 +102,14 @@ struct QueryCodes {
   }
 };
 
+// Second is where a page's second planes are: of K and V, and how many rows each has
+// where those are counted at run time.
+struct Second {
+  const u8 *k, *v;
+  int rows[2];
+  bool refinedK, refinedV;
+};
+
 // KeyWords is a lane's words of a plane of WORDS words a token, for its quad or
 // quads of tokens, as the products take them: with four queries a set of two
 // quads, with eight two sets of one.
@@ -145,6 +153,24 @@ struct KeyWords {
 
   DEV void readPlanned(KeyWords& k, const u8* plane, int quad0, int quad1, int q, int lead, bool others) {
     readWith(k, quad0, quad1, [&](int quad, int s) { return planned(plane, quad, 4 * s + q, lead, others); });
+  }
+
+  // some is the same of a plane that a set of tokens has, in rows as they are stored:
+  // others' codes are zero.
+  DEV Quad32 some(const u8* plane, int rows, u64 set, int quad, int w) {
+    int row = below(set, 4 * quad);
+    u32 four = (u32)(set >> (4 * quad)) & 15, words[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+      int at = min(row, rows - 1);
+      words[t] = four >> t & 1 ? load<u32>(plane + ((at >> 3) * WORDS + w) * 32 + (at & 7) * 4) : 0;
+      row += four >> t & 1;
+    }
+    return Quad32{words[0], words[1], words[2], words[3]};
+  }
+
+  DEV void readSome(KeyWords& k, const u8* plane, int rows, u64 set, int quad0, int quad1, int q) {
+    readWith(k, quad0, quad1, [&](int quad, int s) { return some(plane, rows, set, quad, 4 * s + q); });
   }
 
   // multiply adds, for one pair of tokens of a lane's quad, bit pair i, so many words
@@ -192,44 +218,45 @@ struct Keys {
     for (int t = 0; t < 4; t++) l.middle[t] = middle;
   }
 
-  // sums: low is the second plane, of which some words of a token are there, those of
-  // channels that lead as planned or of some tokens.
-  DEV void sums(float (&y)[4][2], const u8* page, const u8* low, int words, bool refined, const Q& c, int unit, int lane) {
+  DEV void sums(float (&y)[4][2], const u8* page, const Second& second, const Q& c, int unit, int lane) {
     int r = lane >> 2, q = lane & 3;
     int quad0 = NQ == 4 ? r : r + 8 * unit, quad1 = NQ == 4 ? r + 8 : quad0;
     int mine = NQ == 4 ? r + 8 * (q >> 1) : quad0;
     Levels l;
     levels(l, page + P::kScale, mine, K == kTwoBits || K == kPlan ? 1.5f : 7.5f);
-    if (K == kSomeTokens) {
-      u64 set = load<u64>(page + P::kSet);
+    u64 set = K == kSomeTokens ? load<u64>(page + P::kSet) : 0;
+    if (K == kSomeTokens)
 #pragma unroll
-      for (int t = 0; t < 4; t++) some(l.scale[t], l.zero[t], l.middle[t], set, 4 * mine + t, refined);
-    }
+      for (int t = 0; t < 4; t++) some(l.scale[t], l.zero[t], l.middle[t], set, 4 * mine + t, second.refinedK);
     constexpr bool kBoth = K != kTwoBits;
     if (kLeads<K>) {
       Levels rest;
       levels(rest, page + P::kScale + P::perSegment, mine, 1.5f);
-      plane<false, Q::kRest>(y, page + P::kTop1, page, 0, c, 0, quad0, quad1, rest, c.sum[1], lane, false);
-      plane<true, kLeads<K> ? Q::kLeadWords : 1>(y, page + P::kTop, low, 0, c, Q::kSets - 1, quad0, quad1, l, c.sum[0], lane, true);
+      plane<false, Q::kRest>(y, page + P::kTop1, second, 0, c, 0, quad0, quad1, rest, c.sum[1], lane, false);
+      plane<true, kLeads<K> ? Q::kLeadWords : 1>(y, page + P::kTop, second, 0, c, Q::kSets - 1, quad0, quad1, l, c.sum[0], lane, true);
     } else {
-      plane<kBoth, Q::kWords>(y, page + P::kTop, low, words, c, 0, quad0, quad1, l, c.sum[0], lane, false);
+      plane<kBoth, Q::kWords>(y, page + P::kTop, second, set, c, 0, quad0, quad1, l, c.sum[0], lane, false);
     }
   }
 
-  // plane does one segment. A second plane's bit pair weighs as much as the top
-  // plane's next.
+  // plane does one segment; set is the tokens that have its second plane, if some do. A
+  // second plane's bit pair weighs as much as the top plane's next.
   template <bool BOTH, int WORDS>
-  DEV void plane(float (&y)[4][2], const u8* top, const u8* low, int words, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
+  DEV void plane(float (&y)[4][2], const u8* top, const Second& second, u64 set, const Q& c, int first, int quad0, int quad1, const Levels& l, const int (&sums)[2],
                  int lane, bool add) {
     using Words = KeyWords<NQ, WORDS>;
     int r = lane >> 2, q = lane & 3;
     Words a, b;
+    int lower = WORDS;  // words of a token that there are of the second plane
     if (K == kPlan) {
-      Words::readPlanned(a, top, quad0, quad1, q, words, true);
-      Words::readPlanned(b, low, quad0, quad1, q, words, false);
+      lower = leadWords<D>(second.rows[0]);
+      Words::readPlanned(a, top, quad0, quad1, q, lower, true);
+      Words::readPlanned(b, second.k, quad0, quad1, q, lower, false);
     } else {
       Words::read(a, top, quad0, quad1, q);
-      if (BOTH) Words::read(b, low, quad0, quad1, q);
+      if (K == kSomeTokens && !set) lower = 0;  // of many pages none
+      if (K == kSomeTokens && set) Words::readSome(b, second.k, second.rows[0], set, quad0, quad1, q);
+      if (K != kSomeTokens && BOTH) Words::read(b, second.k, quad0, quad1, q);
     }
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
@@ -241,7 +268,7 @@ struct Keys {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         Words::multiply(sum[i], a, c.word, first, i, pair, r, WORDS);
-        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, K == kPlan || K == kSomeTokens ? words : WORDS);
+        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, lower);
       }
       finish<kSums>(y, sum, pair, l, sums, add);
     }
