@@ -171,31 +171,6 @@ func TestDevice(t *testing.T) {
 	}
 }
 
-// A prompt that begins as one before it reads that one's pages as codes, of important
-// tokens with their second planes, and chooses among the others, as on the processor.
-func TestDeviceReuse(t *testing.T) {
-	const format, tokens = "hq2b,important=6", 8
-	first := prompt(1, 330)
-	second := slices.Concat(first[:290], prompt(2, 150))
-	var said [2][]terse.Token
-	for i, r := range []*rig{newRig(t, format, nil).start(t), newDeviceRig(t, format, 0).start(t)} {
-		if _, _, err := r.collect(t.Context(), request("first", first, tokens)); err != nil {
-			t.Fatal(err)
-		}
-		got, last, err := r.collect(t.Context(), request("second", second, tokens))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if last.Usage.CachedTokens < 128 {
-			t.Errorf("%d tokens of a prompt were there", last.Usage.CachedTokens)
-		}
-		said[i] = got
-	}
-	if agree(said[0], said[1]) < 2 { // roundings differ
-		t.Errorf("the GPU says %v, the processor %v", said[1], said[0])
-	}
-}
-
 // A GPU lends the pages of what it decodes to a processor, and goes on behind what
 // that one lends.
 func TestDeviceReplica(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"testing"
 
 	"github.com/terse-llm/terse/kernels/cuda"
@@ -73,6 +74,54 @@ func ended(d, h *bench, chunks []int, then func(d, h *text), said func(what stri
 			logits[k] = b.step(s[k])
 		}
 		said("a row", far(logits[0], logits[1]))
+	}
+}
+
+// A prompt that begins as one before it reads that one's pages as codes, of important
+// tokens with their second planes, and chooses among the others, as on the processor.
+func TestImportantReuse(t *testing.T) {
+	x := newTiny(t, 1)
+	for _, kv := range []string{"hq2b,important=6", "hq2,important=10"} {
+		if testing.Short() && kv != "hq2,important=10" {
+			continue
+		}
+		g := x.geometry(kv)
+		d := newBench(t, x.onDevice(g, RunnerOptions{Rows: 330, Sequences: 4, Context: 512}), 8<<20)
+		most := max(bound(kv), x.sensitivity(kv, reused))
+		reused(d, newBench(t, x.onHost(g), 8<<20), func(what string, far float64) {
+			if !(far < most) {
+				t.Errorf("%s, %s: logits are %.2g apart, of %.2g", kv, what, far, most)
+			}
+		})
+	}
+}
+
+// reused runs a prompt on two benches and then one that begins as it, and says of the
+// second and of some rows behind it how far logits lie apart.
+func reused(d, h *bench, said func(what string, far float64)) {
+	ids := random(1, 330)
+	var s [2]*text
+	var logits [2][]float32
+	for k, b := range []*bench{d, h} {
+		first := &text{ids: ids, prompt: len(ids)}
+		b.add(first, len(ids))
+		b.step(first)
+		s[k] = &text{ids: slices.Concat(ids[:290], random(2, 150)), prompt: 430}
+		pages := 0
+		if pages, s[k].table = b.cache.Match(s[k].ids); pages != 4 {
+			b.t.Errorf("%d pages of a prompt are there, want 4", pages)
+		}
+		s[k].n = 64 * pages
+		b.add(s[k], s[k].prompt-s[k].n)
+		logits[k] = b.step(s[k])
+	}
+	said("a prompt that begins as another", far(logits[0], logits[1]))
+	for range 3 {
+		for k, b := range []*bench{d, h} {
+			b.add(s[k], 1)
+			logits[k] = b.step(s[k])
+		}
+		said("a row behind it", far(logits[0], logits[1]))
 	}
 }
 
