@@ -286,12 +286,17 @@ func TestTableCode(t *testing.T) {
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-30s %9s %9s %9s\n", "append+code, µs", "2K", "16K", "32K")
-		for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"f16", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}} {
+		for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"f16", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}, {"hq2+", true, 128}} {
 			if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " d", f.dim)); err != nil || !match {
 				continue
 			}
 			g := f.geometry(t, heads)
-			tf, err := quant.NewTransform(g, nil)
+			var cal *quant.Calibration
+			if f.name == "hq2+" {
+				none := make([]float32, heads*f.dim)
+				cal = &quant.Calibration{Layers: 1, KVHeads: heads, HeadDim: f.dim, KMean: none, VMean: none, KBasis: someBasis(rand.New(rand.NewPCG(1, 4)), heads, f.dim)}
+			}
+			tf, err := quant.NewTransform(g, cal)
 			ok(t, err)
 			e, err := c.NewEncoder(m, g, tf)
 			ok(t, err)
