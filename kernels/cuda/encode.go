@@ -41,6 +41,9 @@ const encodeThreads = 64
 
 func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 
+// mapShared is the shared memory of two warps that multiply vectors with a matrix.
+func mapShared(dim int) int { return 2 * 16 * (dim + 4) * 4 }
+
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of
 // quant.Transform, PutExact and Encode. Where some tokens only may have a second
@@ -48,6 +51,7 @@ func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 type Encoder struct {
 	g      *quant.Geometry
 	f      Function
+	shared int
 	base   []encodeParams // of each layer
 	signs  [2]Ptr         // [dim] of K's and V's rotation; 0: none
 	shifts [2]Ptr         // [layer][head][dim]; 0: none
@@ -65,9 +69,6 @@ func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (
 	for layer := range g.Layers {
 		e.base = append(e.base, layoutOf(g, layer))
 	}
-	if e.f, err = c.Function(m, fmt.Sprintf("encode_%d", g.HeadDim), encodeShared(g.HeadDim)); err != nil {
-		return nil, err
-	}
 	for half := range 2 {
 		var shifts, maps, signs []float32
 		for layer := range g.Layers {
@@ -84,7 +85,12 @@ func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (
 			return nil, err
 		}
 	}
-	return e, nil
+	name := "encode"
+	if e.shared = encodeShared(g.HeadDim); e.maps != [2]Ptr{} {
+		name, e.shared = "encode_map", e.shared+mapShared(g.HeadDim)
+	}
+	e.f, err = c.Function(m, fmt.Sprintf("%s_%d", name, g.HeadDim), e.shared)
+	return e, err
 }
 
 func (e *Encoder) put(c *Context, x []float32) (Ptr, error) {
@@ -159,7 +165,7 @@ func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, cod
 	g, p := e.g, e.params(layer, k, v, exact, coded)
 	p.Position, p.Rows = int32(position), int32(rows)
 	pages := (position+rows-1)/64 - position/64 + 1
-	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(g.HeadDim), Early: true}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: e.shared, Early: true}, s, paramBytes(&p))
 }
 
 // AppendEach puts one token of each of some sequences into their pages: of
@@ -171,14 +177,14 @@ func (c *Context) AppendEach(e *Encoder, layer, sequences int, positions, k, v P
 	}
 	p := e.params(layer, k, v, t.Exact, t.Coded)
 	p.Positions, p.Pages, p.Rows = positions, int32(t.Pages), 1
-	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2 * sequences}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim), Early: true}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2 * sequences}, Block: encodeThreads, Shared: e.shared, Early: true}, s, paramBytes(&p))
 }
 
 // Recode codes a full page of a sequence, in one layer, from its exact form.
 func (c *Context) Recode(e *Encoder, layer, page int, exact, coded Ptr, s Stream) error {
 	p := e.params(layer, 0, 0, exact, coded)
 	p.Position = int32(page * e.g.Format.PageTokens)
-	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2}, Block: encodeThreads, Shared: encodeShared(e.g.HeadDim), Early: true}, s, paramBytes(&p))
+	return c.Launch(e.f, Shape{Grid: [3]int{1, e.g.KVHeads, 2}, Block: encodeThreads, Shared: e.shared, Early: true}, s, paramBytes(&p))
 }
 
 // params are a launch's for one layer.

@@ -21,6 +21,11 @@ type (
 		Turn   turnParams
 		Encode encodeParams
 	}
+	mapParams struct {
+		Q, Signs, Map      Ptr
+		Rows, Heads, Group int32
+		Scale              float32
+	}
 	leaveParams struct {
 		X, Signs, Mean, Out    Ptr
 		N, Heads, Group, Brain int32
@@ -42,7 +47,7 @@ type Turner struct {
 	g                  *quant.Geometry
 	heads              int
 	turn, leave, bias  Function
-	enter              Function
+	enter, mapQueries  Function
 	brain              int32
 	querySigns, vSigns Ptr
 	means              Ptr // of V, [layer][kv head][dim]; 0: none
@@ -67,6 +72,7 @@ func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, he
 	}{
 		{fmt.Sprintf("turn_%d", g.HeadDim), turnShared(g.HeadDim), &t.turn}, {fmt.Sprintf("leave_%d", g.HeadDim), 0, &t.leave}, {"add_bias", 0, &t.bias},
 		{fmt.Sprintf("enter_%d", g.HeadDim), encodeShared(g.HeadDim), &t.enter},
+		{fmt.Sprintf("map_queries_%d", g.HeadDim), mapShared(g.HeadDim), &t.mapQueries},
 	} {
 		var err error
 		if *k.dst, err = c.Function(m, k.name, k.shared); err != nil {
@@ -157,8 +163,23 @@ func (t *Turner) params(rows int, a Turn) turnParams {
 // leave in the cache's basis, keys and values as [Context.Append] wants them.
 func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	p := t.params(rows, a)
-	return c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
+	m := mapParams{Q: p.Q, Signs: p.Signs, Map: p.Map, Rows: p.Rows, Heads: p.Heads, Group: p.Heads / p.KVHeads, Scale: p.Scale}
+	many := p.Map != 0 && rows >= manyRows
+	if many {
+		p.Map, p.Signs = 0, 0
+	}
+	err := c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
+	if err != nil || !many {
+		return err
+	}
+	const perBlock = 2 * 16
+	blocks := (rows*int(m.Group) + perBlock - 1) / perBlock
+	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: encodeThreads, Shared: mapShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
 }
+
+// manyRows are so many that their queries are multiplied with the basis's matrices in
+// a launch of their own, which reads a matrix once for sixteen of them.
+const manyRows = 32
 
 // Enter is Turn and then AppendEach for single rows, in one launch: row i goes into
 // sequence i's pages.

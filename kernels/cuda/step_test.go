@@ -152,6 +152,46 @@ func (tc *turnCase) checkLeave(l *lab, m Module) {
 	ok(l.t, l.c.CloseTurner(tn))
 }
 
+// Queries of many rows come out as the same rows do a few at a time.
+func TestTurnMany(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		r := rand.New(rand.NewPCG(2, 12))
+		for _, dim := range []int{64, 128} {
+			tc := newTurnCaseOf(t, r, "hq2+", dim)
+			l := &lab{t: t, c: c, r: r}
+			tn, err := c.NewTurner(m, tc.g, tc.tf, tc.heads, F16)
+			ok(t, err)
+			const rows, positions = manyRows + 5, 50
+			all, kv := tc.heads+2*tc.g.KVHeads, tc.g.KVHeads
+			at := make([]int32, rows)
+			for i := range at {
+				at[i] = int32(r.IntN(positions))
+			}
+			a := Turn{Layer: 1, Pairs: tc.pairs, Positions: l.bytes(bytesOf(at))}
+			a.X, _ = l.normal(rows * all * dim)
+			a.Cos, _ = l.normal(positions * tc.pairs)
+			a.Sin, _ = l.normal(positions * tc.pairs)
+			run := func(each int) string {
+				a := a
+				a.Q, a.K, a.V = l.bytes(poison(4*rows*tc.heads*dim)), l.bytes(poison(4*rows*kv*dim)), l.bytes(poison(4*rows*kv*dim))
+				q := a.Q
+				for row := 0; row < rows; row += each {
+					n := min(each, rows-row)
+					ok(t, c.Turn(tn, n, a, 0))
+					a.X, a.Positions = a.X+Ptr(4*n*all*dim), a.Positions+Ptr(4*n)
+					a.Q, a.K, a.V = a.Q+Ptr(4*n*tc.heads*dim), a.K+Ptr(4*n*kv*dim), a.V+Ptr(4*n*kv*dim)
+				}
+				return string(l.back(q, 4*rows*tc.heads*dim))
+			}
+			if run(rows) != run(7) {
+				t.Errorf("head_dim %d: they differ", dim)
+			}
+			l.close()
+			ok(t, c.CloseTurner(tn))
+		}
+	})
+}
+
 // AppendEach writes what Append writes, sequence by sequence.
 func TestAppendEach(t *testing.T) {
 	on(t, func(c *Context, m Module) {

@@ -85,31 +85,6 @@ DEV void turnFour(float (&v)[N][4], int lane, float norm) {
 }
 
 template <int N>
-DEV void mapFour(float (&v)[N][4], const float* m, int lane) {
-  float y[N][4] = {};
-#pragma unroll
-  for (int j = 0; j < N; j++)
-#pragma unroll 1
-    for (int from = 0; from < 8; from++)
-#pragma unroll
-      for (int k = 0; k < 4; k++) {
-        float x = laneShuffle(v[j][k], (lane & 24) + from);
-        const float* row = m + (32 * j + 4 * from + k) * (32 * N) + lane % 8 * 4;
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-          Quad32 q = load<Quad32>(row + 32 * i);
-          const u32 in[4] = {q.x, q.y, q.z, q.w};
-#pragma unroll
-          for (int c = 0; c < 4; c++) y[i][c] = addRound(y[i][c], mulRound(x, asFloat(in[c])));
-        }
-      }
-#pragma unroll
-  for (int j = 0; j < N; j++)
-#pragma unroll
-    for (int k = 0; k < 4; k++) v[j][k] = y[j][k];
-}
-
-template <int N>
 DEV void loadFour(Quad32 (&x)[N], const float* from) {
 #pragma unroll
   for (int j = 0; j < N; j++) x[j] = load<Quad32>(from + 32 * j);
@@ -125,5 +100,45 @@ DEV void eachOf(float (&v)[N][4], const float* with, F f) {
     const u32 in[4] = {q[j].x, q[j].y, q[j].z, q[j].w};
 #pragma unroll
     for (int k = 0; k < 4; k++) v[j][k] = f(v[j][k], asFloat(in[k]));
+  }
+}
+
+// A matrix is read once for sixteen vectors of a warp, which lie in shared memory in
+// rows of kMapRow.
+template <int N>
+static constexpr int kMapRow = 32 * N + 4;
+static constexpr int kMapRows = 16;
+
+// mapSixteen multiplies them with a matrix [in][out], in order, as mapHead does: a
+// lane has vectors lane / 8 + 4t, with channels as above.
+template <int N>
+DEV void mapSixteen(float (&y)[4][N][4], const float* x, const float* m, int lane) {
+#pragma unroll
+  for (int t = 0; t < 4; t++)
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+      for (int c = 0; c < 4; c++) y[t][j][c] = 0;
+  x += lane / 8 * kMapRow<N>, m += lane % 8 * 4;
+#pragma unroll 1
+  for (int i = 0; i < 32 * N; i += 4) {
+    float in[4][4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+      Quad32 q = load<Quad32>(x + 4 * t * kMapRow<N> + i);
+      in[t][0] = asFloat(q.x), in[t][1] = asFloat(q.y), in[t][2] = asFloat(q.z), in[t][3] = asFloat(q.w);
+    }
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+#pragma unroll
+      for (int j = 0; j < N; j++) {
+        Quad32 q = load<Quad32>(m + (i + k) * (32 * N) + 32 * j);
+        const u32 of[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+#pragma unroll
+          for (int c = 0; c < 4; c++) y[t][j][c] = addRound(y[t][j][c], mulRound(in[t][k], asFloat(of[c])));
+      }
+    }
   }
 }

@@ -81,6 +81,27 @@ struct Encode {
     for (int j = 0; j < kEach; j++) to[lane + 32 * j] = narrow(tame(v[j]));
   }
 
+  // store takes four vectors a warp into the rotation and stores them, those of tokens
+  // before hi, in the page and in shared memory.
+  DEV void store(const EncodeParams& p, const EncodeHalf& h, float (&v)[kEach][4], int t, int hi, Shared* m, u16* exact, int lane) {
+    int at = lane % 8 * 4;
+    if (h.signs) {
+      eachOf(v, h.signs + at, [](float a, float b) { return mulRound(a, b); });
+      turnFour(v, lane, p.norm);
+    }
+    u32 two[2 * kEach];
+#pragma unroll
+    for (int j = 0; j < kEach; j++) two[2 * j] = narrow2(v[j][0], v[j][1]), two[2 * j + 1] = narrow2(v[j][2], v[j][3]);
+    saturateAll(two);
+    if (t >= hi) return;
+#pragma unroll
+    for (int j = 0; j < kEach; j++) {
+      Pair32 pair = {two[2 * j], two[2 * j + 1]};
+      *(Pair32*)(m->x + t * kRow + at + 32 * j) = pair;
+      *(Pair32*)(exact + t * D + at + 32 * j) = pair;
+    }
+  }
+
   // put takes tokens [lo, hi) of the page into the basis, and stores them in it and
   // in shared memory; x are those of token lo.
   DEV void put(const EncodeParams& p, const EncodeHalf& h, int head, const float* x, int lo, int hi, Shared* m, u16* exact) {
@@ -99,22 +120,28 @@ struct Encode {
       x += (u64)step * p.heads * D;
       if (t + step < hi) loadFour(next, x);
       if (h.shift) eachOf(v, h.shift + head * D + at, [](float a, float b) { return addRound(a, b); });
-      if (h.map) mapFour(v, h.map + head * (D * D), lane);
-      if (h.signs) {
-        eachOf(v, h.signs + at, [](float a, float b) { return mulRound(a, b); });
-        turnFour(v, lane, p.norm);
+      store(p, h, v, t, hi, m, exact, lane);
+    }
+  }
+
+  // The same by a matrix, sixteen tokens a warp.
+  DEV void putMapped(const EncodeParams& p, const EncodeHalf& h, int head, const float* x, int lo, int hi, Shared* m, u16* exact) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float* rows = (float*)(m + 1) + warp * kMapRows * kMapRow<kEach>;
+#pragma unroll 1
+    for (int base = lo + warp * kMapRows; base < hi; base += kEncodeThreads / 32 * kMapRows) {
+      int n = min(kMapRows, hi - base);
+      for (int i = lane; i < kMapRows * D; i += 32) {
+        int row = i / D, c = i % D;
+        float v = row < n ? x[(u64)(base + row - lo) * p.heads * D + c] : 0;
+        rows[row * kMapRow<kEach> + c] = h.shift ? addRound(v, h.shift[head * D + c]) : v;
       }
-      u32 two[2 * kEach];
+      warpSync();
+      float y[4][kEach][4];
+      mapSixteen(y, rows, h.map + head * (D * D), lane);
+      warpSync();
 #pragma unroll
-      for (int j = 0; j < kEach; j++) two[2 * j] = narrow2(v[j][0], v[j][1]), two[2 * j + 1] = narrow2(v[j][2], v[j][3]);
-      saturateAll(two);
-      if (t >= hi) continue;
-#pragma unroll
-      for (int j = 0; j < kEach; j++) {
-        Pair32 pair = {two[2 * j], two[2 * j + 1]};
-        *(Pair32*)(m->x + t * kRow + at + 32 * j) = pair;
-        *(Pair32*)(exact + t * D + at + 32 * j) = pair;
-      }
+      for (int t = 0; t < 4; t++) store(p, h, y[t], base + lane / 8 + 4 * t, hi, m, exact, lane);
     }
   }
 
@@ -362,7 +389,8 @@ struct Encode {
   }
 
   // run does one half of one head of one page: block (page, head, half), or
-  // (0, head, 2·sequence + half).
+  // (0, head, 2·sequence + half). MAP: halves may have a matrix.
+  template <bool MAP>
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
     letNextStart();
@@ -381,7 +409,12 @@ struct Encode {
     } else if (p.rows > 0) {
       int first = (int)page * kPage, hi = min(position + p.rows, first + kPage) - first;
       stored = max(position, first) - first;
-      put(p, h, head, h.x + ((u64)(first + stored - position) * p.heads + head) * D, stored, hi, (Shared*)memory, exact);
+      const float* x = h.x + ((u64)(first + stored - position) * p.heads + head) * D;
+      if (MAP && h.map) {
+        putMapped(p, h, head, x, stored, hi, (Shared*)memory, exact);
+      } else {
+        put(p, h, head, x, stored, hi, (Shared*)memory, exact);
+      }
       if (hi < kPage) return;
     }
     finish(p, page, head, half, stored);
