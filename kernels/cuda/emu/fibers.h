@@ -200,8 +200,9 @@ void arriveAt(u64* b, u32 bytes) {
   p.left--;
   mayEnd(p);
 }
+bool cameAt(u64* b, u32 parity) { return phaseOf(b).parity != (parity & 1); }
 void waitAt(u64* b, u32 parity) {
-  if (phaseOf(b).parity != (parity & 1)) return;
+  if (cameAt(b, parity)) return;
   current->phase = b;
   current->parity = parity & 1;
   pause();

@@ -53,6 +53,7 @@ void arriveAt(int barrier, int n, bool wait);
 void arriveAt(u64* b, u32 bytes);
 void beginBarrier(u64* b, u32 n);
 void waitAt(u64* b, u32 parity);
+bool cameAt(u64* b, u32 parity);
 void bulk(void* dst, const void* src, u32 n, u64* b);
 
 struct SignedByte {
@@ -197,6 +198,7 @@ DEV void barrierFence() {}
 DEV void barrierArrive(u64* b) { emu::arriveAt(b, 0); }
 DEV void barrierExpect(u64* b, u32 n) { emu::arriveAt(b, n); }
 DEV void barrierWait(u64* b, u32 parity) { emu::waitAt(b, parity); }
+DEV bool barrierCame(u64* b, u32 parity) { return emu::cameAt(b, parity); }
 DEV void copyBulk(void* dst, const void* src, u32 n, u64* b) { emu::bulk(dst, src, n, b); }
 DEV void someSync(int barrier, int n) { emu::arriveAt(barrier, n, true); }
 DEV void someArrive(int barrier, int n) { emu::arriveAt(barrier, n, false); }

@@ -262,6 +262,12 @@ DEV void barrierExpect(u64* b, u32 n) { asm volatile("mbarrier.arrive.expect_tx.
 DEV void barrierWait(u64* b, u32 parity) {
   asm volatile("{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra done; bra again; done:}" ::"r"(sharedAddress(b)), "r"(parity) : "memory");
 }
+// Whether a phase has ended, without waiting for it.
+DEV bool barrierCame(u64* b, u32 parity) {
+  u32 y;
+  asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" : "=r"(y) : "r"(sharedAddress(b)), "r"(parity) : "memory");
+  return y;
+}
 // n bytes from global to shared memory by one thread; n and both addresses are
 // multiples of 16. b gets to know when they have come.
 DEV void copyBulk(void* dst, const void* src, u32 n, u64* b) {

@@ -249,26 +249,26 @@ struct Wide {
       for (int k = 0; k < min(kStages, s.coded); k++) start(k, p.coded[s.lo + k]);
     u64 next = address(kStages);
     Masks masks = Masks::of((u32)p.rows >> 31);
+    u32 at = 1;  // operand 0 is none
 #pragma unroll 1
-    for (int k = 0; k < s.coded; k++) {
+    for (int k = 0; k < s.coded; k++, at++) {
       u64 page = next;
       next = address(k + kStages + 1);
       barrierWait(&m.come[k % kStages], k / kStages & 1);
-      barrierWait(&m.empty[k % kSlots], ~(k / kSlots) & 1);
-      spread(&m.slot[k % kSlots], masks, m.stage[k % kStages], thread);
+      barrierWait(&m.empty[at % kSlots], ~(at / kSlots) & 1);
+      spread(&m.slot[at % kSlots], masks, m.stage[k % kStages], thread);
       operandFence();
       someSync(1, 128);
       if (thread == 0) {
-        barrierArrive(&m.full[k % kSlots]);
+        barrierArrive(&m.full[at % kSlots]);
         if (k + kStages < s.coded) start(k + kStages, page);
       }
     }
 #pragma unroll 1
-    for (int i = 0; i <= s.exact; i++) {
-      int k = s.coded + i;
+    for (int i = 0; i <= s.exact; i++, at++) {
       if (i < s.exact) {
-        barrierWait(&m.empty[k % kSlots], ~(k / kSlots) & 1);
-        copyExact(&m.slot[k % kSlots], p, Span::page(s, i), s.last, thread);
+        barrierWait(&m.empty[at % kSlots], ~(at / kSlots) & 1);
+        copyExact(&m.slot[at % kSlots], p, Span::page(s, i), s.last, thread);
       } else {
         copyCommit();
       }
@@ -276,7 +276,7 @@ struct Wide {
       copyWait<1>();
       operandFence();
       someSync(1, 128);
-      if (thread == 0) barrierArrive(&m.full[(k - 1) % kSlots]);
+      if (thread == 0) barrierArrive(&m.full[(at - 1) % kSlots]);
     }
   }
 
@@ -386,12 +386,13 @@ struct Wide {
       }
   }
 
-  // Page is what a lane's two rows make of a page: exponents about its reference.
+  static constexpr int kAhead = ASYM || kLeads<K> ? 1 : 2;  // parts of 16 tokens whose scales are read before their products have come
+  // Page64 is what a lane's two rows make of a page: exponents about its reference.
   struct Page64 {
     float x[32], m[2];
     bool first[2];  // there was no reference yet
   };
-  DEV void exponents(Page64& y, const Rows& s, const Codes& c, const Sums& sums, const Operand* o, int token, int q) {
+  DEV void exponents(Page64& y, const Rows& s, const Codes& c, const Sums& sums, const Part (&ahead)[kAhead], const Operand* o, int token, int q) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       bool sees = token < s.from[h];
@@ -400,7 +401,7 @@ struct Wide {
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      Part part = Part::of(o->coded.key, i, q), lead = kLeads<K> ? Part::of(o->coded.lead, i, q) : Part{};
+      Part part = i < kAhead ? ahead[i % kAhead] : Part::of(o->coded.key, i, q), lead = kLeads<K> ? Part::of(o->coded.lead, i, q) : Part{};
 #pragma unroll
       for (int t = 0; t < 4; t++)
 #pragma unroll
@@ -465,39 +466,42 @@ struct Wide {
   }
 
   // coded attends over the coded pages. A page's exponents are computed while its
-  // predecessor's values are still multiplied: the first has one that weighs nothing.
-  // Nothing is in flight where it branches.
+  // predecessor's values are still multiplied: the first one's predecessor is operand
+  // 0, which is none and weighs nothing. Nothing is in flight where it branches.
   DEV void coded(Shared& m, Rows& s, const Codes& c, const Span& span, int group, int lane) {
-    if (span.coded == 0) return;
+    if (span.coded == 0) return giveBack(m, 0, lane);
     Sums sum;
     Page64 y;
     u32 word[4][4] = {};
-    int q = (int)keep(4 * (lane & 3));
+    lane = (int)keep(lane);
     GroupOperand codes = keepOperand(groupOperand(m.codes[group]));
+    bool come = false;
+    u32 k = 1;
 #pragma unroll 1
-    for (u32 k = 0; k < (u32)span.coded; k++) {
+    for (; k <= (u32)span.coded; k++) {
       Operand* o = &m.slot[k % kSlots];
-      barrierWait(&m.full[k % kSlots], k / kSlots & 1);
+      if (!come) barrierWait(&m.full[k % kSlots], k / kSlots & 1);
+      Part part[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; i++) part[i] = Part::of(o->coded.key, i, 4 * (lane & 3));
       groupFence(s.value);
       multiplyKeys(sum, c, codes, o);
-      weighValues(s, word, &m.slot[(k > 0 ? k - 1 : 0) % kSlots]);
+      weighValues(s, word, &m.slot[(k > 1 ? k - 1 : 1) % kSlots]);
       if constexpr (kLeads<K>) {
         groupWaitFor<1>(sum.all, sum.lead);
       } else {
         groupWaitFor<1>(sum.all);
       }
-      exponents(y, s, c, sum, o, (span.lo + (int)k) * kTokens, q);
-#ifdef HOLD
-      holdSums(y.x);
-#endif
+      exponents(y, s, c, sum, part, o, (span.lo + (int)k - 1) * kTokens, 4 * (lane & 3));
       groupWaitFor<0>(s.value);
-      if (k > 0) giveBack(m, k - 1, lane);
+      giveBack(m, k - 1, lane);
+      come = k < (u32)span.coded && barrierCame(&m.full[(k + 1) % kSlots], (k + 1) / kSlots & 1);
       weights(s, y, word);
     }
     groupFence(s.value);
-    weighValues(s, word, &m.slot[(u32)(span.coded - 1) % kSlots]);
+    weighValues(s, word, &m.slot[(k - 1) % kSlots]);
     groupWait(s.value);
-    giveBack(m, span.coded - 1, lane);
+    giveBack(m, k - 1, lane);
   }
 
   // exactWeights makes the products of 64 tokens the operand of their values.
@@ -527,7 +531,7 @@ struct Wide {
   DEV void exact(Shared& m, Rows& s, const PrefillParams& p, const Span& span, const int (&position)[2], int group, int lane) {
 #pragma unroll 1
     for (int i = 0; i < span.exact; i++) {
-      int k = span.coded + i;
+      u32 k = (u32)(span.coded + 1 + i);
       Operand* o = &m.slot[k % kSlots];
       barrierWait(&m.full[k % kSlots], k / kSlots & 1);
       float x[32];
@@ -599,6 +603,7 @@ struct Wide {
       for (int i = 0; i < kSlots; i++) barrierInit(&m.full[i], 1), barrierInit(&m.empty[i], 4 * kGroups);
       for (int i = 0; i < kStages; i++) barrierInit(&m.come[i], 1);
       barrierFence();
+      barrierArrive(&m.full[0]);  // operand 0 is none
     }
     blockSync();
     int blockFirst = (int)(gridDim.x - 1 - blockIdx.x) * kVectors;  // the longest rows begin first
