@@ -27,7 +27,7 @@ struct Wide {
   static constexpr int kGroups = 3, kThreads = 128 * (kGroups + 1), kVectors = 64 * kGroups;
   static constexpr int kSlots = 4, kStages = 3;  // operands; coded pages on their way
   static constexpr int kLeadWords = Plain::kLeadWords;
-  static constexpr int kHeld = 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
+  static constexpr int kHeld = ASYM ? 1 : 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
   static constexpr float kLift = 8;         // exponents of the largest weight when the reference moves
   static constexpr float kMost = 1 << 15;   // no weight is larger: a float16 has room for twice as much
 
@@ -62,7 +62,7 @@ struct Wide {
     float value[D / 8][4];
   };
   struct Codes {
-    u32 word[kHeld][4];
+    u32 word[kHeld + 1][4];
     float scale[2];
     float sum[2], lead[2];  // asymmetric: of the codes, of all channels, or but the leading ones, and of those
   };
@@ -309,7 +309,7 @@ struct Wide {
         for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(v[i][k], inv, kMagicFloat));
         u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
         if (i / 2 < kHeld) {
-          c.word[i / 2 % kHeld][h + 2 * (i % 2)] = w;
+          c.word[i / 2 % (kHeld + 1)][h + 2 * (i % 2)] = w;
         } else {
           *(u32*)(codes + (row + r + 8 * h) * D + (i ^ r) * 16 + 4 * q) = w;
         }
