@@ -43,8 +43,10 @@ type Prefiller struct {
 	group  int
 	recent int
 	wide   bool // a kernel with Hopper's warpgroup products
+	alone  bool // the one of exact pages alone
 	states Ptr  // where the rows' states go, if anywhere
 	f      Function
+	whole  *Prefiller // of exact pages alone, where p's rows may read no others
 
 	vectors, threads int // of a block
 }
@@ -57,6 +59,13 @@ func (c *Context) NewPrefiller(m Module, g *quant.Geometry, group int) (*Prefill
 
 func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
 	p.recent = p.g.Format.Recent
+	if p.wide && p.g.Format.ExactPrefill && !p.alone {
+		whole, err := c.newPrefiller(m, &Prefiller{g: p.g, group: p.group, wide: true, alone: true})
+		if err != nil {
+			return nil, err
+		}
+		p.whole = whole
+	}
 	name, err := p.kernel()
 	if err != nil {
 		return nil, err
@@ -72,7 +81,7 @@ func (c *Context) newPrefiller(m Module, p *Prefiller) (*Prefiller, error) {
 // shared is the shared memory of a block in one layer.
 func (p *Prefiller) shared(layer int) int {
 	g := p.g
-	if p.wide && !g.Format.Coded() {
+	if p.alone {
 		return (exactSlots*2*pageTokens+p.vectors)*2*g.HeadDim + exactBarriers
 	}
 	bytes := g.At(layer).HeadBytes
@@ -94,10 +103,11 @@ func (p *Prefiller) shared(layer int) int {
 // pages alone.
 func (p *Prefiller) kernel() (string, error) {
 	base, err := attentionBase(p.g)
+	p.alone = p.alone || base == "f16" && p.wide
 	switch {
 	case err != nil:
 		return "", err
-	case base == "f16" && p.wide:
+	case p.alone:
 		groups := exactGroups(p.g.HeadDim)
 		p.vectors, p.threads = 64*groups, 128*(groups+1)
 		return fmt.Sprintf("exactwide_%d", p.g.HeadDim), nil
@@ -135,6 +145,9 @@ func (p *Prefiller) Recent(n int) *Prefiller {
 // is where their softmax states go: of each vector in out, two float32.
 func (p *Prefiller) Exact(from int, states Ptr) *Prefiller {
 	q := *p
+	if from == 0 && p.whole != nil {
+		q = *p.whole
+	}
 	q.recent, q.states = ^from, states
 	return &q
 }

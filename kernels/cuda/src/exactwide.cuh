@@ -254,8 +254,10 @@ struct ExactWide {
       s.sum[h] += laneXor(s.sum[h], 1);
       s.sum[h] += laneXor(s.sum[h], 2);
       if (s.position[h] < 0) continue;
+      u64 at = Prefill<D, kTwoBits, kTwoBits, false>::vector(p, first + r + 8 * h) - p.q;
+      if (p.states && q == 0) *(State*)(p.states + 2 * (at / D)) = State{s.m[h], s.sum[h]};
       float inv = 1 / s.sum[h];
-      float* out = p.out + (Prefill<D, kTwoBits, kTwoBits, false>::vector(p, first + r + 8 * h) - p.q) + 2 * q;
+      float* out = p.out + at + 2 * q;
 #pragma unroll
       for (int i = 0; i < D / 8; i++) *(Pair32*)(out + 8 * i) = Pair32{asBits(s.value[i][2 * h] * inv), asBits(s.value[i][2 * h + 1] * inv)};
     }
