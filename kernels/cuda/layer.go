@@ -10,12 +10,6 @@ type (
 		Eps                       float32
 		_                         int32
 	}
-	ropeParams struct {
-		X, Cos, Sin                    Ptr
-		Heads, Dim, Pairs, Interleaved int32
-		N                              int32
-		_                              int32
-	}
 	gateParams struct {
 		Gate, Up, Out         Ptr
 		Dim, Stride, Brain, N int32
@@ -42,8 +36,8 @@ const (
 // queries, keys and values are float32; what products read has the weights' type,
 // F16 or BF16.
 type Layer struct {
-	rmsNorm, rope, swiglu, embed, argmax Function
-	brain                                int32
+	rmsNorm, swiglu, embed, argmax Function
+	brain                          int32
 }
 
 // NewLayer finds the kernels; products is F16 or BF16.
@@ -59,7 +53,7 @@ func (c *Context) NewLayer(m Module, products DType) (*Layer, error) {
 	for _, k := range []struct {
 		name string
 		dst  *Function
-	}{{"rms_norm", &l.rmsNorm}, {"rope", &l.rope}, {"swiglu", &l.swiglu}, {"embed", &l.embed}, {"argmax", &l.argmax}} {
+	}{{"rms_norm", &l.rmsNorm}, {"swiglu", &l.swiglu}, {"embed", &l.embed}, {"argmax", &l.argmax}} {
 		var err error
 		if *k.dst, err = c.Function(m, k.name, 0); err != nil {
 			return nil, err
@@ -84,16 +78,6 @@ func (c *Context) RMSNormOf(l *Layer, out, x, add, weight, which Ptr, rows, dim 
 		return fmt.Errorf("cannot normalise rows of %d numbers on the GPU, %d are the most", dim, maxNorm)
 	}
 	return c.Launch(l.rmsNorm, Shape{Grid: [3]int{rows, 1, 1}, Block: rowThreads, Shared: rowThreads / 32 * 4}, s, paramBytes(&p))
-}
-
-// RoPE rotates x ([rows][heads][dim] float32) in place by its rows' angles (cos
-// and sin are [rows][pairs]), as kernels.Angles says.
-func (c *Context) RoPE(l *Layer, x, cos, sin Ptr, rows, heads, dim, pairs int, interleaved bool, s Stream) error {
-	p := ropeParams{X: x, Cos: cos, Sin: sin, Heads: int32(heads), Dim: int32(dim), Pairs: int32(pairs), N: int32(rows * heads * pairs)}
-	if interleaved {
-		p.Interleaved = 1
-	}
-	return c.Launch(l.rope, Shape{Grid: blocksOf(rows * heads * pairs), Block: layerThreads}, s, paramBytes(&p))
 }
 
 // SwiGLU puts silu(gate)·up into out ([rows][dim]); gate and up are float32 rows

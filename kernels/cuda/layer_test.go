@@ -76,9 +76,6 @@ func TestLayer(t *testing.T) {
 		l, err := c.NewLayer(m, F16)
 		ok(t, err)
 		lab := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 8))}
-		for _, interleaved := range []bool{false, true} {
-			checkRope(lab, l, interleaved)
-		}
 		checkEmbed(lab, l)
 		checkArgmax(lab, l)
 		lab.close()
@@ -130,34 +127,6 @@ func checkGate(l *lab, k *Layer, kind DType, dim int) {
 	}
 	if e := relative(products(l.back(out, 2*rows*dim), kind), want); !(e < half(kind)) {
 		l.t.Errorf("SwiGLU, dim %d: relative error %g", dim, e)
-	}
-}
-
-func checkRope(l *lab, k *Layer, interleaved bool) {
-	const rows, heads, dim, pairs = 5, 3, 64, 24
-	x, xs := l.normal(rows * heads * dim)
-	cos, cs := l.normal(rows * pairs)
-	sin, sn := l.normal(rows * pairs)
-	ok(l.t, l.c.RoPE(k, x, cos, sin, rows, heads, dim, pairs, interleaved, 0))
-	want := make([]float64, len(xs))
-	for i, v := range xs {
-		want[i] = float64(v)
-	}
-	for row := range rows {
-		for head := range heads {
-			for p := range pairs {
-				at := (row*heads + head) * dim
-				a, b := at+p, at+p+pairs
-				if interleaved {
-					a, b = at+2*p, at+2*p+1
-				}
-				c, s := float64(cs[row*pairs+p]), float64(sn[row*pairs+p])
-				want[a], want[b] = float64(xs[a])*c-float64(xs[b])*s, float64(xs[b])*c+float64(xs[a])*s
-			}
-		}
-	}
-	if e := relative(floats(l.back(x, 4*len(xs))), want); !(e < 1e-6) {
-		l.t.Errorf("RoPE, interleaved %v: relative error %g", interleaved, e)
 	}
 }
 

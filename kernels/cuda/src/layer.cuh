@@ -66,24 +66,6 @@ KERNEL(rms_norm, NormParams, kRowThreads, 1) {
   }
 }
 
-struct RopeParams {
-  float* x;  // [row][head][dim], in place
-  const float *cos, *sin;  // [row][pairs]
-  int heads, dim, pairs, interleaved;
-  int n;  // rows · heads · pairs
-};
-
-KERNEL(rope, RopeParams, kLayerThreads, 4) {
-  int i = blockIdx.x * kLayerThreads + threadIdx.x;
-  if (i >= p.n) return;
-  int pair = i % p.pairs, head = i / p.pairs, row = head / p.heads;
-  float* x = p.x + (u64)head * p.dim;
-  int a = p.interleaved ? 2 * pair : pair, b = p.interleaved ? a + 1 : pair + p.pairs;
-  float c = p.cos[row * p.pairs + pair], s = p.sin[row * p.pairs + pair], u = x[a], v = x[b];
-  x[a] = u * c - v * s;
-  x[b] = v * c + u * s;
-}
-
 struct GateParams {
   const float *gate, *up;  // [row][dim] with strides
   u16* out;                // [row][dim]
