@@ -56,10 +56,6 @@ func (c *Cache) Bytes(t *Table) int64 { return c.cost(t.held[Exact], t.held[Code
 // Available is what could be allocated: the budget less what is referenced.
 func (c *Cache) Available() int64 { return c.budget - c.used }
 
-// Life tells one use of a page id from the next: it counts how often the id was
-// handed out.
-func (c *Cache) Life(k Kind, id PageID) uint32 { return c.pools[k].pages[id].gen }
-
 // PageBytes is the cost of one page of a kind, all layers.
 func (c *Cache) PageBytes(k Kind) int64 { return c.pools[k].cost }
 

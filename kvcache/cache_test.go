@@ -158,3 +158,51 @@ func BenchmarkMatch(b *testing.B) {
 		c.Free(&t)
 	}
 }
+
+// Copies are for pages that somebody holds: the bytes of others, which the prefix
+// index still offers, go to new ones before memory is allocated.
+func TestCopiesOfHeldPages(t *testing.T) {
+	c := testCache(t, "hq", 300)
+	allocated := 0
+	s := NewCopies(c, func(n int) []byte { allocated += n; return make([]byte, n) })
+	ids := make([]terse.Token, 28)
+	for i := range ids {
+		ids[i] = terse.Token(i)
+	}
+	put := func(tab *Table, mark byte) (stamps []uint64) {
+		var v quant.View
+		s.View(tab, 0, &v)
+		for i, id := range tab.Exact {
+			if id != None {
+				v.Exact[i][0] = mark
+				stamps = append(stamps, s.Stamp(Exact, id))
+			}
+		}
+		return stamps
+	}
+	var first Table
+	require.True(t, c.Grow(&first, len(ids), len(ids)))
+	before := put(&first, 1)
+	c.Commit(&first, ids, len(ids))
+	need := allocated
+	require.Equal(t, before, put(&first, 1), "looking again prepares nothing")
+	c.Free(&first)
+	require.NotZero(t, c.Stats().Cached)
+
+	var second Table
+	require.True(t, c.Grow(&second, len(ids), len(ids)))
+	put(&second, 2)
+	require.Equal(t, need, allocated, "bytes that nobody held were there")
+	_, again := c.Match(ids)
+	require.NotZero(t, again.Pages())
+	for _, stamp := range put(&again, 3) {
+		require.NotContains(t, before, stamp, "what was in the copies is gone")
+	}
+	require.Greater(t, allocated, need, "all bytes were held")
+	for i, id := range second.Exact {
+		if id != None {
+			require.EqualValues(t, 2, s.Page(Exact, id)[0], "page %d of a text that is held", i)
+		}
+	}
+	require.LessOrEqual(t, s.Allocated(), int64(300))
+}

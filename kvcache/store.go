@@ -16,20 +16,28 @@ type Store struct {
 	bufs      [kinds][]buffer
 	allocated int64
 	alloc     func(n int) []byte
+	copies    bool
+	stamps    uint64
+	hand      [kinds]int // where takeIdle goes on
 }
 
 type buffer struct {
-	b   []byte
-	gen uint32 // the page's gen that b was prepared for
+	b     []byte
+	gen   uint32 // the page's gen that b was prepared for
+	stamp uint64 // of this preparation
 }
 
 // NewStore makes the bytes for c's pages, allocated as they are asked for.
 func NewStore(c *Cache) *Store {
-	return NewStoreIn(c, huge.Quick)
+	return &Store{c: c, alloc: huge.Quick}
 }
 
-// NewStoreIn is NewStore with memory of another kind.
-func NewStoreIn(c *Cache, alloc func(n int) []byte) *Store { return &Store{c: c, alloc: alloc} }
+// NewCopies makes room for copies of pages whose own bytes are elsewhere, in memory
+// of another kind, which is dear: a page has its copy as long as somebody holds it,
+// and another may get the bytes after that, before new ones are allocated.
+func NewCopies(c *Cache, alloc func(n int) []byte) *Store {
+	return &Store{c: c, alloc: alloc, copies: true}
+}
 
 // Allocated is the number of bytes the store holds, never more than the budget.
 func (s *Store) Allocated() int64 { return s.allocated }
@@ -56,14 +64,24 @@ func (s *Store) Page(k Kind, id PageID) []byte {
 	if k == Coded {
 		clear(buf.b)
 	}
-	buf.gen = p.gen
+	s.stamps++
+	buf.gen, buf.stamp = p.gen, s.stamps
 	return buf.b
 }
+
+// Stamp tells one preparation of a page's bytes from all others: what was put into
+// them is there while it stays the same. Page has been called.
+func (s *Store) Stamp(k Kind, id PageID) uint64 { return s.bufs[k][id].stamp }
 
 // obtain finds the bytes of one more page of kind k: new ones while the budget
 // lasts, then those of a free page.
 func (s *Store) obtain(k Kind) []byte {
 	size := s.c.pools[k].cost
+	if s.copies {
+		if b := s.takeIdle(k); b != nil {
+			return b
+		}
+	}
 	if s.allocated+size > s.c.budget {
 		if b := s.takeFree(k); b != nil {
 			return b
@@ -79,6 +97,22 @@ func (s *Store) obtain(k Kind) []byte {
 	}
 	s.allocated += size
 	return s.alloc(int(size))
+}
+
+// takeIdle takes the bytes of a page of kind k that nobody holds, or nil.
+func (s *Store) takeIdle(k Kind) []byte {
+	bufs, pages := s.bufs[k], s.c.pools[k].pages
+	for range bufs {
+		if s.hand[k]++; s.hand[k] >= len(bufs) {
+			s.hand[k] = 0
+		}
+		buf := &bufs[s.hand[k]]
+		if b := buf.b; b != nil && pages[s.hand[k]].refs == 0 {
+			*buf = buffer{}
+			return b
+		}
+	}
+	return nil
 }
 
 // takeFree takes the bytes of a free page of kind k, of the one that will be

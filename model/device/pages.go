@@ -20,7 +20,7 @@ type pages struct {
 	// Whether there are copies to the device that the stream of steps does not wait for.
 	uploading bool
 	host      *kvcache.Store
-	brought   [2]map[int32]uint32 // by kind, the lives of whole pages that Bring has brought to the host
+	brought   [2]map[int32]uint64 // by kind, the stamps of whole pages that Bring has brought to the host
 	pinned    [][]byte            // what was taken of the host's memory
 	rest      []byte              // of the last of pinned
 }
@@ -32,11 +32,11 @@ type pageMove struct {
 
 // Pages takes the memory of c's whole budget.
 func (r *Runner) Pages(c *kvcache.Cache) (_ model.Pages, err error) {
-	p := &pages{r: r, cache: c, brought: [2]map[int32]uint32{{}, {}}}
+	p := &pages{r: r, cache: c, brought: [2]map[int32]uint64{{}, {}}}
 	p.arena = kvcache.NewArena(c, func(k kvcache.Kind, from, to int64) {
 		p.moves = append(p.moves, pageMove{from, to, int(c.PageBytes(k))})
 	})
-	p.host = kvcache.NewStoreIn(c, p.pin)
+	p.host = kvcache.NewCopies(c, p.pin)
 	err = r.dev.Do(func(ctx *cuda.Context) (err error) {
 		p.base, err = r.alloc(ctx, int(c.Budget()))
 		return err

@@ -64,15 +64,15 @@ func (r *Runner) Bring(view *quant.View, n int) error {
 				kind, ids, host = kvcache.Coded, view.CodedIDs, view.Coded
 			}
 			id := ids[part.Page]
-			life, brought := r.pages.cache.Life(kind, kvcache.PageID(id)), r.pages.brought[kind]
-			if brought[id] == life {
+			stamp, brought := r.pages.host.Stamp(kind, kvcache.PageID(id)), r.pages.brought[kind]
+			if brought[id] == stamp {
 				continue
 			}
 			r.pages.arena.Addresses(kind, ids[part.Page:part.Page+1], uint64(r.pages.base), at[:])
 			if err := c.DownloadAsync(host[part.Page], cuda.Ptr(at[0]), r.copies); err != nil {
 				return err
 			}
-			brought[id] = life
+			brought[id] = stamp
 		}
 		return c.Synchronize(r.copies)
 	})
