@@ -235,4 +235,5 @@ API cuLaunchKernelEx(const LaunchConfig* c, const Kernel* k, void** params, void
 }
 
 #include "../src/kernels.cu"
+#include "mistakes.h"
 #include "blas.h"
