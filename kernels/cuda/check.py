@@ -32,7 +32,7 @@ def backends(shape, q, k, v, causal, runs=31):
 
 
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "BF16")
-for heads, kv, batch, n in [(32, 8, 1, 4), (32, 8, 1, 16), (32, 8, 1, 32), (32, 8, 1, 128), (32, 8, 8, 32), (32, 8, 24, 32), (32, 8, 32, 32), (64, 8, 1, 16), (64, 8, 1, 32), (64, 8, 1, 128)]:
+for heads, kv, batch, n in [(32, 8, 1, 2), (32, 8, 1, 4), (32, 8, 1, 16), (32, 8, 1, 32), (32, 8, 1, 128), (32, 8, 8, 32), (32, 8, 24, 32), (32, 8, 32, 32), (64, 8, 1, 2), (64, 8, 1, 16), (64, 8, 1, 32), (64, 8, 1, 128)]:
     new = lambda h, t: torch.randn(batch, h, t, 128, device="cuda", dtype=torch.bfloat16)
     backends("%d/%d B%d %dK" % (heads, kv, batch, n), new(heads, 1), new(kv, n << 10), new(kv, n << 10), False)
 for n in (16, 32):

@@ -8,21 +8,31 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
+// decodeStages is the number of pages in a warp's ring (src/attend.cuh, kStages).
+const decodeStages = 2
+
 // pageTokens is what the attention kernels take for a page.
 const pageTokens = 64
 
 // attendParams is a decode kernel's parameter (src/page.cuh, AttendParams).
 type attendParams struct {
-	Coded, Exact           Ptr
-	CodedLayer, ExactLayer uint64
-	Q, Out                 Ptr
-	Items                  Ptr
-	States, Values         Ptr
-	Arrived                Ptr
-	Pages, Heads, Group    int32
-	Scale                  float32
-	LowRows                [2]int32
-	Settled, Refined       int32
+	Out                  Ptr
+	States, Values       Ptr
+	Arrived              Ptr
+	Exact                Ptr
+	ExactLayer           uint64
+	Coded                Ptr
+	CodedLayer           uint64
+	Items                Ptr
+	Q                    Ptr
+	Even                 even
+	Pages                int32
+	Heads, Group         uint16
+	Scale                float32
+	LowRows              [2]int32
+	Units                int32
+	ExactHi, Sinks, Skip int32
+	Refined, _           int32
 }
 
 // Decoder attends for single queries at the ends of sequences (one decode step)
@@ -33,7 +43,6 @@ type Decoder struct {
 	group   int // query heads of a KV head
 	queries int // of a block
 	warps   int
-	stages  int // pages in a warp's ring
 	f       Function
 }
 
@@ -61,10 +70,14 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 // shared is the shared memory of a block in one layer.
 func (d *Decoder) shared(layer int) int {
 	g := d.g
-	return d.warps*max(d.stages*g.At(layer).HeadBytes, d.queries*g.HeadDim*4) + // of each warp: its pages, then its values
+	return d.warps*max(decodeStages*g.At(layer).HeadBytes, d.queries*g.HeadDim*4+320) + // of each warp: its pages, then Merge::kRing
 		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
-		d.warps*d.queries*12 + d.queries*8 + 8 // Merge::Shared
+		d.warps*d.queries*8 + itemBytes // Merge::Shared
 }
+
+// runs is Runs::kRuns: a slot has values for so many times 64 channels of queries,
+// as many times four states, and as many counters.
+func (d *Decoder) runs() int { return d.queries * d.g.HeadDim / 64 }
 
 // querySets is QueryCodes::kSets: sets of four words of 16 channels, leading ones
 // apart.
@@ -122,25 +135,21 @@ func refined(f quant.Format) (bits int32) {
 	return bits
 }
 
-// kernel is the name of the kernel for d's format (src/kernels.cu); it sets the
-// warps of a block and the stages of a warp's ring of pages.
+// kernel is the name of the kernel for d's format; it sets the warps of a block
+// (src/kernels.cu).
 func (d *Decoder) kernel() (string, error) {
 	base, err := attentionBase(d.g)
 	if err != nil {
 		return "", err
 	}
-	d.warps, d.stages = 16, 0
-	narrow := d.g.HeadDim == 64
-	if base != "f16" {
-		d.stages = 2
-		if narrow {
-			d.stages = 4
-		} else if strings.HasPrefix(base, "hq2_") || strings.HasPrefix(base, "lead") && !strings.Contains(base, "some") {
-			d.stages = 3
-		}
-		if d.queries == 8 || strings.HasPrefix(base, "hq4") || strings.HasPrefix(base, "lead") || strings.Contains(base, "some") {
-			d.warps = 12
-		}
+	is := func(prefix string) bool { return strings.HasPrefix(base, prefix) }
+	switch wide := d.g.HeadDim == 128; {
+	case is("f16"):
+		d.warps = 16
+	case wide && (is("hq3") || is("hq4")): // as many pages as memory answers to at once
+		d.warps = 8
+	default:
+		d.warps = 12
 	}
 	return fmt.Sprintf("decode_%s_%d_%d", base, d.g.HeadDim, d.queries), nil
 }
@@ -209,25 +218,30 @@ func (d *Decoder) PlanFrom(info Info, lengths, floors []int) *Plan {
 
 // Step is a plan on the device with the memory it works in.
 type Step struct {
-	d      *Decoder
-	p      attendParams
-	blocks int
-	owned  []Ptr
+	d     *Decoder
+	p     attendParams
+	grid  [3]int
+	owned []Ptr
 }
 
 // Prepare uploads a plan and takes its memory. One step serves all layers.
 func (c *Context) Prepare(d *Decoder, plan *Plan) (*Step, error) {
-	s := &Step{d: d, blocks: plan.blocks}
-	states := plan.slots * d.queries
+	s := &Step{d: d, grid: [3]int{plan.blocks, 1, 1}}
+	if plan.even.Parts > 0 {
+		e := plan.even
+		s.p.Even, s.p.Units, s.p.ExactHi, s.p.Sinks, s.p.Skip = e.even, e.units, e.exactHi, e.sinks, e.skip
+		s.grid = [3]int{int(e.Parts), e.heads, plan.blocks / int(e.Parts) / e.heads}
+	}
+	runs := plan.slots * d.runs()
 	for _, part := range []struct {
 		dst  *Ptr
 		n    int
 		data []byte
 	}{
 		{&s.p.Items, 0, bytesOf(plan.items)},
-		{&s.p.States, states * 8, nil},
-		{&s.p.Values, states * d.g.HeadDim * 4, nil},
-		{&s.p.Arrived, plan.slots * 4, nil},
+		{&s.p.States, runs * 4 * 8, nil},
+		{&s.p.Values, runs * 64 * 4, nil},
+		{&s.p.Arrived, runs * 4, nil},
 	} {
 		var err error
 		if *part.dst, err = c.Alloc(part.n + len(part.data)); err != nil {
@@ -238,7 +252,7 @@ func (c *Context) Prepare(d *Decoder, plan *Plan) (*Step, error) {
 			return nil, err
 		}
 	}
-	if err := c.FillAsync(s.p.Arrived, 0, plan.slots*4, 0); err != nil {
+	if err := c.FillAsync(s.p.Arrived, 0, runs*4, 0); err != nil {
 		return nil, err
 	}
 	return s, c.Synchronize(0)
@@ -268,12 +282,12 @@ func (c *Context) Attend(s *Step, t Tables, layer int, q, out Ptr, scale float32
 	p := s.p
 	p.Coded, p.Exact, p.Pages = t.Coded, t.Exact, int32(t.Pages)
 	p.CodedLayer, p.ExactLayer = uint64(g.CodedStart(layer)), uint64(layer*g.ExactBytes())
-	p.Q, p.Out, p.Heads, p.Group = q, out, int32(g.KVHeads), int32(s.d.group)
+	p.Q, p.Out, p.Heads, p.Group = q, out, uint16(g.KVHeads), uint16(s.d.group)
 	p.Scale, p.LowRows, p.Refined = scale*log2e, lowRows(g, layer), refined(g.Format)
 	if g.Format.Recent > 0 { // a page that becomes full is read exactly first
-		p.Settled = 1
+		p.Even.Settled = 1
 	}
-	return c.Launch(s.d.f, Shape{Grid: [3]int{s.blocks, 1, 1}, Block: 32 * s.d.warps, Shared: s.d.shared(layer), Early: true}, stream, paramBytes(&p))
+	return c.Launch(s.d.f, Shape{Grid: s.grid, Block: 32 * s.d.warps, Shared: s.d.shared(layer), Early: true}, stream, paramBytes(&p))
 }
 
 // bytesOf is a slice's memory.

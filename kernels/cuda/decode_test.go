@@ -344,6 +344,38 @@ func TestDecodeAlone(t *testing.T) {
 	})
 }
 
+// Sequences of one length, whose plan is a kernel's parameters, get the bits that the
+// list of items gives.
+func TestDecodeEven(t *testing.T) {
+	on(t, func(c *Context, m Module) {
+		for _, f := range pick([]attended{{"hq2", true, 128}, {"f16", true, 64}}, decodeFormats) {
+			for _, group := range pick([]int{4}, []int{3, 8}) {
+				for _, n := range pick([]int{900}, []int{70, 1000, 4500}) {
+					g := f.geometry(t, 2)
+					seqs := []*sequence{newSequence(g, n, 1), newSequence(g, n, 2)}
+					plan := func(list bool) func(d *Decoder, lengths []int) *Plan {
+						return func(d *Decoder, lengths []int) *Plan {
+							p := NewPlan(g.Format, lengths, g.KVHeads, group, d.queries, PlanOptions{Blocks: pick(9, 30), Warps: d.warps})
+							if p.even.Parts == 0 {
+								t.Errorf("%+v, %d tokens: the plan has no short form", f, n)
+							}
+							if list {
+								p.Pad(p.blocks+1, 99)
+							}
+							return p
+						}
+					}
+					q, short := decodeOnce(t, c, m, g, seqs, group, plan(false), 5)
+					checkDecode(t, fmt.Sprintf("%+v group %d tokens %d", f, group, n), g, seqs, group, q, short)
+					if _, list := decodeOnce(t, c, m, g, seqs, group, plan(true), 5); !slices.Equal(short, list) {
+						t.Errorf("%+v group %d, %d tokens: the list of items gives something else", f, group, n)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestDecodeGraph(t *testing.T) {
 	const group = 4
 	on(t, func(c *Context, m Module) {

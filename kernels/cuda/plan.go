@@ -14,12 +14,30 @@ type item struct {
 	_                          [2]int32
 }
 
+// even is the part of a kernel's parameters that says a plan whose work is all cut
+// alike: nothing of it is fetched from memory (src/page.cuh, Even).
+type even struct {
+	Parts                uint16 // of a head; 0: the items are needed
+	MorePages, MoreUnits uint16 // the first so many parts have a page more, the last so many a unit
+	Settled              uint16
+	Lo, Pages            int32 // the first page, and pages of a part
+	ExactWarps           [4]uint8
+}
+
+// evenPlan is that and the rest of it.
+type evenPlan struct {
+	even
+	units, exactHi, sinks, skip int32
+	heads                       int // KV heads of a sequence
+}
+
 // Plan spreads one decode step's attention over a device: which block reads
 // which tokens. It depends on lengths alone, and serves all layers.
 type Plan struct {
 	items  []item // block b begins with item b
 	blocks int
 	slots  int // of partial states
+	even   evenPlan
 }
 
 // PlanOptions says how tokens are cut.
@@ -109,6 +127,7 @@ func NewPlan(f quant.Format, lengths []int, heads, group, queries int, o PlanOpt
 		}
 	}
 	p := new(planner)
+	var alike evenPlan
 	switch {
 	case o.Run > 0:
 		for i := range all {
@@ -116,10 +135,15 @@ func NewPlan(f quant.Format, lengths []int, heads, group, queries int, o PlanOpt
 		}
 	case len(all) <= o.Blocks:
 		p.spread(all, total, o)
+		if group <= queries && len(all) > 0 {
+			alike = p.alike(all, heads, o.Warps)
+		}
 	default:
 		p.stream(all, total, o)
 	}
-	return p.link()
+	plan := p.link()
+	plan.even = alike
+	return plan
 }
 
 // newWork is what a query with n tokens reads, as quant.Format says, of a
@@ -148,20 +172,65 @@ func newWork(f quant.Format, n, floor int) work {
 func (p *planner) spread(all []work, total int, o PlanOptions) {
 	for i := range all {
 		cost := all[i].cost()
-		parts := max(1, cost*o.Blocks/max(total, 1))
-		parts = min(parts, (cost+o.Warps-1)/o.Warps) // no less than a page for each warp
+		parts := min(cost*o.Blocks/max(total, 1), enough(cost, o.Warps))
 		p.even(&all[i], max(1, parts), o.Warps)
 	}
 }
 
-// even cuts work into equal parts, a block each.
+// enough is the number of parts that some pages are cut into at most: one if every
+// warp of a block has a page at most, as parts must be merged; otherwise as many as
+// give each warp one, or up to fewParts of leastPages: the warps of a block share its
+// multiprocessor's instructions, and few parts are merged in little more time than two.
+func enough(pages, warps int) int {
+	const fewParts, leastPages = 8, 4
+	if pages <= warps {
+		return 1
+	}
+	return max((pages+warps-1)/warps, min(fewParts, (pages+leastPages-1)/leastPages))
+}
+
+// even cuts work into equal parts, a block each. What is left over goes to the
+// first parts, of pages, and to the last, of exact tokens.
 func (p *planner) even(w *work, parts, warps int) {
 	first := p.slots
+	var at, unit int
 	for k := range parts {
-		p.add(w, k, k+1, parts, k, parts, first, warps)
+		pages, units := w.pages/parts, w.units/parts
+		if k < w.pages%parts {
+			pages++
+		}
+		if k >= parts-w.units%parts {
+			units++
+		}
+		p.part(w, [2]int{at, at + pages}, [2]int{unit, unit + units}, k, parts, first, warps)
+		at, unit = at+pages, unit+units
 		p.end()
 	}
 	p.slots += parts
+}
+
+// alike is the plan's short form if all work that even has cut is the same but for
+// its sequence and head.
+func (p *planner) alike(all []work, heads, warps int) evenPlan {
+	w := all[0]
+	for _, other := range all {
+		other.Sequence, other.Head = w.Sequence, w.Head
+		if other != w {
+			return evenPlan{}
+		}
+	}
+	parts := len(p.ends) / len(all)
+	e := evenPlan{
+		even: even{
+			Parts: uint16(parts), MorePages: uint16(w.pages % parts), MoreUnits: uint16(w.units % parts),
+			Lo: w.Lo, Pages: int32(w.pages / parts),
+		},
+		units: int32(w.units / parts), exactHi: w.ExactHi, sinks: w.Sinks, skip: w.Skip, heads: heads,
+	}
+	for i := range e.ExactWarps {
+		e.ExactWarps[i] = uint8(exactWarps(w.pages/parts+i%2, w.units/parts+i/2, warps))
+	}
+	return e
 }
 
 // stream gives every block an equal run of all the work, cutting a piece of it
@@ -204,11 +273,15 @@ func (p *planner) stream(all []work, total int, o PlanOptions) {
 // add makes part k of parts: the share [lo, hi)/of of the pages and of the exact
 // tokens.
 func (p *planner) add(w *work, lo, hi, of, k, parts, first, warps int) {
+	p.part(w, [2]int{w.pages * lo / of, w.pages * hi / of}, [2]int{w.units * lo / of, w.units * hi / of}, k, parts, first, warps)
+}
+
+// part makes part k of parts of some of w's pages and units of exact tokens.
+func (p *planner) part(w *work, pages, units [2]int, k, parts, first, warps int) {
 	it := w.item
-	it.Lo, it.Hi = w.Lo+int32(w.pages*lo/of), w.Lo+int32(w.pages*hi/of)
-	it.ExactLo = int32(w.units * lo / of * exactUnit)
-	it.ExactHi = min(w.ExactHi, int32(w.units*hi/of*exactUnit))
-	it.ExactWarps = exactWarps(int(it.Hi-it.Lo), w.units*hi/of-w.units*lo/of, warps)
+	it.Lo, it.Hi = w.Lo+int32(pages[0]), w.Lo+int32(pages[1])
+	it.ExactLo, it.ExactHi = int32(units[0]*exactUnit), min(w.ExactHi, int32(units[1]*exactUnit))
+	it.ExactWarps = exactWarps(pages[1]-pages[0], units[1]-units[0], warps)
 	it.First, it.Slot, it.Parts = int32(first), int32(first+k), int32(parts)
 	p.items = append(p.items, it)
 }

@@ -30,6 +30,7 @@ func checkPlan(t *rapid.T, f quant.Format, lengths []int, heads, group int, o Pl
 	if o.Run == 0 && len(lengths)*heads*((group+3)/4) > o.Blocks && p.blocks > o.Blocks+1 {
 		t.Fatalf("%d blocks where %d run at once", p.blocks, o.Blocks)
 	}
+	checkEven(t, p)
 	reads := map[string]int{}
 	slots, seen := map[int32]bool{}, 0
 	for b := range p.blocks {
@@ -89,6 +90,37 @@ func checkPlan(t *rapid.T, f quant.Format, lengths []int, heads, group int, o Pl
 	}
 	if want := total * heads * ((group + 3) / 4); sum != want {
 		t.Fatalf("%d tokens are read, want %d", sum, want)
+	}
+}
+
+// checkEven makes the items of a plan's short form as the kernel does
+// (src/page.cuh, firstItem): they are the list's.
+func checkEven(t *rapid.T, p *Plan) {
+	e := p.even
+	parts, last := int32(e.Parts), int32(e.Parts)-int32(e.MoreUnits)
+	if parts == 0 {
+		return
+	}
+	if p.blocks%(int(parts)*e.heads) != 0 || len(p.items) != p.blocks {
+		t.Fatalf("%d blocks of %d heads in %d parts", p.blocks, e.heads, parts)
+	}
+	for b := range int32(p.blocks) {
+		part, head := b%parts, b/parts
+		unit, more, moreUnits := part*e.units+max(part-last, 0), int32(0), int32(0)
+		if part < int32(e.MorePages) {
+			more = 1
+		}
+		if part >= last {
+			moreUnits = 1
+		}
+		it := item{Sequence: head / int32(e.heads), Head: head % int32(e.heads), Sinks: e.sinks, Skip: e.skip, Slot: b, First: b - part, Parts: parts, Next: -1}
+		it.Lo = e.Lo + part*e.Pages + min(part, int32(e.MorePages))
+		it.Hi = it.Lo + e.Pages + more
+		it.ExactLo, it.ExactHi = exactUnit*unit, min(e.exactHi, exactUnit*(unit+e.units+moreUnits))
+		it.ExactWarps = int32(e.ExactWarps[more+2*moreUnits])
+		if it != p.items[b] {
+			t.Fatalf("block %d is told %+v, the list has %+v", b, it, p.items[b])
+		}
 	}
 }
 

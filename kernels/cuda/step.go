@@ -233,13 +233,13 @@ func (c *Context) NewWorkspace(d *Decoder, sequences int) (*Workspace, error) {
 	for _, part := range []struct {
 		dst *Ptr
 		n   int
-	}{{&w.states, w.slots * d.queries * 8}, {&w.values, w.slots * d.queries * d.g.HeadDim * 4}, {&w.arrived, w.slots * 4}} {
+	}{{&w.states, w.slots * d.runs() * 4 * 8}, {&w.values, w.slots * d.runs() * 64 * 4}, {&w.arrived, w.slots * d.runs() * 4}} {
 		var err error
 		if *part.dst, err = c.Alloc(part.n); err != nil {
 			return nil, err
 		}
 	}
-	if err := c.FillAsync(w.arrived, 0, w.slots*4, 0); err != nil {
+	if err := c.FillAsync(w.arrived, 0, w.slots*d.runs()*4, 0); err != nil {
 		return nil, err
 	}
 	return w, c.Synchronize(0)
@@ -258,7 +258,7 @@ func (c *Context) CloseWorkspace(w *Workspace) error {
 // Step is a plan in the workspace: items is where its Items lie on the device,
 // blocks how many it has.
 func (w *Workspace) Step(items Ptr, blocks int) *Step {
-	return &Step{d: w.d, blocks: blocks, p: attendParams{Items: items, States: w.states, Values: w.values, Arrived: w.arrived}}
+	return &Step{d: w.d, grid: [3]int{blocks, 1, 1}, p: attendParams{Items: items, States: w.states, Values: w.values, Arrived: w.arrived}}
 }
 
 // works is the number of pieces that the planner gives blocks to.
@@ -302,5 +302,5 @@ func (p *Plan) Pad(n, nobody int) {
 			items[i].Next += int32(more)
 		}
 	}
-	p.items, p.blocks = items, n
+	p.items, p.blocks, p.even = items, n, evenPlan{}
 }

@@ -10,7 +10,13 @@
 #pragma once
 #include "query.cuh"
 
-static constexpr float kRebase = 16;  // exponents above the reference before it moves
+// How far from the reference exponent the largest score of a query may be: above
+// it, and of the first page below it, before the reference moves.
+static constexpr float kRebase = 40;
+
+// A warp's ring of pages: one is on its way while another is worked on. More only
+// stand in each other's way.
+static constexpr int kStages = 2;
 
 // Running is a lane's part of its warp's state. Sums are of the lane's own
 // tokens, values of its own channels, both of its two queries.
@@ -60,6 +66,34 @@ struct ValueWords {
   DEV int channel(int r) { return r / (256 / D) * 32 + r % (256 / D) * (D / 32); }
 };
 
+// Runs is the order in which values are merged: as a warp's registers have them, 32
+// pairs of channels after another, so that no two lanes meet in a bank.
+template <int D, int NQ>
+struct Runs {
+  static constexpr int kTiles = Running<D, NQ>::kTiles, kSides = NQ == 4 && D == 64 ? 1 : 2;
+  static constexpr int kRuns = kSides * kTiles;  // run side·kTiles + tile
+  static_assert(kRuns * 64 == NQ * D, "every value has its place");
+
+  // query and channel are those of a lane's pair in a run. With four queries the
+  // upper half of the lanes has other channels, or with 64 channels other queries.
+  DEV int query(int run, int lane) {
+    int q = lane & 3;
+    return NQ == 8 ? 2 * q + run / kTiles : D == 64 ? 2 * (q & 1) + (q >> 1) : 2 * (q & 1) + run / kTiles;
+  }
+  DEV int channel(int run, int lane) {
+    int i = run % kTiles;
+    return ValueWords<D>::channel(lane >> 2) + 8 * (i & 3) + 2 * (NQ == 8 ? i >> 2 : D == 64 ? 0 : (lane & 3) >> 1);
+  }
+  // place is where an even channel of a query is.
+  DEV int place(int query, int channel) {
+    constexpr int kPart = 256 / D;  // runs of channels in 32
+    int r = (channel >> 5) * kPart + channel % 8 / (D / 32), odd = D == 128 ? channel >> 1 & 1 : 0;
+    int q = NQ == 8 ? query >> 1 : (query >> 1) + 2 * (D == 64 ? query & 1 : odd);
+    int tile = (channel >> 3 & 3) + (NQ == 8 ? 4 * odd : 0), side = kSides == 2 ? query & 1 : 0;
+    return ((side * kTiles + tile) * 32 + 4 * r + q) * 2;
+  }
+};
+
 template <int D, int K, int V, bool ASYM, int NQ>
 struct Decode {
   using P = Page<D, K, V, ASYM>;
@@ -107,10 +141,10 @@ struct Decode {
     return s;
   }
 
-  DEV void page(Running<D, NQ>& s, const QueryCodes<D, K, NQ>& c, const u8* stage, const Second& second, int lane) {
+  DEV void page(Running<D, NQ>& s, const QueryCodes<D, K, NQ>& c, const u8* stage, const Second& second, bool first, int lane) {
     int r = lane >> 2, q = lane & 3;
-    float x[kUnits][4][2];
-    float top = kMinusInf;
+    float x[kUnits][4][2];  // less the reference
+    float top[2] = {kMinusInf, kMinusInf};
 #pragma unroll
     for (int u = 0; u < kUnits; u++) {
       Keys<D, K, V, ASYM, NQ>::sums(x[u], stage, second, c, u, lane);
@@ -118,11 +152,11 @@ struct Decode {
       for (int t = 0; t < 4; t++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-          x[u][t][e] *= c.scale[e];
-          top = larger(top, x[u][t][e] - s.m[e]);
+          x[u][t][e] = fusedMulAdd(x[u][t][e], c.scale[e], -s.m[e]);
+          top[e] = larger(top[e], x[u][t][e]);
         }
     }
-    if (laneAny(top > kRebase)) rebase(s, x);
+    if (laneAny(larger(top[0], top[1]) > kRebase) || (first && !seen(top))) rebase(s, x, first);
     // weights, folded with the values' scales
     float p[kUnits][4][2], largest[2] = {0, 0};
     u32 four[kUnits];  // bytes of the tokens that have both planes, of V
@@ -141,7 +175,7 @@ struct Decode {
       for (int t = 0; t < 4; t++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-          float w = exp2Fast(x[u][t][e] - s.m[e]);
+          float w = exp2Fast(x[u][t][e]);
           s.sum[e] += w;
           if (ASYM) s.centre[e] += w * (l.zero[t] + l.middle[t] * l.scale[t]);
           p[u][t][e] = w * l.scale[t];
@@ -174,11 +208,26 @@ struct Decode {
     values(s, word, step, stage, second, lane);
   }
 
-  // rebase moves the reference exponents to the largest score seen.
-  DEV void rebase(Running<D, NQ>& s, const float (&x)[kUnits][4][2]) {
+  // seen reports whether no query's scores are all far below the reference.
+  DEV bool seen(const float (&top)[2]) {
+    bool all = true;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-      float top = s.m[e];
+      u32 lanes = laneVotes(top[e] > -kRebase);
+#pragma unroll
+      for (int shift = 16; shift >= (NQ == 4 ? 2 : 4); shift /= 2) lanes |= lanes >> shift;
+      u32 queries = NQ == 4 ? 3 : 15;
+      all = all && (lanes & queries) == queries;
+    }
+    return all;
+  }
+
+  // rebase moves the reference exponents to the largest score: up, and on the first
+  // page down.
+  DEV void rebase(Running<D, NQ>& s, float (&x)[kUnits][4][2], bool first) {
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      float top = first ? kMinusInf : 0;
 #pragma unroll
       for (int u = 0; u < kUnits; u++)
 #pragma unroll
@@ -187,11 +236,15 @@ struct Decode {
       top = larger(top, laneXor(top, 8));
       top = larger(top, laneXor(top, 16));
       if (NQ == 4) top = larger(top, laneXor(top, 2));
-      float shrink = exp2Fast(s.m[e] - top);
-      s.m[e] = top;
+      float shrink = first ? 0 : exp2Fast(-top);
+      s.m[e] += top;
       s.sum[e] *= shrink, s.middle[e] *= shrink, s.centre[e] *= shrink;
 #pragma unroll
       for (int i = 0; i < Running<D, NQ>::kTiles; i++) s.value[i][e] *= shrink, s.value[i][2 + e] *= shrink;
+#pragma unroll
+      for (int u = 0; u < kUnits; u++)
+#pragma unroll
+        for (int t = 0; t < 4; t++) x[u][t][e] -= top;
     }
   }
 
@@ -205,7 +258,7 @@ struct Decode {
       u32 low = transpose8(permute<0x5410>(word[u][0], word[u][1])), high = transpose8(permute<0x7632>(word[u][0], word[u][1]));
       w[u][0] = permute<0x5410>(low, high), w[u][1] = permute<0x7632>(low, high);
     }
-    int sum[Running<D, NQ>::kTiles][4] = {};
+    int sum[Running<D, NQ>::kTiles][4];
 #pragma unroll
     for (int plane = 0; plane < (kBoth ? 2 : 1); plane++) {
       auto read = [&](ValueWords<D>& a, int quad) {
@@ -234,7 +287,7 @@ struct Decode {
             u32 b0 = lower ? of[k] : 0, b1 = lower ? 0 : of[k];
 #pragma unroll
             for (int i = 0; i < 4; i++)
-              add(sum[i], k == 0, a.w[0] & maskOf(i), a.w[1] & maskOf(i), a.w[D / 64] & maskOf(i), a.w[D / 32 - 1] & maskOf(i), b0, b1);
+              add(sum[i], plane == 0 && k == 0, a.w[0] & maskOf(i), a.w[1] & maskOf(i), a.w[D / 64] & maskOf(i), a.w[D / 32 - 1] & maskOf(i), b0, b1);
           }
         } else {  // columns 4..7 repeat columns 0..3
 #pragma unroll
@@ -242,7 +295,7 @@ struct Decode {
             Words a, b;
             read(a, 2 * q + k), read(b, 8 + 2 * q + k);
 #pragma unroll
-            for (int i = 0; i < 4; i++) add(sum[i], k == 0, a.w[0] & maskOf(i), a.w[1] & maskOf(i), b.w[0] & maskOf(i), b.w[1] & maskOf(i), of[k], of[2 + k]);
+            for (int i = 0; i < 4; i++) add(sum[i], plane == 0 && k == 0, a.w[0] & maskOf(i), a.w[1] & maskOf(i), b.w[0] & maskOf(i), b.w[1] & maskOf(i), of[k], of[2 + k]);
           }
         }
       } else {
@@ -254,7 +307,7 @@ struct Decode {
           for (int j = 0; j < D / 32; j += 2)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-              add(sum[2 * j + i], u == 0, a.w[j] & maskOf(i), a.w[j + 1] & maskOf(i), b.w[j] & maskOf(i), b.w[j + 1] & maskOf(i), w[u][0], w[u][1]);
+              add(sum[2 * j + i], plane == 0 && u == 0, a.w[j] & maskOf(i), a.w[j + 1] & maskOf(i), b.w[j] & maskOf(i), b.w[j + 1] & maskOf(i), w[u][0], w[u][1]);
         }
       }
     }
@@ -264,11 +317,11 @@ struct Decode {
       for (int e = 0; e < 4; e++) s.value[i][e] = fusedMulAdd(step[e & 1], V == kTwoBits ? asFloat((u32)sum[i][e]) - kWholeFloat : (float)sum[i][e], s.value[i][e]);
   }
 
-  // add multiplies a tile's codes; the sums of 2-bit ones begin as the bits of a
-  // float, which spares their conversion.
+  // add multiplies a tile's codes; sums of 2-bit ones begin as the bits of a float,
+  // which spares their conversion.
   DEV void add(int (&sum)[4], bool first, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    if (first && V == kTwoBits) {
-      mmaWeightFrom(sum, a0, a1, a2, a3, b0, b1, kWhole);
+    if (first) {
+      mmaWeightFrom(sum, a0, a1, a2, a3, b0, b1, V == kTwoBits ? kWhole : 0);
     } else {
       mmaWeight(sum, a0, a1, a2, a3, b0, b1);
     }
@@ -278,6 +331,7 @@ struct Decode {
   DEV void store(Running<D, NQ>& s, State* states, float* out, int lane) {
     int r = lane >> 2, q = lane & 3;
     constexpr float kMiddle = V == kFourBits ? 7.5f : 1.5f;
+    float off[2];
     warpSync();  // out lies where the last pages did
 #pragma unroll
     for (int e = 0; e < 2; e++) {
@@ -288,24 +342,21 @@ struct Decode {
         if (ASYM) s.centre[e] += laneXor(s.centre[e], mask);
       }
       int query = (NQ == 4 ? 2 * (q & 1) : 2 * q) + e;
-      bool mine = NQ == 8 || q < 2;
-      if (r == 0 && mine) states[query] = State{s.m[e], s.sum[e]};
-      float off = ASYM ? s.centre[e] - kMiddle * s.middle[e] : -kMiddle * s.middle[e];
-      if (NQ == 4 && D == 64 && !mine) continue;
-      float* to = out + query * D + ValueWords<D>::channel(r) + (NQ == 4 && D == 128 ? 2 * (q >> 1) : 0);
+      if (r == 0 && (NQ == 8 || q < 2)) states[query] = State{s.sum[e] > 0 ? s.m[e] : kMinusInf, s.sum[e]};
+      off[e] = ASYM ? s.centre[e] - kMiddle * s.middle[e] : -kMiddle * s.middle[e];
+    }
+    using R = Runs<D, NQ>;
 #pragma unroll
-      for (int i = 0; i < Running<D, NQ>::kTiles; i++) {
-        float unit = 1.0f / (1 << 2 * (i & 3));
-        struct alignas(8) {
-          float x, y;
-        } pair = {s.value[i][e] * unit + off, s.value[i][2 + e] * unit + off};
-        *(decltype(pair)*)(to + 8 * (i & 3) + 2 * (i >> 2)) = pair;
-      }
+    for (int run = 0; run < R::kRuns; run++) {
+      int i = run % R::kTiles, e = run / R::kTiles;
+      float unit = 1.0f / (1 << 2 * (i & 3));
+      bool other = R::kSides == 1 && q >= 2;  // of two columns that repeat each other, each gives one query
+      float x = other ? s.value[i][1] : s.value[i][e], y = other ? s.value[i][3] : s.value[i][2 + e], o = other ? off[1] : off[e];
+      *(Pair32*)(out + 64 * run + 2 * lane) = Pair32{asBits(x * unit + o), asBits(y * unit + o)};
     }
   }
 
   // Pages is a warp's share of an item's pages: warp, warp + warps, …
-  template <int STAGES>
   struct Pages {
     const u64* table;
     u64 offset, next;  // next: a lane's, the addresses of the next 32 pages
@@ -313,7 +364,7 @@ struct Decode {
     Layout layout;
     u8* ring;
 
-    DEV Pages of(const AttendParams& p, const Item& it, u8* ring, int warp, int warps) {
+    DEV Pages of(const AttendParams& p, const Item& it, u8* ring, int warp, int warps, int lane) {
       Pages s;
       s.table = p.coded + (u64)it.sequence * p.pages + it.lo + warp;
       s.layout = Layout::of(p);
@@ -321,36 +372,28 @@ struct Decode {
       s.n = warp >= 0 && it.hi - it.lo > warp ? (it.hi - it.lo - warp + warps - 1) / warps : 0;  // warp < 0: an exact one
       s.warps = warps;
       s.ring = ring;
-      s.next = 0;
+      s.next = ahead(s, lane);
       return s;
     }
 
+    // ahead asks for a lane's address of page at.
+    DEV u64 ahead(const Pages& s, int at) { return at < s.n ? s.table[at * s.warps] : 0; }
+
     // start begins page k's copy, or an empty group behind the last.
     DEV void start(Pages& s, int k, int lane) {
-      if (k % 32 == 0) {
-        int at = k + lane;
-        s.next = at < s.n ? s.table[at * s.warps] : 0;
-      }
-      if (k < s.n) fetch(s.layout, s.ring + k % STAGES * Layout::stage(s.layout), (const u8*)(laneShuffle(s.next, k % 32) + s.offset), lane);
+      if (k % 32 == 0 && k > 0) s.next = ahead(s, k + lane);
+      if (k < s.n) fetch(s.layout, s.ring + k % kStages * Layout::stage(s.layout), (const u8*)(laneShuffle(s.next, k % 32) + s.offset), lane);
       copyCommit();
-    }
-
-    // begin starts the first N.
-    template <int N>
-    DEV void begin(Pages& s, int lane) {
-#pragma unroll 1
-      for (int k = 0; k < N; k++) start(s, k, lane);
     }
   };
 
-  // run goes through a warp's pages, of which the first STAGES - 1 are on their way.
-  template <int STAGES>
-  DEV void run(Pages<STAGES>& pages, const typename QueryCodes<D, K, NQ>::Shared* queries, State* states, float* out, int lane) {
+  // run goes through a warp's pages, of which the first are on their way.
+  DEV void run(Pages& pages, const typename QueryCodes<D, K, NQ>::Shared* queries, State* states, float* out, int lane) {
     QueryCodes<D, K, NQ> c;
     QueryCodes<D, K, NQ>::take(c, queries, lane);
     Running<D, NQ> s;
 #pragma unroll
-    for (int e = 0; e < 2; e++) s.m[e] = kMinusInf, s.sum[e] = s.middle[e] = s.centre[e] = 0;
+    for (int e = 0; e < 2; e++) s.m[e] = s.sum[e] = s.middle[e] = s.centre[e] = 0;
 #pragma unroll
     for (int i = 0; i < Running<D, NQ>::kTiles; i++)
 #pragma unroll
@@ -358,11 +401,11 @@ struct Decode {
 #pragma unroll 1
     for (int k = 0; k < pages.n; k++) {
       warpSync();  // all lanes are done with the stage that comes next
-      Pages<STAGES>::start(pages, k + STAGES - 1, lane);
-      copyWait<STAGES - 1>();
+      Pages::start(pages, k + kStages - 1, lane);
+      copyWait<kStages - 1>();
       warpSync();
-      u8* stage = pages.ring + k % STAGES * Layout::stage(pages.layout);
-      page(s, c, stage, second(pages.layout, stage), lane);
+      u8* stage = pages.ring + k % kStages * Layout::stage(pages.layout);
+      page(s, c, stage, second(pages.layout, stage), k == 0, lane);
     }
     copyWait<0>();
     store(s, states, out, lane);

@@ -2,7 +2,7 @@
 // cores: the exact windows of coded formats, and the whole of f16. Queries are
 // two float16 each, so that only the weights are rounded.
 #pragma once
-#include "page.cuh"
+#include "attend.cuh"
 
 template <int D>
 struct Exact {
@@ -35,10 +35,11 @@ struct Exact {
   }
 
   // run does a warp's share of an exact item: 16 tokens at a time.
-  DEV void run(const AttendParams& p, const Item& it, int queries, State* states, float* out, int warp, int warps, int lane) {
+  template <int NQ>
+  DEV void run(const AttendParams& p, const Item& it, State* states, float* out, int warp, int warps, int lane) {
     int r = lane >> 2, q = lane & 3;
     u32 high[D / 8], low[D / 8];
-    loadQueries(high, low, p, it, queries, lane);
+    loadQueries(high, low, p, it, NQ, lane);
     float m[2] = {kMinusInf, kMinusInf}, sum[2] = {0, 0}, value[D / 16][4] = {};
     for (int first = it.exactLo + 16 * warp; first < it.exactHi; first += 16 * warps) {
       float x[4];
@@ -66,13 +67,12 @@ struct Exact {
 #pragma unroll
       for (int mask = 4; mask < 32; mask *= 2) sum[e] += laneXor(sum[e], mask);
       int query = 2 * q + e;
-      if (query >= queries) continue;
+      if (query >= NQ) continue;
       if (r == 0) states[query] = State{m[e], sum[e]};
 #pragma unroll
       for (int i = 0; i < D / 16; i++) {
         int c = 64 * (i / 4) + 8 * r + 2 * (i % 4);
-        out[query * D + c] = value[i][e];
-        out[query * D + c + 1] = value[i][2 + e];
+        *(Pair32*)(out + Runs<D, NQ>::place(query, c)) = Pair32{asBits(value[i][e]), asBits(value[i][2 + e])};
       }
     }
   }

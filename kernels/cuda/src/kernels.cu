@@ -18,42 +18,42 @@
 extern "C" __device__ __constant__ const char terse_sources[] = TERSE_SOURCES;
 #endif
 
-#define DECODE(name, D, K, V, ASYM, NQ, WARPS, STAGES) \
-  KERNEL(decode_##name##_##D##_##NQ, AttendParams, 32 * WARPS, 1) { decode<D, K, V, ASYM, NQ, WARPS, STAGES>(p); }
-// For four and for eight queries of a KV head. decode.go knows the numbers.
-#define DECODE_BOTH(name, D, K, V, ASYM, WARPS4, WARPS8, STAGES) \
-  DECODE(name, D, K, V, ASYM, 4, WARPS4, STAGES)                  \
-  DECODE(name, D, K, V, ASYM, 8, WARPS8, STAGES)
-#define DECODE_ALL(name, D, K, V, WARPS4, WARPS8, STAGES)             \
-  DECODE_BOTH(name##_sym, D, K, V, false, WARPS4, WARPS8, STAGES)      \
-  DECODE_BOTH(name##_asym, D, K, V, true, WARPS4, WARPS8, STAGES)
+#define DECODE(name, D, K, V, ASYM, NQ, WARPS) \
+  KERNEL(decode_##name##_##D##_##NQ, AttendParams, 32 * WARPS, 1) { decode<D, K, V, ASYM, NQ, WARPS>(p); }
+// For four and for eight queries of a KV head. decode.go knows the warps.
+#define DECODE_BOTH(name, D, K, V, ASYM, WARPS) \
+  DECODE(name, D, K, V, ASYM, 4, WARPS)         \
+  DECODE(name, D, K, V, ASYM, 8, WARPS)
+#define DECODE_ALL(name, D, K, V, WARPS)            \
+  DECODE_BOTH(name##_sym, D, K, V, false, WARPS)    \
+  DECODE_BOTH(name##_asym, D, K, V, true, WARPS)
 #define DECODE_F16(D)                                                        \
   KERNEL(decode_f16_##D##_4, AttendParams, 512, 1) { decodeExact<D, 4, 16>(p); } \
   KERNEL(decode_f16_##D##_8, AttendParams, 512, 1) { decodeExact<D, 8, 16>(p); }
 
-DECODE_ALL(hq2, 128, kTwoBits, kTwoBits, 16, 12, 3)
-DECODE_ALL(hq3, 128, kFourBits, kTwoBits, 16, 12, 2)
-DECODE_ALL(hq4, 128, kFourBits, kFourBits, 12, 12, 2)
-DECODE_ALL(lead32, 128, 32, kTwoBits, 12, 12, 3)
-DECODE_BOTH(plan_sym, 128, kPlan, kTwoBits, false, 16, 12, 2)
-DECODE_BOTH(plansome_sym, 128, kPlan, kSomeTokens, false, 12, 12, 2)
-DECODE_BOTH(lead32some_sym, 128, 32, kSomeTokens, false, 12, 12, 2)
-DECODE_BOTH(hq3some_asym, 128, kFourBits, kSomeTokens, true, 12, 12, 2)
-DECODE_ALL(some, 128, kSomeTokens, kTwoBits, 12, 12, 2)
-DECODE_ALL(somesome, 128, kSomeTokens, kSomeTokens, 12, 12, 2)
+DECODE_ALL(hq2, 128, kTwoBits, kTwoBits, 12)
+DECODE_ALL(hq3, 128, kFourBits, kTwoBits, 8)
+DECODE_ALL(hq4, 128, kFourBits, kFourBits, 8)
+DECODE_ALL(lead32, 128, 32, kTwoBits, 12)
+DECODE_BOTH(plan_sym, 128, kPlan, kTwoBits, false, 12)
+DECODE_BOTH(plansome_sym, 128, kPlan, kSomeTokens, false, 12)
+DECODE_BOTH(lead32some_sym, 128, 32, kSomeTokens, false, 12)
+DECODE_BOTH(hq3some_asym, 128, kFourBits, kSomeTokens, true, 8)
+DECODE_ALL(some, 128, kSomeTokens, kTwoBits, 12)
+DECODE_ALL(somesome, 128, kSomeTokens, kSomeTokens, 12)
 DECODE_F16(128)
 
-DECODE_ALL(hq2, 64, kTwoBits, kTwoBits, 16, 12, 4)
-DECODE_ALL(hq3, 64, kFourBits, kTwoBits, 16, 12, 4)
-DECODE_ALL(hq4, 64, kFourBits, kFourBits, 12, 12, 4)
-DECODE_ALL(lead16, 64, 16, kTwoBits, 12, 12, 4)
-DECODE_ALL(lead32, 64, 32, kTwoBits, 12, 12, 4)
-DECODE_BOTH(plan_sym, 64, kPlan, kTwoBits, false, 16, 12, 4)
-DECODE_BOTH(plansome_sym, 64, kPlan, kSomeTokens, false, 12, 12, 4)
-DECODE_BOTH(lead16some_sym, 64, 16, kSomeTokens, false, 12, 12, 4)
-DECODE_BOTH(hq3some_asym, 64, kFourBits, kSomeTokens, true, 12, 12, 4)
-DECODE_ALL(some, 64, kSomeTokens, kTwoBits, 12, 12, 4)
-DECODE_ALL(somesome, 64, kSomeTokens, kSomeTokens, 12, 12, 4)
+DECODE_ALL(hq2, 64, kTwoBits, kTwoBits, 12)
+DECODE_ALL(hq3, 64, kFourBits, kTwoBits, 12)
+DECODE_ALL(hq4, 64, kFourBits, kFourBits, 12)
+DECODE_ALL(lead16, 64, 16, kTwoBits, 12)
+DECODE_ALL(lead32, 64, 32, kTwoBits, 12)
+DECODE_BOTH(plan_sym, 64, kPlan, kTwoBits, false, 12)
+DECODE_BOTH(plansome_sym, 64, kPlan, kSomeTokens, false, 12)
+DECODE_BOTH(lead16some_sym, 64, 16, kSomeTokens, false, 12)
+DECODE_BOTH(hq3some_asym, 64, kFourBits, kSomeTokens, true, 12)
+DECODE_ALL(some, 64, kSomeTokens, kTwoBits, 12)
+DECODE_ALL(somesome, 64, kSomeTokens, kSomeTokens, 12)
 DECODE_F16(64)
 
 struct ReadParams {

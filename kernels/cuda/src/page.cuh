@@ -124,7 +124,7 @@ struct State {
 // The item that a block works on: some tokens of one KV head of one sequence,
 // and up to NQ of the head's queries. Exact tokens are counted through: the sinks
 // and then the recent ones.
-struct Item {
+struct alignas(16) Item {
   int sequence, head, firstQuery;
   int lo, hi;            // coded pages
   int exactLo, exactHi;  // exact tokens, counted through; exactLo a multiple of 16
@@ -137,24 +137,61 @@ struct Item {
   int pad[2];
 };
 
+// Even is a plan whose pieces of work are all alike, each cut into as many parts:
+// block (x, y, z) has part x of KV head y of sequence z, and fetches no item.
+struct Even {
+  u16 parts;                 // of a head; 0: the plan is the items
+  u16 morePages, moreUnits;  // the first so many parts have a page more, the last so many a unit
+  u16 settled;               // 1: no coded page that is read is one that the step writes
+  int lo, pages;             // the first coded page, and pages of a part
+  u8 exactWarps[4];          // of a part with a page more: + 1, with a unit more: + 2
+};
+
+// A block begins with what lies in the middle, and waits for it: it is one line of
+// the constants' cache (64 bytes, from 48 on, as parameters begin at 0x210).
 struct AttendParams {
-  const u64* coded;  // [sequence][pages]: addresses of coded pages
-  const u64* exact;  // [sequence][pages]: addresses of exact pages
-  u64 codedLayer;    // the layer's offset in a page
-  u64 exactLayer;
-  const float* q;  // [sequence][kv head][group][D]
-  float* out;      // the same
+  float* out;         // [sequence][kv head][group][D]
+  State* states;      // [slot][run][4]: of the queries of a run (attend.cuh, Runs)
+  float* values;      // [slot][run][64]
+  u32* arrived;       // [slot][run], zero; of first slots only
+  const u64* exact;   // [sequence][pages]: addresses of exact pages
+  u64 exactLayer;     // the layer's offset in a page
+  const u64* coded;   // [sequence][pages]: addresses of coded pages
+  u64 codedLayer;
   const Item* items;  // block b begins with item b
-  float* states;      // [slot][queries]{m, sum}
-  float* values;      // [slot][queries][D]
-  u32* arrived;       // [slot], zero; of first slots only
+  const float* q;     // as out
+  Even even;
   int pages;          // width of the tables
-  int heads;
-  int group;
-  float scale;  // of the scores, times log2(e)
+  u16 heads, group;
+  float scale;        // of the scores, times log2(e)
   // Rows of D channels of the second planes of some tokens only, of K and V; or that
   // the planned leading channels' fill.
   int lowRows[2];
-  int settled;  // 1: no coded page that is read is one that the step writes
+  int units;  // of an even plan's part, and as an item's:
+  int exactHi, sinks, skip;
   int refined;  // bit 0: some tokens' second plane of K refines codes of two bits, bit 1: of V
+  int pad;
 };
+
+// firstItem is a block's, itemAt one of the list, asked for at once.
+DEV Item itemAt(const AttendParams& p, int i) {
+  Item it;
+#pragma unroll
+  for (int k = 0; k < (int)sizeof(Item) / 16; k++) ((Quad32*)&it)[k] = loadNow((const Quad32*)(p.items + i) + k);
+  return it;
+}
+DEV Item firstItem(const AttendParams& p) {
+  const Even& e = p.even;
+  if (e.parts == 0) return itemAt(p, blockIdx.x);
+  Item it;
+  int part = blockIdx.x, last = e.parts - e.moreUnits, unit = part * p.units + max(part - last, 0);
+  int more = part < e.morePages ? 1 : 0, moreUnits = part >= last ? 1 : 0;
+  it.sequence = blockIdx.z, it.head = blockIdx.y, it.firstQuery = 0;
+  it.lo = e.lo + part * e.pages + min(part, (int)e.morePages), it.hi = it.lo + e.pages + more;
+  it.exactLo = 16 * unit, it.exactHi = min(p.exactHi, 16 * (unit + p.units + moreUnits));
+  it.sinks = p.sinks, it.skip = p.skip;
+  it.exactWarps = e.exactWarps[more + 2 * moreUnits];
+  it.first = (it.sequence * p.heads + it.head) * e.parts, it.slot = it.first + part;
+  it.parts = e.parts, it.next = -1;
+  return it;
+}

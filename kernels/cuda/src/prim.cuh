@@ -71,17 +71,24 @@ template <class T>
 DEV void addTo(T* p, T x) { atomicAdd(p, x); }
 
 // c += A·B, A 16x32 unsigned codes by rows, B 32x8 by columns, signed queries or
-// unsigned weights.
+// unsigned weights. Sums in and out are apart: those that begin as zero then take
+// no instructions.
 DEV void mmaQuery(int (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  int d[4];
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+#pragma unroll
+  for (int e = 0; e < 4; e++) c[e] = d[e];
 }
 // The same with an inner dimension of 16.
 DEV void mmaQueryHalf(int (&c)[4], u32 a0, u32 a1, u32 b0) {
-  asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a0), "r"(a1), "r"(b0));
+  int d[4];
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5},{%6},{%7,%8,%9,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a0), "r"(a1), "r"(b0), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+#pragma unroll
+  for (int e = 0; e < 4; e++) c[e] = d[e];
 }
 // d = A·B + c with sums c of their own, A signed and B unsigned, or both unsigned.
 DEV void mmaSignedFrom(int (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1, int c0, int c1) {
@@ -361,6 +368,17 @@ struct alignas(16) Quad32 {
 struct alignas(8) Pair32 {
   u32 x, y;
 };
+#ifndef TERSE_EMU
+// 16 bytes of global memory, asked for here: the compiler puts off other loads
+// until they are used, behind branches that wait for memory.
+DEV Quad32 loadNow(const Quad32* p) {
+  Quad32 v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  return v;
+}
+#else
+DEV Quad32 loadNow(const Quad32* p) { return *p; }
+#endif
 template <class T>
 DEV T load(const void* p) {
   return *(const T*)p;

@@ -61,7 +61,7 @@ struct QueryCodes {
     for (int b = 0; b < 4; b++) top = larger(top, fabsf(asFloat(wordOf(x, b))));
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) top = larger(top, laneXor(top, mask));
-    float inv = top > kTiny ? 127 / top : 0;
+    float inv = top > kTiny ? 127 * reciprocal(top) : 0;
     u32 b[4];
 #pragma unroll
     for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(asFloat(wordOf(x, k)), inv, kMagicFloat));  // its low byte is the code
@@ -79,7 +79,7 @@ struct QueryCodes {
       if (kLeads<K> || K == kPlan) lead += laneXor(lead, mask);
     }
     if (lane == 0) {
-      m->scale[query] = top / 127 * scale * (K == kPlan && planned < kWords ? 1.0f / 256 : 1.0f / 64);
+      m->scale[query] = top * (scale * (K == kPlan && planned < kWords ? 1.0f / (127 * 256) : 1.0f / (127 * 64)));
       m->sum[0][query] = kLeads<K> ? lead : K == kPlan ? 4 * sum + lead : sum;
       m->sum[1][query] = sum - lead;
     }
@@ -174,10 +174,13 @@ struct KeyWords {
   }
 
   // multiply adds, for one pair of tokens of a lane's quad, bit pair i, so many words
-  // of a token: the others are zero.
+  // of a token: the others are zero. Fresh sums begin at from.
   template <int SETS>
-  DEV void multiply(int (&c)[4], const KeyWords& k, const u32 (&words)[SETS][4], int first, int i, int pair, int r, int some) {
+  DEV void multiply(int (&c)[4], const KeyWords& k, const u32 (&words)[SETS][4], int first, int i, int pair, int r, int some, bool fresh, int from) {
     u32 mask = maskOf(i), keepLow = r < 4 ? ~0u : 0, keepHigh = ~keepLow;
+    if (fresh)
+#pragma unroll
+      for (int e = 0; e < 4; e++) c[e] = from;
 #pragma unroll
     for (int n = 0; n < kProducts; n++) {
       if ((NQ == 4 ? 4 : 8) * n >= some) break;
@@ -261,14 +264,11 @@ struct Keys {
 #pragma unroll
     for (int pair = 0; pair < 2; pair++) {
       constexpr int kSums = BOTH ? 5 : 4;
-      int sum[kSums][4] = {};
-      if (!BOTH)
-#pragma unroll
-        for (int e = 0; e < 4; e++) sum[3][e] = kMagic;
+      int sum[kSums][4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        Words::multiply(sum[i], a, c.word, first, i, pair, r, WORDS);
-        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, lower);
+        Words::multiply(sum[i], a, c.word, first, i, pair, r, WORDS, !BOTH || i == 0, !BOTH && i == 3 ? kMagic : 0);
+        if (BOTH) Words::multiply(sum[i + 1 < kSums ? i + 1 : 0], b, c.word, first, i, pair, r, lower, true, 0);
       }
       finish<kSums>(y, sum, pair, l, sums, add);
     }
