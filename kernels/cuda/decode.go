@@ -70,7 +70,11 @@ func (c *Context) NewDecoder(m Module, g *quant.Geometry, group int) (*Decoder, 
 // shared is the shared memory of a block in one layer.
 func (d *Decoder) shared(layer int) int {
 	g := d.g
-	return d.warps*max(decodeStages*g.At(layer).HeadBytes, d.queries*g.HeadDim*4+320) + // of each warp: its pages, then Merge::kRing
+	ring := decodeStages * g.At(layer).HeadBytes
+	if !g.Format.Coded() {
+		ring = map[int]int{128: 3, 64: 4}[g.HeadDim] * exactUnit * (4*g.HeadDim + 80) // stages of ExactRing::kStage
+	}
+	return d.warps*max(ring, d.queries*g.HeadDim*4+320) + // of each warp: its ring, then Merge::kRing
 		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
 		d.warps*d.queries*8 + itemBytes // Merge::Shared
 }
@@ -144,9 +148,7 @@ func (d *Decoder) kernel() (string, error) {
 	}
 	is := func(prefix string) bool { return strings.HasPrefix(base, prefix) }
 	switch wide := d.g.HeadDim == 128; {
-	case is("f16"):
-		d.warps = 16
-	case wide && (is("hq3") || is("hq4")): // as many pages as memory answers to at once
+	case is("f16"), wide && (is("hq3") || is("hq4")): // as many pages as memory answers to at once
 		d.warps = 8
 	default:
 		d.warps = 12

@@ -1,7 +1,7 @@
 // The decode kernel: items of coded and of exact tokens, merged by whichever
 // block comes last.
 #pragma once
-#include "exact.cuh"
+#include "exactring.cuh"
 
 // Merging is little work done once, each of it waiting for the one before: no warp
 // waits for another but once for all of its block. A warp takes some runs of values,
@@ -187,11 +187,12 @@ DEV void decode(const AttendParams& p) {
 }
 
 // The same for exact tokens alone: f16.
-template <int D, int NQ, int WARPS>
+template <int D, int NQ, int WARPS, int STAGES>
 DEV void decodeExact(const AttendParams& p) {
   SHARED(memory);
   using M = Merge<D, WARPS, NQ>;
-  constexpr int kShare = M::kRing;
+  using Ring = ExactRing<D, STAGES>;
+  constexpr int kRing = Ring::kStage * STAGES, kShare = kRing > M::kRing ? kRing : M::kRing;
   typename M::Shared* shared = (typename M::Shared*)(memory + WARPS * kShare);
   int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   letNextStart();
@@ -200,7 +201,7 @@ DEV void decodeExact(const AttendParams& p) {
     if (it.exactHi - it.exactLo <= 16 * WARPS) Exact<D>::ahead(p, it, warp, lane);
     if (threadIdx.x == 0) shared->item = it;
     waitBefore();
-    Exact<D>::template run<NQ>(p, it, shared->states + warp * NQ, (float*)(memory + warp * kShare), warp, WARPS, lane);
+    Ring::template run<NQ>(p, it, memory + warp * kShare, shared->states + warp * NQ, warp, WARPS, lane);
     M::block(p, shared, memory, kShare);
     int next = shared->item.next;
     if (next < 0) return;

@@ -27,9 +27,9 @@ extern "C" __device__ __constant__ const char terse_sources[] = TERSE_SOURCES;
 #define DECODE_ALL(name, D, K, V, WARPS)            \
   DECODE_BOTH(name##_sym, D, K, V, false, WARPS)    \
   DECODE_BOTH(name##_asym, D, K, V, true, WARPS)
-#define DECODE_F16(D)                                                        \
-  KERNEL(decode_f16_##D##_4, AttendParams, 512, 1) { decodeExact<D, 4, 16>(p); } \
-  KERNEL(decode_f16_##D##_8, AttendParams, 512, 1) { decodeExact<D, 8, 16>(p); }
+#define DECODE_F16(D, STAGES)                                                         \
+  KERNEL(decode_f16_##D##_4, AttendParams, 256, 1) { decodeExact<D, 4, 8, STAGES>(p); } \
+  KERNEL(decode_f16_##D##_8, AttendParams, 256, 1) { decodeExact<D, 8, 8, STAGES>(p); }
 
 DECODE_ALL(hq2, 128, kTwoBits, kTwoBits, 12)
 DECODE_ALL(hq3, 128, kFourBits, kTwoBits, 8)
@@ -41,7 +41,7 @@ DECODE_BOTH(lead32some_sym, 128, 32, kSomeTokens, false, 12)
 DECODE_BOTH(hq3some_asym, 128, kFourBits, kSomeTokens, true, 8)
 DECODE_ALL(some, 128, kSomeTokens, kTwoBits, 12)
 DECODE_ALL(somesome, 128, kSomeTokens, kSomeTokens, 12)
-DECODE_F16(128)
+DECODE_F16(128, 3)
 
 DECODE_ALL(hq2, 64, kTwoBits, kTwoBits, 12)
 DECODE_ALL(hq3, 64, kFourBits, kTwoBits, 12)
@@ -54,7 +54,7 @@ DECODE_BOTH(lead16some_sym, 64, 16, kSomeTokens, false, 12)
 DECODE_BOTH(hq3some_asym, 64, kFourBits, kSomeTokens, true, 12)
 DECODE_ALL(some, 64, kSomeTokens, kTwoBits, 12)
 DECODE_ALL(somesome, 64, kSomeTokens, kSomeTokens, 12)
-DECODE_F16(64)
+DECODE_F16(64, 4)
 
 struct ReadParams {
   const Quad32* data;
