@@ -86,6 +86,9 @@ func (p *Prefiller) shared(layer int) int {
 	}
 	bytes := g.At(layer).HeadBytes
 	if p.wide {
+		if g.Format.K.Second == quant.SecondShared { // room for all channels
+			bytes = 4*pageTokens + 3*pageTokens*g.HeadDim/4
+		}
 		return (wideSlots*4*pageTokens+wideVectors*3)*g.HeadDim + wideStages*bytes + wideBarriers
 	}
 	n := prefillStages*bytes + 2*pageTokens*g.HeadDim
@@ -114,7 +117,7 @@ func (p *Prefiller) kernel() (string, error) {
 	case base == "f16":
 		base = "hq2_sym"
 	}
-	if p.g.HeadDim != 128 || strings.HasPrefix(base, "lead") || strings.HasPrefix(base, "plan") || strings.Contains(base, "some") {
+	if p.g.HeadDim != 128 || strings.Contains(base, "some") {
 		p.wide = false
 	}
 	if p.wide {

@@ -38,13 +38,16 @@ func TestPrefill(t *testing.T) {
 	})
 }
 
-var wideFormats = []attended{{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128}}
+var wideFormats = []attended{
+	{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq2,k2=lead:32", false, 128}, {"hq2,k2=shared:48", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128},
+	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:128", true, 128}, {"hq2,k2=shared:0", true, 128},
+}
 
 // The same with Hopper's warpgroup products, which are emulated too.
 func TestPrefillWide(t *testing.T) {
 	formats := wideFormats
 	if testing.Short() || !*gpuFlag && !*fullFlag {
-		formats = formats[:4]
+		formats = formats[:6]
 	}
 	onBoth(t, func(t *testing.T, c *Context, m Module) {
 		if *gpuFlag && (c.info.Major != hopperMajor || c.info.Minor != hopperMinor) {

@@ -176,6 +176,10 @@ DEV void groupSigned(int (&c)[32], const u32 (&a)[4], emu::Tile b) {
   emu::begin(c, 32, rowsOf(a, {emu::multiply<64, emu::SignedByte, emu::SignedByte, true, MORE>, {}, b}));
 }
 template <bool MORE>
+DEV void groupSigned(int (&c)[16], emu::Tile a, emu::Tile b) {
+  emu::begin(c, 16, {emu::multiply<32, emu::SignedByte, emu::SignedByte, false, MORE>, a, b});
+}
+template <bool MORE>
 DEV void groupSigned(int (&c)[32], emu::Tile a, emu::Tile b) {
   emu::begin(c, 32, {emu::multiply<64, emu::SignedByte, emu::SignedByte, false, MORE>, a, b});
 }

@@ -120,6 +120,8 @@ PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 WIDE(hq2, kTwoBits, kTwoBits)
 WIDE(hq3, kFourBits, kTwoBits)
 WIDE(hq4, kFourBits, kFourBits)
+WIDE(lead32, 32, kTwoBits)
+KERNEL(wide_plan_sym_128, PrefillParams, 512, 1) { Wide<kPlan, kTwoBits, false>::run(p); }
 KERNEL(exactwide_64, PrefillParams, ExactWide<64>::kThreads, 1) { ExactWide<64>::run(p); }
 KERNEL(exactwide_128, PrefillParams, ExactWide<128>::kThreads, 1) { ExactWide<128>::run(p); }
 #endif

@@ -23,11 +23,11 @@ struct Wide {
   static constexpr int D = 128;
   using P = Page<D, K, V, ASYM>;
   using Plain = Prefill<D, K, V, ASYM>;
-  static_assert(!P::kSome, "one or two planes, or leading channels");
+  static_assert(V == kTwoBits || V == kFourBits, "one or two planes, and of K leading channels");
   static constexpr int kGroups = 3, kThreads = 128 * (kGroups + 1), kVectors = 64 * kGroups;
   static constexpr int kSlots = 4, kStages = 3;  // operands; coded pages on their way
   static constexpr int kLeadWords = Plain::kLeadWords;
-  static constexpr int kHeld = ASYM ? 1 : 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
+  static constexpr int kHeld = kLeads<K> ? 0 : ASYM ? 1 : 2;  // of a warp's coded queries, 32 channels each: in registers; the others in shared memory
   static constexpr float kLift = 8;         // exponents of the largest weight when the reference moves
   static constexpr float kMost = 1 << 15;   // no weight is larger: a float16 has room for twice as much
 
@@ -52,7 +52,7 @@ struct Wide {
     Operand slot[kSlots];
     u8 queries[kGroups][2][64 * D];  // float16, as exact keys
     u8 codes[kGroups][64 * D];       // as keys
-    alignas(16) u8 stage[kStages][P::bytes];
+    alignas(16) u8 stage[kStages][P::bytes + (K == kPlan ? P::plane : 0)];
     u64 full[kSlots], empty[kSlots], come[kStages];
   };
 
@@ -173,14 +173,22 @@ struct Wide {
     return Quad32{signedBytes<0>(top, low, m.flip4), signedBytes<1>(top, low, m.flip4), signedBytes<2>(top, low, m.flip4), signedBytes<3>(top, low, m.flip4)};
   }
 
+  // Leads is what leads in a page of K: words of a token that have two planes, and
+  // bytes of the second planes that are counted at run time.
+  struct Leads {
+    int words, bytes;
+    DEV Leads of(const PrefillParams& p) { return K == kPlan ? Leads{leadWords<D>(p.lowRows[0]), rowsBytes<D>(p.lowRows[0])} : Leads{kLeadWords, 0}; }
+  };
+  static constexpr bool kAnyLead = kLeads<K> || K == kPlan;
+
   // KeyWords is a thread's part of a page's K: a word of 16 channels of four tokens.
   struct KeyWords {
     u32 top[4], low[4];
-    DEV void read(KeyWords& k, const u8* page, int thread) {
+    DEV void read(KeyWords& k, const u8* page, const Leads& l, int thread) {
       int w = thread / 8 % 8, eight = thread / 64;
-      bool leads = kLeads<K> && w < kLeadWords;
-      int rest = leads ? 0 : kLeadWords, words = leads ? kLeadWords : D / 16 - kLeadWords;
-      const u8 *top = page + (leads ? P::kTop : P::kTop1), *low = page + P::kLow;
+      bool leads = kAnyLead && w < l.words;
+      int rest = leads ? 0 : l.words, words = leads ? l.words : D / 16 - l.words;
+      const u8 *top = page + P::kTop + (leads ? 0 : 4 * kTokens * l.words), *low = page + P::kLow;
 #pragma unroll
       for (int s = 0; s < 4; s++) {
         int i = ((eight + 2 * s) * words + w - rest) * 8 + thread % 8;
@@ -188,40 +196,42 @@ struct Wide {
         k.low[s] = K == kFourBits || leads ? ((const u32*)low)[i] : 0;
       }
     }
-    DEV void store(const KeyWords& k, const Masks& m, u8* keys, int thread) {
+    DEV void store(const KeyWords& k, u8* keys, const Masks& m, const Leads& l, int thread) {
       int w = thread / 8 % 8, n = column(thread / 64 * 8 + thread % 8);
       u8* row = keys + n * D + (w ^ (n & 7)) * 16;
 #pragma unroll
-      for (int s = 0; s < 4; s++) *(Quad32*)(row + 16 * s * D) = K == kFourBits || (kLeads<K> && w < kLeadWords) ? keyRow(m, k.top[s], k.low[s]) : keyRow(m, k.top[s]);
+      for (int s = 0; s < 4; s++) *(Quad32*)(row + 16 * s * D) = K == kFourBits || (kAnyLead && w < l.words) ? keyRow(m, k.top[s], k.low[s]) : keyRow(m, k.top[s]);
     }
   };
 
   // spreadScales does a token of K.
   DEV void spreadScales(Scales& s, u16 scale, u16 zero, int t, float middle, float unit) {
     int i = at(column(t));
-    s.scale[i] = widen(scale) * (1 / unit);
+    s.scale[i] = widen(scale) * (1 / unit);  // exact
     if (ASYM) s.centre[i] = widen(zero) + middle * widen(scale);
   }
 
   // spread reads first and stores then: the compiler does not know that a page and
   // an operand have nothing in common.
-  DEV void spread(Operand* o, const Masks& m, const u8* page, int thread) {
+  DEV void spread(Operand* o, const Masks& m, const u8* page, const Leads& l, int thread) {
     int warp = thread / 32, lane = thread % 32, t = thread % kTokens;
     KeyWords keys;
-    KeyWords::read(keys, page, thread);
+    KeyWords::read(keys, page, l, thread);
     EightValues values[2];
-    EightValues::read(values[0], page, 2 * warp, lane);
+    EightValues::read(values[0], page + l.bytes, 2 * warp, lane);
     bool lead = kLeads<K> && thread >= kTokens;
     const u16* params = (const u16*)(page + P::kScale + (kLeads<K> && !lead ? P::perSegment : 0)) + t;
     u16 scale = params[0], zero = ASYM ? params[kTokens] : 0;
-    KeyWords::store(keys, m, o->coded.keys, thread);
-    EightValues::read(values[1], page, 2 * warp + 1, lane);
+    KeyWords::store(keys, o->coded.keys, m, l, thread);
+    EightValues::read(values[1], page + l.bytes, 2 * warp + 1, lane);
     EightValues::store(values[0], m, o->coded.values, 2 * warp, lane);
     EightValues::store(values[1], m, o->coded.values, 2 * warp + 1, lane);
     if (lead) {
       spreadScales(o->coded.lead, scale, zero, t, 7.5f, kUnit4);
     } else if (thread < kTokens) {
-      spreadScales(o->coded.key, scale, zero, t, Plain::kMiddleK, K == kFourBits ? kUnit4 : kUnit2);
+      // as planned, what leads has a quarter of the scale, unless it is all there is
+      bool four = K == kFourBits || (K == kPlan && l.words == D / 16);
+      spreadScales(o->coded.key, scale, zero, t, Plain::kMiddleK, four ? kUnit4 : kUnit2);
     }
   }
 
@@ -239,10 +249,12 @@ struct Wide {
   }
 
   DEV void produce(Shared& m, const PrefillParams& p, const Span& s, int thread) {
-    u64 offset = p.codedLayer + (u64)blockIdx.y * P::bytes;
+    const Leads leads = Leads::of(p);
+    const int bytes = P::bytes + leads.bytes;
+    u64 offset = p.codedLayer + (u64)blockIdx.y * bytes;
     auto start = [&](int k, u64 page) {
-      barrierExpect(&m.come[k % kStages], P::bytes);
-      copyBulk(m.stage[k % kStages], (const u8*)(page + offset), P::bytes, &m.come[k % kStages]);
+      barrierExpect(&m.come[k % kStages], bytes);
+      copyBulk(m.stage[k % kStages], (const u8*)(page + offset), bytes, &m.come[k % kStages]);
     };
     auto address = [&](int k) { return k < s.coded ? p.coded[s.lo + k] : 0; };
     if (thread == 0)
@@ -256,7 +268,7 @@ struct Wide {
       next = address(k + kStages + 1);
       barrierWait(&m.come[k % kStages], k / kStages & 1);
       barrierWait(&m.empty[at % kSlots], ~(at / kSlots) & 1);
-      spread(&m.slot[at % kSlots], masks, m.stage[k % kStages], thread);
+      spread(&m.slot[at % kSlots], masks, m.stage[k % kStages], leads, thread);
       operandFence();
       someSync(1, 128);
       if (thread == 0) {
@@ -343,7 +355,7 @@ struct Wide {
   DEV int place(int i, int t, int h) { return 4 * (2 * i + t / 2) + 2 * h + t % 2; }
 
   struct Sums {
-    int all[32], lead[kLeads<K> ? 32 : 1];
+    int all[kLeads<K> ? 16 : 32], lead[kLeads<K> ? 16 : 1];
   };
 
   // Part is what a lane's columns 16i mean.
@@ -357,9 +369,11 @@ struct Wide {
   };
 
   DEV float score(const Sums& s, const Part& p, const Part& lead, const Codes& c, int i, int t, int h) {
-    float y = Part::score(p, t, s.all[place(i, t, h)], c.sum[h]);
-    if constexpr (kLeads<K>) y += Part::score(lead, t, s.lead[place(i, t, h)], c.lead[h]);
-    return y;
+    if constexpr (kLeads<K>) {  // half a page at a time
+      return Part::score(p, t, s.all[place(i % 2, t, h)], c.sum[h]) + Part::score(lead, t, s.lead[place(i % 2, t, h)], c.lead[h]);
+    } else {
+      return Part::score(p, t, s.all[place(i, t, h)], c.sum[h]);
+    }
   }
 
   // move raises row h's reference exponent.
@@ -392,15 +406,19 @@ struct Wide {
     float x[32], m[2];
     bool first[2];  // there was no reference yet
   };
-  DEV void exponents(Page64& y, const Rows& s, const Codes& c, const Sums& sums, const Part (&ahead)[kAhead], const Operand* o, int token, int q) {
+  DEV void beginPage(Page64& y, const Rows& s, int token) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       bool sees = token < s.from[h];
       y.first[h] = sees && s.m[h] == kMinusInf;
       y.m[h] = !sees ? -kMinusInf : y.first[h] ? 0 : s.m[h];  // nothing weighs anything under an infinite reference
     }
+  }
+  // exponents does parts of 16 tokens from FROM on.
+  template <int FROM, int END>
+  DEV void exponents(Page64& y, const Codes& c, const Sums& sums, const Part (&ahead)[kAhead], const Operand* o, int q) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = FROM; i < END; i++) {
       Part part = i < kAhead ? ahead[i % kAhead] : Part::of(o->coded.key, i, q), lead = kLeads<K> ? Part::of(o->coded.lead, i, q) : Part{};
 #pragma unroll
       for (int t = 0; t < 4; t++)
@@ -432,16 +450,18 @@ struct Wide {
     s.sum[0] += sum[0], s.sum[1] += sum[1];
   }
 
-  template <int I, bool MORE>
-  DEV void multiply(int (&sum)[32], const Codes& c, GroupOperand codes, GroupOperand keys) {
+  template <int I, bool MORE, class S>
+  DEV void multiply(S& sum, const Codes& c, GroupOperand codes, GroupOperand keys) {
     if constexpr (I < kHeld) {
       groupSigned<MORE>(sum, c.word[I], groupAlong(keys, 32 * I));
     } else {
       groupSigned<MORE>(sum, groupAlong(codes, 32 * I), groupAlong(keys, 32 * I));
     }
   }
-  DEV void multiplyKeys(Sums& sum, const Codes& c, GroupOperand a, const Operand* o) {
-    auto b = groupOperand(o->coded.keys);
+  // multiplyKeys begins the products of a page's keys, or where the leading channels
+  // have sums of their own, of half of them.
+  DEV void multiplyKeys(Sums& sum, const Codes& c, GroupOperand a, const Operand* o, int half = 0) {
+    auto b = groupOperand(o->coded.keys + half * (kTokens / 2 * D));
     if constexpr (kLeads<K>) {
       static_assert(K == 32, "the leading channels are one product");
       multiply<0, false>(sum.lead, c, a, b);
@@ -487,13 +507,19 @@ struct Wide {
       groupFence(s.value);
       multiplyKeys(sum, c, codes, o);
       weighValues(s, word, &m.slot[(k > 1 ? k - 1 : 1) % kSlots]);
+      beginPage(y, s, (span.lo + (int)k - 1) * kTokens);
       if constexpr (kLeads<K>) {
         groupWaitFor<1>(sum.all, sum.lead);
+        exponents<0, 2>(y, c, sum, part, o, 4 * (lane & 3));
+        groupFence();
+        multiplyKeys(sum, c, codes, o, 1);
+        groupWaitFor<0>(s.value, sum.all, sum.lead);
+        exponents<2, 4>(y, c, sum, part, o, 4 * (lane & 3));
       } else {
         groupWaitFor<1>(sum.all);
+        exponents<0, 4>(y, c, sum, part, o, 4 * (lane & 3));
+        groupWaitFor<0>(s.value);
       }
-      exponents(y, s, c, sum, part, o, (span.lo + (int)k - 1) * kTokens, 4 * (lane & 3));
-      groupWaitFor<0>(s.value);
       giveBack(m, k - 1, lane);
       come = k < (u32)span.coded && barrierCame(&m.full[(k + 1) % kSlots], (k + 1) / kSlots & 1);
       weights(s, y, word);
