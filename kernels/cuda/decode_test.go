@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -36,6 +38,7 @@ func geometry(t testing.TB, name string, calibrated bool, heads, dim int) *quant
 // newSequence fills n tokens of Gaussian K and V with some channels larger and
 // off centre, some tokens larger, and some all zero.
 func newSequence(g *quant.Geometry, n int, seed uint64) *sequence {
+	g = g.At(0)
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := &sequence{n: n}
 	width := g.KVHeads * g.HeadDim
@@ -260,12 +263,23 @@ var decodeFormats = []attended{
 	{"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:16", true, 64}, {"hq2,k2=shared:32,important=12", true, 128}, {"hq2,k2=shared:48,important=50", true, 64},
 	{"hq2,important=6", true, 128}, {"hq2,important=50", false, 128}, {"hq2,important=12", true, 64}, {"hq2,important=6", false, 64},
 	{"hq3,important=6", true, 128}, {"hq3,important=30", false, 128}, {"hq3,important=6", true, 64}, {"hq3,important=6", false, 64}, {"hq2,v2=tokens:8", true, 128},
-	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64},
+	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64}, {"hq2b/0", true, 128}, {"hq2b/128", true, 128}, {"hq2b,important=6/64", true, 64},
 	{"hq2,k2=lead:32", true, 128}, {"hq2", true, 64}, {"hq2,k2=tokens:40,v2=tokens:16", true, 128}, {"hq2,k2=shared:64,important=6", true, 128},
 }
 
+// geometry lays the format out; behind a slash its name has a layer's planned channels.
 func (f attended) geometry(t testing.TB, heads int) *quant.Geometry {
-	return geometry(t, f.name, f.calibrated, heads, f.dim)
+	name, plan, planned := strings.Cut(f.name, "/")
+	if !planned {
+		return geometry(t, f.name, f.calibrated, heads, f.dim)
+	}
+	n, err := strconv.Atoi(plan)
+	ok(t, err)
+	format, err := quant.ParseFormat(name, true)
+	ok(t, err)
+	g, err := quant.NewCalibratedGeometry(format, &quant.Calibration{Layers: 1, KVHeads: heads, HeadDim: f.dim, KPlan: []uint16{uint16(n)}}, 1, heads, f.dim)
+	ok(t, err)
+	return g
 }
 
 // The output is the float64 attention over what the codes stand for, up to the

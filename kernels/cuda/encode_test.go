@@ -50,7 +50,7 @@ func TestEncode(t *testing.T) {
 			name       string
 			calibrated bool
 		}{
-			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true}, {"hq2,k2=shared:48", true},
+			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true}, {"hq2,k2=shared:48", true}, {"hq2b", true}, {"hq2b,important=6", true}, {"hq2,important=12", false},
 			{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
 		} {
 			for _, dim := range []int{64, 128} {
@@ -170,10 +170,8 @@ func someBasis(r *rand.Rand, n, dim int) []float32 {
 
 func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int, rows func(r *rand.Rand, n, dim int) []float32) {
 	t.Helper()
-	const layers, heads, n = 2, 2, 200
+	const layers, heads, n = 4, 2, 200
 	f, err := quant.ParseFormat(name, calibrated)
-	ok(t, err)
-	g, err := quant.NewGeometry(f, layers, heads, dim)
 	ok(t, err)
 	r := rand.New(rand.NewPCG(uint64(dim), 9))
 	var cal *quant.Calibration
@@ -183,14 +181,20 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 			cal.KMean[i], cal.VMean[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
 		}
 		cal.KBasis = someBasis(r, layers*heads, dim)
+		cal.KPlan, cal.KGain = []uint16{48, 0, 16, uint16(dim)}, make([]float32, layers*heads*((dim-1)/16))
+		for i := range cal.KGain {
+			cal.KGain[i] = 0.5 + float32(r.Float64())
+		}
 	}
+	g, err := quant.NewCalibratedGeometry(f, cal, layers, heads, dim)
+	ok(t, err)
 	tf, err := quant.NewTransform(g, cal)
 	ok(t, err)
 	e, err := c.NewEncoder(m, g, tf)
 	ok(t, err)
 
 	const pages = (n + 63) / 64
-	size := [2]int{layers * g.ExactBytes(), layers * g.CodedBytes()}
+	size := [2]int{g.ExactPage(), g.CodedPage()}
 	var mem [2][pages]Ptr
 	var tables [2]Ptr
 	var addresses [2][pages]uint64
@@ -209,6 +213,7 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 	}
 	width := heads * dim
 	for layer := range layers {
+		start := g.CodedStart(layer)
 		k, v := rows(r, n*heads, dim), rows(r, n*heads, dim)
 		var in [2]Ptr
 		for half, x := range [][]float32{k, v} {
@@ -226,6 +231,7 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 		tf.Keys(quant.Plain{}, layer, k)
 		tf.Values(quant.Plain{}, layer, v)
 		for page := range pages {
+			g := g.At(layer)
 			exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
 			tokens := min(64, n-page*64)
 			for at := range tokens {
@@ -240,7 +246,7 @@ func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated boo
 				continue
 			}
 			got = make([]byte, len(coded))
-			ok(t, c.Download(got, mem[1][page]+Ptr(layer*g.CodedBytes())))
+			ok(t, c.Download(got, mem[1][page]+Ptr(start)))
 			if !bytes.Equal(got, coded) {
 				i := 0
 				for got[i] == coded[i] {

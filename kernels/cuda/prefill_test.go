@@ -17,7 +17,7 @@ var prefillFormats = []attended{
 	{"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:16", true, 64}, {"hq2,k2=shared:48,important=6", true, 128}, {"hq2,k2=shared:48,important=50", true, 64},
 	{"hq2,important=6", true, 128}, {"hq2,important=50", false, 128}, {"hq2,important=12", true, 64}, {"hq2,important=6", false, 64},
 	{"hq3,important=6", true, 128}, {"hq3,important=30", false, 128}, {"hq3,important=6", true, 64}, {"hq3,important=6", false, 64}, {"hq2,v2=tokens:8", true, 128},
-	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64},
+	{"hq2+,important=6", true, 128}, {"hq2+,important=12", true, 64}, {"hq2b/0", true, 64}, {"hq2b/128", true, 128},
 }
 
 // Rows of a prompt attend as the same queries do in decode's oracle: 1.5 % at most,
@@ -40,7 +40,7 @@ func TestPrefill(t *testing.T) {
 
 var wideFormats = []attended{
 	{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq2,k2=lead:32", false, 128}, {"hq2,k2=shared:48", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128},
-	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:112", true, 128}, {"hq2,k2=shared:128", true, 128}, {"hq2,k2=shared:0", true, 128},
+	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:112", true, 128}, {"hq2b/128", true, 128}, {"hq2b/0", true, 128},
 }
 
 // The same with Hopper's warpgroup products, which are emulated too.
