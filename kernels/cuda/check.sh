@@ -36,7 +36,7 @@ if want sanitize; then
     [ "${PIPESTATUS[0]}" = 0 ] || fail "$@"
   }
   for tool in memcheck racecheck; do
-    sanitize $tool kernels/cuda -image image -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each'
+    sanitize $tool kernels/cuda -image image -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each|Weigh|Choose'
   done
   sanitize memcheck model/device -test.run 'Ahead|Bring'
 fi
