@@ -48,8 +48,10 @@ struct Exact {
     loadQueries(high, low, p, it, NQ, lane);
     Sums s = none();
     for (int first = it.exactLo + 16 * warp; first < it.exactHi; first += 16 * warps) {
-      auto of = [&](int i, int half, int c) { return first + i < it.exactHi ? load<Quad32>(row(p, it, first + i, half, c)) : Quad32{0, 0, 0, 0}; };
-      add(s, high, low, it.exactHi - first, [&](int i, int c) { return of(i, 0, c); }, [&](int i, int c) { return of(i, 1, c); }, r, q);
+      const u8* page = row(p, it, first, 0, 0);  // of all 16
+      int tokens = it.exactHi - first;
+      auto of = [&](int i, int half, int c) { return i < tokens ? load<Quad32>(page + half * kHalf + (i * D + c) * 2) : Quad32{0, 0, 0, 0}; };
+      add(s, high, low, tokens, [&](int i, int c) { return of(i, 0, c); }, [&](int i, int c) { return of(i, 1, c); }, r, q);
     }
     store<NQ>(s, states, out, r, q);
   }
