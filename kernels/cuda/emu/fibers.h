@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "emu.h"
@@ -53,7 +54,6 @@ struct Copy {
 };
 struct Fiber {
   void* sp = nullptr;
-  u8* stack = nullptr;
   u32 tid = 0;
   Warp* warp = nullptr;
   bool done = false;
@@ -263,6 +263,13 @@ static bool groupsAgree() {
   return true;
 }
 
+// stackOf is thread t's stack, in all blocks, of many threads and of few.
+static u8* stackOf(int t) {
+  static std::vector<std::unique_ptr<u8[]>> stacks;
+  while ((int)stacks.size() <= t) stacks.emplace_back(new u8[kStack]);
+  return stacks[t].get();
+}
+
 static bool runBlock(const Kernel* k, const void* params, int threads, int bytes) {
   sharedMemory = makeShared(bytes);
   operandMemory = makeShared(bytes);
@@ -277,7 +284,6 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int bytes
   bodyParams = params;
   for (int t = 0; t < threads; t++) {
     Fiber& f = fibers[t];
-    if (!f.stack) f.stack = (u8*)malloc(kStack);
     f.tid = t;
     f.warp = &warps[t / 32];
     f.done = f.waiting = false;
@@ -285,7 +291,7 @@ static bool runBlock(const Kernel* k, const void* params, int threads, int bytes
     f.copies.clear();
     f.copyGroup = 0;
     f.products.clear();
-    void** sp = (void**)(((uintptr_t)f.stack + kStack) & ~(uintptr_t)15);
+    void** sp = (void**)(((uintptr_t)stackOf(t) + kStack) & ~(uintptr_t)15);
     *--sp = nullptr;
     *--sp = (void*)fiberMain;
     for (int i = 0; i < 6; i++) *--sp = nullptr;
