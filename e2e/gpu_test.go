@@ -8,7 +8,9 @@ import (
 var gpus = flag.Int("gpus", 0, "GPUs of this machine to test on")
 
 // gpuFormats are the KV formats that GPUs serve.
-func gpuFormats() []string { return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hq2b,important=6", "hack:v2"} }
+func gpuFormats() []string {
+	return []string{"f16", "hq2", "hq2+", "hq3", "hq4", "hq2b,important=6", "hack:v2"}
+}
 
 // A prompt computed on one GPU and answered on another gives what one GPU says
 // alone, as two processes and as one; with a processor on either side, and beside a
