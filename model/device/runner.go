@@ -104,13 +104,11 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 	if r.sends, err = c.NewStream(); err != nil {
 		return err
 	}
-	for range cfg.Layers {
-		w, err := c.NewEvent(false)
-		a, err2 := c.NewEvent(false)
-		if err = errors.Join(err, err2); err != nil {
-			return err
-		}
-		r.written, r.arrived = append(r.written, w), append(r.arrived, a)
+	if r.written, err = newEvents(c, cfg.Layers); err != nil {
+		return err
+	}
+	if r.arrived, err = newEvents(c, cfg.Layers); err != nil {
+		return err
 	}
 	for _, e := range []*cuda.Event{&r.copied, &r.settled, &r.sent, &r.uploaded, &r.finished[0], &r.finished[1]} {
 		if *e, err = c.NewEvent(false); err != nil {
@@ -126,6 +124,18 @@ func (r *Runner) open(c *cuda.Context, tf *quant.Transform) (err error) {
 		return err
 	}
 	return errors.Join(r.choosing.open(c, r), r.in.open(c, r), r.out.open(c, r))
+}
+
+// newEvents makes n events that are not timed; with an error, those that there are.
+func newEvents(c *cuda.Context, n int) (events []cuda.Event, err error) {
+	for range n {
+		e, err := c.NewEvent(false)
+		if err != nil {
+			return events, err
+		}
+		events = append(events, e)
+	}
+	return events, nil
 }
 
 func (r *Runner) allocActivations(c *cuda.Context) error {

@@ -36,15 +36,11 @@ func (h *chooser) open(c *cuda.Context, r *Runner) (err error) {
 	if h.states, err = r.alloc(c, 8*cfg.Heads*(r.options.Rows+1)); err != nil {
 		return err
 	}
-	for range cfg.Layers {
-		chosen, err := c.NewEvent(false)
-		brought, err2 := c.NewEvent(false)
-		if err = errors.Join(err, err2); err != nil {
-			return err
-		}
-		h.chosen, h.brought = append(h.chosen, chosen), append(h.brought, brought)
+	if h.chosen, err = newEvents(c, cfg.Layers); err != nil {
+		return err
 	}
-	return nil
+	h.brought, err = newEvents(c, cfg.Layers)
+	return err
 }
 
 func (h *chooser) close(c *cuda.Context) error {
