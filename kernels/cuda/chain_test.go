@@ -139,9 +139,7 @@ func (f *chain) time(b *bench, skip string) float64 {
 // TestChainTable prints what a layer's launches take in the company of the others:
 // of all, and without some. (Kernels may overlap: times do not add up.)
 func TestChainTable(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("times need a GPU: -gpu -table")
-	}
+	needTable(t)
 	on(t, func(c *Context, m Module) {
 		f := newChain(&lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 7))}, m)
 		b := newBench(t, c, m)

@@ -72,11 +72,19 @@ func (d *Decoder) shared(layer int) int {
 	g := d.g
 	ring := decodeStages * g.At(layer).HeadBytes
 	if !g.Format.Coded() {
-		ring = map[int]int{128: 3, 64: 4}[g.HeadDim] * exactUnit * (4*g.HeadDim + 80) // stages of ExactRing::kStage
+		ring = exactStages(g.HeadDim) * exactUnit * (4*g.HeadDim + 80) // of ExactRing::kStage
 	}
 	return d.warps*max(ring, d.queries*g.HeadDim*4+320) + // of each warp: its ring, then Merge::kRing
 		d.queries*(64*querySets(g)+12) + // QueryCodes::Shared
 		d.warps*d.queries*8 + itemBytes // Merge::Shared
+}
+
+// exactStages is ExactRing's stages.
+func exactStages(headDim int) int {
+	if headDim == 64 {
+		return 4
+	}
+	return 3
 }
 
 // runs is Runs::kRuns: a slot has values for so many times 64 channels of queries,

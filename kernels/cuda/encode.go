@@ -41,8 +41,11 @@ const encodeThreads = 64
 
 func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 
-// mapShared is the shared memory of two warps that multiply vectors with a matrix.
-func mapShared(dim int) int { return 2 * 16 * (dim + 4) * 4 }
+// mapVectors is how many vectors a block's two warps multiply with a matrix at a time
+// (kMapRows of src/basis.cuh each), and mapShared the shared memory that takes.
+const mapVectors = encodeThreads / 32 * 16
+
+func mapShared(dim int) int { return mapVectors * (dim + 4) * 4 }
 
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
 // codes of pages that become full, in one launch. The bytes are those of

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -285,15 +284,13 @@ func compareTokens(t *testing.T, name string, g *quant.Geometry, got, want []byt
 // TestTableCode prints what coding a prompt takes, from K and V to pages and codes,
 // whole and by the engine's chunks.
 func TestTableCode(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("timings are for a GPU: -gpu -table")
-	}
+	needTable(t)
 	const heads = 8
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-30s %9s %9s %9s\n", "append+code, µs", "2K", "16K", "32K")
 		for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq3", false, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"f16", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}, {"hq2+", true, 128}} {
-			if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " d", f.dim)); err != nil || !match {
+			if !only(t, f.name, " ", f.calibrated, " d", f.dim) {
 				continue
 			}
 			g := f.geometry(t, heads)
@@ -306,7 +303,7 @@ func TestTableCode(t *testing.T) {
 			ok(t, err)
 			e, err := c.NewEncoder(m, g, tf)
 			ok(t, err)
-			fmt.Printf("%-30s", fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim))
+			fmt.Printf("%-30s", f.label())
 			for _, n := range []int{2 << 10, 16 << 10, 32 << 10} {
 				mem := randomCache(t, c, g, 1, n)
 				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
@@ -325,9 +322,7 @@ func TestTableCode(t *testing.T) {
 // TestTableMap prints what taking 2,048 rows of queries into a balanced basis takes, by
 // the launch that reads a matrix for sixteen queries and by the one for few rows.
 func TestTableMap(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("timings are for a GPU: -gpu -table")
-	}
+	needTable(t)
 	const rows, heads, kvHeads = 2048, 32, 8
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)

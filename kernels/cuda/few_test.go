@@ -169,9 +169,7 @@ func (f *fewCase) checkMade(tn *Turner, layer *Layer) {
 // TestFewTable times products of few rows beside cuBLASLt's, in the shapes of
 // Llama-3.1-8B, and what reading the weights takes.
 func TestFewTable(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("times need a GPU: -gpu -table")
-	}
+	needTable(t)
 	on(t, func(c *Context, m Module) {
 		_, err := c.OpenBLAS(blasDirs(t)...)
 		ok(t, err)

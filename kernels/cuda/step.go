@@ -172,8 +172,7 @@ func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	if err != nil || !many {
 		return err
 	}
-	const perBlock = 2 * 16
-	blocks := (rows*int(m.Group) + perBlock - 1) / perBlock
+	blocks := (rows*int(m.Group) + mapVectors - 1) / mapVectors
 	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: encodeThreads, Shared: mapShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
 }
 

@@ -17,6 +17,27 @@ var (
 	onlyFlag  = flag.String("only", "", "formats to time, as a regular expression")
 )
 
+// needTable skips timings that are not asked for.
+func needTable(t *testing.T) {
+	t.Helper()
+	if !*tableFlag || !*gpuFlag {
+		t.Skip("timings are for a GPU: -gpu -table")
+	}
+}
+
+// only reports whether a row is among those asked for, by its name's parts.
+func only(t testing.TB, parts ...any) bool {
+	t.Helper()
+	match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(parts...))
+	ok(t, err)
+	return match
+}
+
+// label is a format in a table.
+func (f attended) label() string {
+	return fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim)
+}
+
 // bench times launches on a GPU with nothing of theirs in its cache.
 type bench struct {
 	c        *Context
@@ -154,9 +175,7 @@ func randomCodes(g *quant.Geometry, b []byte, r *rand.Rand) {
 
 // TestTable prints the decode table of docs/cuda.md.
 func TestTable(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("timings are for a GPU: -gpu -table")
-	}
+	needTable(t)
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
 		rate := b.bandwidth(t)
@@ -177,7 +196,7 @@ func TestTable(t *testing.T) {
 				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true}, {"hq2,k2=shared:64,sinks=0,recent=0", true}, {"hq2,important=6,sinks=0,recent=0", true},
 				{"hq2,k2=shared:64,important=6,sinks=0,recent=0", true},
 			} {
-				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " ", s)); err != nil || !match {
+				if !only(t, f.name, " ", f.calibrated, " ", s) {
 					continue
 				}
 				b.row(t, m, f.name, f.calibrated, s, rate)
@@ -234,16 +253,14 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tabl
 // TestTablePrefill prints the prompt's table: attention of a whole prompt, and
 // what coding it takes.
 func TestTablePrefill(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("timings are for a GPU: -gpu -table")
-	}
+	needTable(t)
 	const heads, group = 8, 4
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-14s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
 		for _, n := range []int{16 << 10, 32 << 10} {
 			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}, {"f16", true, 128}, {"f16", true, 64}} {
-				if match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(f.name, " ", f.calibrated, " d", f.dim)); err != nil || !match {
+				if !only(t, f.name, " ", f.calibrated, " d", f.dim) {
 					continue
 				}
 				g := f.geometry(t, heads)
@@ -261,7 +278,7 @@ func TestTablePrefill(t *testing.T) {
 				us := b.median(t, 5, func() error {
 					return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
 				})
-				fmt.Printf("%-14s %6d %12.0f %10.0f %14.0f\n", fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
+				fmt.Printf("%-14s %6d %12.0f %10.0f %14.0f\n", f.label(), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
 				l.close()
 				mem.free(t, c)
 				ok(t, c.CloseEncoder(e))
@@ -273,9 +290,7 @@ func TestTablePrefill(t *testing.T) {
 // TestTableSelect prints what choosing a prompt's important tokens takes in a layer:
 // their weights, by 64 rows, and the choice with its planes.
 func TestTableSelect(t *testing.T) {
-	if !*tableFlag || !*gpuFlag {
-		t.Skip("timings are for a GPU: -gpu -table")
-	}
+	needTable(t)
 	const heads, group, rows = 8, 4, 64
 	on(t, func(c *Context, m Module) {
 		b := newBench(t, c, m)
