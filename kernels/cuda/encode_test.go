@@ -44,19 +44,19 @@ func hardRows(r *rand.Rand, n, width int) []float32 {
 
 // Pages written and coded on the device are byte for byte what quant makes.
 func TestEncode(t *testing.T) {
-	on(t, func(c *Context, m Module) {
-		for _, f := range []struct {
-			name       string
-			calibrated bool
-		}{
-			{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true}, {"hq2,k2=shared:48", true}, {"hq2b", true}, {"hq2b,important=6", true}, {"hq2,important=12", false},
-			{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
-		} {
-			for _, dim := range []int{64, 128} {
-				checkEncode(t, c, m, f.name, f.calibrated, dim, hardRows)
-			}
+	var cases []encodeCase
+	for _, f := range []struct {
+		name       string
+		calibrated bool
+	}{
+		{"hq2", true}, {"hq2", false}, {"hq3", true}, {"hq4", false}, {"hq2,k2=lead:32", true}, {"hq2,k2=lead:16,v2=lead:32", false}, {"hq2,k2=tokens:24,v2=tokens:8", true}, {"hq2,v2=tokens:56", false}, {"hq2+", true}, {"hq2,k2=shared:48", true}, {"hq2b", true}, {"hq2b,important=6", true}, {"hq2,important=12", false},
+		{"hq2,clip=off", true}, {"hq2,norm=off", false}, {"hq3,rotate=off,mean=off", false}, {"f16", true},
+	} {
+		for _, dim := range []int{64, 128} {
+			cases = append(cases, encodeCase{name: f.name, calibrated: f.calibrated, dim: dim, rows: hardRows})
 		}
-	})
+	}
+	checkEncode(t, cases)
 }
 
 // edgeRows gives vectors whose values lie where codes change: at scales that are tried
@@ -109,15 +109,22 @@ func bringClose(row []float32, i int, code quant.Uniform, symmetric bool) {
 	if symmetric {
 		centre, reach = 0, max(hi, -lo)
 	}
-	var scales, zeros, rest [5]float64
+	var scales, inverse, zeros, rest [5]float64
+	last := float64(code.Last)
 	one := func(k int, v float32) float64 {
-		level := min(max(math.Floor((float64(v)-zeros[k])/scales[k]+0.5), 0), float64(code.Last))
-		e := level*scales[k] + zeros[k] - float64(v)
+		x := float64(v) - zeros[k]
+		level := math.Floor(x*inverse[k] + 0.5)
+		if level < 0 {
+			level = 0
+		} else if level > last {
+			level = last
+		}
+		e := level*scales[k] - x
 		return e * e
 	}
 	for k, clip := range code.Clips {
 		scale := half16(float32(reach*clip) / code.Half)
-		scales[k], zeros[k] = float64(scale), -float64(code.Half*scale)
+		scales[k], inverse[k], zeros[k] = float64(scale), 1/float64(scale), -float64(code.Half*scale)
 		if !symmetric {
 			zeros[k] = float64(half16(centre - code.Half*scale))
 		}
@@ -127,16 +134,19 @@ func bringClose(row []float32, i int, code quant.Uniform, symmetric bool) {
 			}
 		}
 	}
-	least := math.Inf(1)
+	closest := math.Inf(1)
 	for step := range 1000 {
 		v := half16(lo + (hi-lo)*float32(step)/1000)
-		errors := rest
-		for k := range errors {
-			errors[k] += one(k, v)
+		least, second := math.Inf(1), math.Inf(1)
+		for k := range rest {
+			if e := rest[k] + one(k, v); e < least {
+				least, second = e, least
+			} else if e < second {
+				second = e
+			}
 		}
-		slices.Sort(errors[:])
-		if d := errors[1] - errors[0]; d > 0 && d < least {
-			least, row[i] = d, v
+		if d := second - least; d > 0 && d < closest {
+			closest, row[i] = d, v
 		}
 	}
 }
@@ -146,13 +156,13 @@ func half16(x float32) float32 { return tensor.F16ToF32(tensor.F32ToF16(x)) }
 
 // Codes are those of package quant to the last choice where choices are close.
 func TestEncodeEdges(t *testing.T) {
-	on(t, func(c *Context, m Module) {
-		for _, name := range []string{"hq2,sym=on,rotate=off,mean=off", "hq2,sym=off,rotate=off,mean=off", "hq3,sym=on,rotate=off,mean=off", "hq4,sym=off,rotate=off,mean=off", "hq2,k2=shared:16,sym=on,rotate=off,mean=off"} {
-			for _, dim := range []int{64, 128} {
-				checkEncode(t, c, m, name, false, dim, edgeRows(strings.Contains(name, "sym=on")))
-			}
+	var cases []encodeCase
+	for _, name := range []string{"hq2,sym=on,rotate=off,mean=off", "hq2,sym=off,rotate=off,mean=off", "hq3,sym=on,rotate=off,mean=off", "hq4,sym=off,rotate=off,mean=off", "hq2,k2=shared:16,sym=on,rotate=off,mean=off"} {
+		for _, dim := range []int{64, 128} {
+			cases = append(cases, encodeCase{name: name, dim: dim, rows: edgeRows(strings.Contains(name, "sym=on"))})
 		}
-	})
+	}
+	checkEncode(t, cases)
 }
 
 // someBasis is n matrices that can be inverted.
@@ -167,104 +177,144 @@ func someBasis(r *rand.Rand, n, dim int) []float32 {
 	return x
 }
 
-func checkEncode(t *testing.T, c *Context, m Module, name string, calibrated bool, dim int, rows func(r *rand.Rand, n, dim int) []float32) {
-	t.Helper()
-	const layers, heads, n = 4, 2, 200
-	f, err := quant.ParseFormat(name, calibrated)
-	ok(t, err)
-	r := rand.New(rand.NewPCG(uint64(dim), 9))
-	var cal *quant.Calibration
-	if calibrated {
-		cal = &quant.Calibration{Layers: layers, KVHeads: heads, HeadDim: dim, KMean: hardRows(r, 1, layers*heads*dim), VMean: make([]float32, layers*heads*dim)}
-		for i := range cal.KMean {
-			cal.KMean[i], cal.VMean[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
-		}
-		cal.KBasis = someBasis(r, layers*heads, dim)
-		cal.KPlan, cal.KGain = []uint16{48, 0, 16, uint16(dim)}, make([]float32, layers*heads*((dim-1)/16))
-		for i := range cal.KGain {
-			cal.KGain[i] = 0.5 + float32(r.Float64())
-		}
-	}
-	g, err := quant.NewCalibratedGeometry(f, cal, layers, heads, dim)
-	ok(t, err)
-	tf, err := quant.NewTransform(g, cal)
-	ok(t, err)
-	e, err := c.NewEncoder(m, g, tf)
-	ok(t, err)
+// encodeCase is a format, and a sequence's K and V as a model gives them.
+type encodeCase struct {
+	name       string
+	calibrated bool
+	dim        int
+	rows       func(r *rand.Rand, n, dim int) []float32
 
-	const pages = (n + 63) / 64
-	size := [2]int{g.ExactPage(), g.CodedPage()}
-	var mem [2][pages]Ptr
-	var tables [2]Ptr
-	var addresses [2][pages]uint64
-	for form := range 2 {
-		for page := range pages {
-			mem[form][page], err = c.Alloc(size[form])
-			ok(t, err)
-			addresses[form][page] = uint64(mem[form][page])
+	g      *quant.Geometry
+	tf     *quant.Transform
+	layers [encodeLayers]encodeLayer
+	err    error
+}
+
+const encodeLayers, encodeHeads, encodeTokens, encodePages = 4, 2, 200, (200 + 63) / 64
+
+type encodeLayer struct {
+	k, v         []float32
+	chunks       []int               // rows that are appended together
+	exact, coded [encodePages][]byte // what package quant makes of them
+}
+
+func checkEncode(t *testing.T, cases []encodeCase) {
+	t.Helper()
+	on(t, func(c *Context, m Module) {
+		for e := range ahead(len(cases), func(i int) *encodeCase { cases[i].prepare(); return &cases[i] }) {
+			ok(t, e.err)
+			e.check(t, c, m)
 		}
-		if size[form] == 0 {
-			addresses[form] = [pages]uint64{}
-		}
-		tables[form], err = c.Alloc(8 * pages)
-		ok(t, err)
-		ok(t, c.Upload(tables[form], bytesOf(addresses[form][:])))
+	})
+}
+
+// prepare makes the pages.
+func (e *encodeCase) prepare() {
+	const n = encodeTokens
+	var f quant.Format
+	if f, e.err = quant.ParseFormat(e.name, e.calibrated); e.err != nil {
+		return
 	}
-	width := heads * dim
-	for layer := range layers {
-		start := g.CodedStart(layer)
-		k, v := rows(r, n*heads, dim), rows(r, n*heads, dim)
-		var in [2]Ptr
-		for half, x := range [][]float32{k, v} {
-			in[half], err = c.Alloc(4 * len(x))
-			ok(t, err)
-			ok(t, c.Upload(in[half], bytesOf(x)))
+	r := rand.New(rand.NewPCG(uint64(e.dim), 9))
+	var cal *quant.Calibration
+	if e.calibrated {
+		cal = encodeCalibration(r, e.dim)
+	}
+	if e.g, e.err = quant.NewCalibratedGeometry(f, cal, encodeLayers, encodeHeads, e.dim); e.err != nil {
+		return
+	}
+	if e.tf, e.err = quant.NewTransform(e.g, cal); e.err != nil {
+		return
+	}
+	for layer := range e.layers {
+		l := &e.layers[layer]
+		l.k, l.v = e.rows(r, n*encodeHeads, e.dim), e.rows(r, n*encodeHeads, e.dim)
+		for left := n; left > 0; left -= l.chunks[len(l.chunks)-1] {
+			l.chunks = append(l.chunks, min(left, 1+r.IntN(90)))
 		}
-		for at := 0; at < n; { // chunks of any size
-			rows := min(n-at, 1+r.IntN(90))
-			off := Ptr(4 * at * width)
-			ok(t, c.Append(e, layer, at, rows, in[0]+off, in[1]+off, tables[0], tables[1], 0))
-			at += rows
+	}
+	each(encodeLayers, func(layer int) { e.layers[layer].encode(e.g.At(layer), e.tf, layer) })
+}
+
+// encodeCalibration is one whose numbers are all to be seen in the pages.
+func encodeCalibration(r *rand.Rand, dim int) *quant.Calibration {
+	const heads = encodeLayers * encodeHeads
+	cal := &quant.Calibration{Layers: encodeLayers, KVHeads: encodeHeads, HeadDim: dim, KMean: make([]float32, heads*dim), VMean: make([]float32, heads*dim)}
+	for i := range cal.KMean {
+		cal.KMean[i], cal.VMean[i] = float32(r.NormFloat64()), float32(r.NormFloat64())
+	}
+	cal.KBasis = someBasis(r, heads, dim)
+	cal.KPlan, cal.KGain = []uint16{48, 0, 16, uint16(dim)}, make([]float32, heads*((dim-1)/16))
+	for i := range cal.KGain {
+		cal.KGain[i] = 0.5 + float32(r.Float64())
+	}
+	return cal
+}
+
+// encode makes a layer's pages as package quant does.
+func (l *encodeLayer) encode(g *quant.Geometry, tf *quant.Transform, layer int) {
+	k, v := slices.Clone(l.k), slices.Clone(l.v)
+	tf.Keys(quant.Plain{}, layer, k)
+	tf.Values(quant.Plain{}, layer, v)
+	width := g.KVHeads * g.HeadDim
+	for page := range l.exact {
+		l.exact[page], l.coded[page] = make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
+		tokens := min(64, encodeTokens-page*64)
+		for at := range tokens {
+			row := (page*64 + at) * width
+			g.PutExact(l.exact[page], at, k[row:row+width], v[row:row+width])
+		}
+		g.Encode(quant.EncodeArgs{Exact: l.exact[page], Coded: l.coded[page], Layer: layer, First: page * 64, Hi: tokens})
+	}
+}
+
+// check compares what the device makes.
+func (e *encodeCase) check(t *testing.T, c *Context, m Module) {
+	t.Helper()
+	g, l := e.g, &lab{t: t, c: c}
+	encoder, err := c.NewEncoder(m, g, e.tf)
+	ok(t, err)
+	var mem [2][encodePages]Ptr
+	var tables [2]Ptr
+	for form, size := range [2]int{g.ExactPage(), g.CodedPage()} {
+		for page := range mem[form] {
+			if size > 0 {
+				mem[form][page] = l.bytes(poison(size))
+			}
+		}
+		tables[form] = l.bytes(bytesOf(mem[form][:]))
+	}
+	for layer := range e.layers {
+		in, rows := &e.layers[layer], 0
+		k, v := l.bytes(bytesOf(in.k)), l.bytes(bytesOf(in.v))
+		for _, n := range in.chunks {
+			off := Ptr(4 * rows * encodeHeads * e.dim)
+			ok(t, c.Append(encoder, layer, rows, n, k+off, v+off, tables[0], tables[1], 0))
+			rows += n
 		}
 		ok(t, c.Synchronize(0))
-		tf.Keys(quant.Plain{}, layer, k)
-		tf.Values(quant.Plain{}, layer, v)
-		for page := range pages {
-			g := g.At(layer)
-			exact, coded := make([]byte, g.ExactBytes()), make([]byte, g.CodedBytes())
-			tokens := min(64, n-page*64)
-			for at := range tokens {
-				row := (page*64 + at) * width
-				g.PutExact(exact, at, k[row:row+width], v[row:row+width])
-			}
-			g.Encode(quant.EncodeArgs{Exact: exact, Coded: coded, Layer: layer, First: page * 64, Hi: tokens})
-			got := make([]byte, len(exact))
-			ok(t, c.Download(got, mem[0][page]+Ptr(layer*g.ExactBytes())))
-			compareTokens(t, fmt.Sprintf("%s dim %d layer %d page %d", f.Name, dim, layer, page), g, got, exact, tokens)
-			if tokens < 64 || !f.Coded() {
+		for page := range in.exact {
+			g, tokens := g.At(layer), min(64, encodeTokens-page*64)
+			name := fmt.Sprintf("%s dim %d layer %d page %d", g.Format.Name, e.dim, layer, page)
+			got := l.back(mem[0][page]+Ptr(layer*g.ExactBytes()), g.ExactBytes())
+			compareTokens(t, name, g, got, in.exact[page], tokens)
+			if tokens < 64 || !g.Format.Coded() {
 				continue
 			}
-			got = make([]byte, len(coded))
-			ok(t, c.Download(got, mem[1][page]+Ptr(start)))
-			if !bytes.Equal(got, coded) {
+			want := in.coded[page]
+			got = l.back(mem[1][page]+Ptr(e.g.CodedStart(layer)), len(want))
+			if !bytes.Equal(got, want) {
 				i := 0
-				for got[i] == coded[i] {
+				for got[i] == want[i] {
 					i++
 				}
-				t.Errorf("%s dim %d layer %d page %d: coded byte %d of %d (of a head: %d) is %#x, want %#x", f.Name, dim, layer, page, i, len(got), i%g.HeadBytes, got[i], coded[i])
+				t.Errorf("%s: coded byte %d of %d (of a head: %d) is %#x, want %#x", name, i, len(got), i%g.HeadBytes, got[i], want[i])
 				return
 			}
 		}
-		ok(t, c.Free(in[0]))
-		ok(t, c.Free(in[1]))
 	}
-	for form := range 2 {
-		for page := range pages {
-			ok(t, c.Free(mem[form][page]))
-		}
-		ok(t, c.Free(tables[form]))
-	}
-	ok(t, c.CloseEncoder(e))
+	l.close()
+	ok(t, c.CloseEncoder(encoder))
 }
 
 // compareTokens compares the first tokens of every head's halves.

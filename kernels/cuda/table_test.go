@@ -14,7 +14,7 @@ import (
 
 var (
 	tableFlag = flag.Bool("table", false, "time the kernels on the GPU and print a table")
-	onlyFlag  = flag.String("only", "", "formats to time, as a regular expression")
+	onlyFlag  = flag.String("only", "", "formats to test or time, as a regular expression")
 )
 
 // needTable skips timings that are not asked for.
@@ -31,6 +31,18 @@ func only(t testing.TB, parts ...any) bool {
 	match, err := regexp.MatchString(*onlyFlag, fmt.Sprint(parts...))
 	ok(t, err)
 	return match
+}
+
+// chosen is the formats that are asked for.
+func chosen(t testing.TB, formats []attended) []attended {
+	t.Helper()
+	var some []attended
+	for _, f := range formats {
+		if only(t, f.label()) {
+			some = append(some, f)
+		}
+	}
+	return some
 }
 
 // label is a format in a table.
