@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,6 +25,7 @@ type DeviceOptions struct {
 	Model       *device.Model
 	Config      *model.Config
 	Calibration *quant.Calibration // nil for none
+	MadeUp      *quant.Calibration // without one, for formats that want it: nil to refuse them
 	Formats     []string           // of the KV cache
 	Depths      []int              // tokens in the cache of each sequence, rounded to whole pages
 	Batches     []int              // sequences decoded together; 0: as many as there is memory for
@@ -59,6 +61,7 @@ type DeviceReport struct {
 	Chunk    int         `json:"chunk"`
 	Prefills []PromptRow `json:"prefills"`
 	Rows     []DeviceRow `json:"rows"`
+	MadeUp   []string    `json:"made_up,omitempty"` // formats whose calibration is made up
 }
 
 // Device times prefill and decoding on a GPU: greedy, from the step's inputs to its
@@ -66,6 +69,11 @@ type DeviceReport struct {
 // their own. What there is no memory for is a row with an error.
 func Device(ctx context.Context, o DeviceOptions) (*DeviceReport, error) {
 	r := &DeviceReport{GPU: o.GPU.Info().Name, Versions: o.GPU.Versions()}
+	for _, format := range o.Formats {
+		if o.makesUp(format) {
+			r.MadeUp = append(r.MadeUp, format)
+		}
+	}
 	var err error
 	if r.ReadRate, err = o.Model.ReadRate(); err != nil {
 		return nil, err
@@ -102,14 +110,11 @@ const deviceWarm = 4
 
 func (o *DeviceOptions) decode(format string, depth, batch int, rate float64) (row DeviceRow, err error) {
 	row = DeviceRow{Format: format, Depth: depth, Batch: batch}
-	f, err := quant.ParseFormat(format, o.Calibration != nil)
+	g, cal, err := o.layOut(format)
 	if err != nil {
 		return row, err
 	}
-	g, err := o.Config.CalibratedGeometry(f, o.Calibration)
-	if err != nil {
-		return row, err
-	}
+	f := g.Format
 	depth = max(depth/f.PageTokens, seedTokens/f.PageTokens) * f.PageTokens
 	row.Depth = depth
 	most := depth + o.Steps + deviceWarm + f.PageTokens
@@ -135,7 +140,7 @@ func (o *DeviceOptions) decode(format string, depth, batch int, rate float64) (r
 	if need := each*int64(batch) + seed; batch < 1 || need > free {
 		return row, fmt.Errorf("%d MiB of KV, %d MiB are free", need>>20, free>>20)
 	}
-	run, err := o.Model.NewRunner(g, o.Calibration, device.RunnerOptions{Rows: max(seedTokens+1, batch), Sequences: max(batch, 1), Context: most, NoGraphs: o.NoGraphs})
+	run, err := o.Model.NewRunner(g, cal, device.RunnerOptions{Rows: max(seedTokens+1, batch), Sequences: max(batch, 1), Context: most, NoGraphs: o.NoGraphs})
 	if err != nil {
 		return row, err
 	}
@@ -280,7 +285,11 @@ func (r *DeviceReport) JSON(w io.Writer) error { return writeJSON(w, r) }
 
 // Table writes the report for people.
 func (r *DeviceReport) Table(w io.Writer) error {
-	fmt.Fprintf(w, "%s, %s, reads %.2f TB/s\nmodel %s\n\n", r.GPU, r.Versions, r.ReadRate/1e12, r.Name)
+	fmt.Fprintf(w, "%s, %s, reads %.2f TB/s\nmodel %s\n", r.GPU, r.Versions, r.ReadRate/1e12, r.Name)
+	if len(r.MadeUp) > 0 {
+		fmt.Fprintf(w, "made-up calibration, times only: %s\n", strings.Join(r.MadeUp, " "))
+	}
+	fmt.Fprintln(w)
 	r.prefillTable(w)
 	if len(r.Rows) == 0 {
 		return nil

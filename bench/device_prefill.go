@@ -59,15 +59,12 @@ func (o *DeviceOptions) prefills(ctx context.Context, r *DeviceReport) (err erro
 
 func (o *DeviceOptions) prefill(format string, n int) (row PromptRow, err error) {
 	row = PromptRow{Format: format, Tokens: n}
-	f, err := quant.ParseFormat(format, o.Calibration != nil)
+	g, cal, err := o.layOut(format)
 	if err != nil {
 		return row, err
 	}
-	g, err := o.Config.CalibratedGeometry(f, o.Calibration)
-	if err != nil {
-		return row, err
-	}
-	run, err := o.Model.NewRunner(g, o.Calibration, device.RunnerOptions{Rows: min(n, o.Chunk), Sequences: 1, Context: n})
+	f := g.Format
+	run, err := o.Model.NewRunner(g, cal, device.RunnerOptions{Rows: min(n, o.Chunk), Sequences: 1, Context: n})
 	if err != nil {
 		return row, err
 	}

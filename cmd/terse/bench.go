@@ -176,7 +176,7 @@ llama-bench.`,
 	c.Flags().IntVar(&f.rounds, "rounds", 3, "rounds")
 	c.Flags().IntVar(&f.chunk, "chunk", 512, "tokens of one step of a prefill")
 	c.Flags().StringVar(&f.device, "device", "cpu", "what to time: cpu; cuda or cuda:N, an NVIDIA GPU")
-	c.Flags().StringVar(&f.shape, "shape", "", "on a GPU: random weights of this shape instead of a model ("+strings.Join(shapeNames(), ", ")+")")
+	c.Flags().StringVar(&f.shape, "shape", "", "on a GPU: random weights of this shape instead of a model ("+strings.Join(shapeNames(), ", ")+"); formats that want a calibration get a made-up one, for times only")
 	c.Flags().StringVar(&f.batch, "batch", "1", "on a GPU: sequences decoded together; 0: as many as there is memory for")
 	return c
 }

@@ -64,10 +64,14 @@ func (f *benchModelFlags) timeShape(c *cobra.Command, o bench.DeviceOptions) (*b
 	if err != nil {
 		return nil, usageError{c.CommandPath(), err}
 	}
-	return f.timeWeights(c, o, bench.RandomWeights(model.Config{
+	w := bench.RandomWeights(model.Config{
 		Family: "llama", Layers: s.Layers, Hidden: s.Hidden, Intermediate: s.Inner, Heads: s.Heads, KVHeads: s.KVHeads, HeadDim: s.HeadDim,
 		VocabSize: s.Vocab, MaxContext: s.MaxContext, NormEps: 1e-5, Tied: s.Tied, Rotary: model.Rotary{Theta: float64(s.RopeTheta), Dim: s.HeadDim},
-	}))
+	})
+	if o.MadeUp, err = bench.MadeUp(&w.Config, usualBudget); err != nil {
+		return nil, err
+	}
+	return f.timeWeights(c, o, w)
 }
 
 func (f *benchModelFlags) timeModel(c *cobra.Command, m *modelFlags, o bench.DeviceOptions) (string, *bench.DeviceReport, error) {
