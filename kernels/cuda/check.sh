@@ -25,22 +25,36 @@ tests() {
 }
 
 if want build; then kernels/cuda/build.sh -v || exit; fi
-if want test; then tests kernels/cuda -test.timeout 150s -image image || fail test; fi
+if want test; then tests kernels/cuda -test.timeout 600s -image image || fail test; fi
 if want engine; then
-  tests model/device -test.timeout 150s || fail model/device
-  tests engine -test.timeout 100s -test.run Device || fail engine
+  tests model/device -test.timeout 600s || fail model/device
+  tests engine -test.timeout 600s -test.run Device || fail engine
 fi
 if want sanitize; then
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
   sanitize() { # TOOL PACKAGE FLAGS...
-    tests "$2" -with timeout 200 compute-sanitizer --tool "$1" --error-exitcode 9 -- -test.short "${@:3}" 2>&1 | grep -vE '^(PASS|=+ *$)' | tail -n 12
-    [ "${PIPESTATUS[0]}" = 0 ] || fail "$@"
+    tests "$2" -with timeout 600 compute-sanitizer --tool "$1" --print-limit 1000 --error-exitcode 9 -- -test.short "${@:3}" >"$log" 2>&1
+    local rc=$?
+    grep -vE '^(PASS|=+ *$)' "$log" | tail -n 12
+    [ $rc = 0 ] && return
+    echo "what was found in which kernels, and how often:"
+    awk -v FS=' access at ' '
+      function kernel(at) { sub(/[+ ].*/, "", at); return at }
+      /Race reported between/ { sub(/.*between /, "", $1); first = $1 " " kernel($2); next }
+      / and .* access at / { sub(/.* and /, "", $1); print "race of " first " and " $1 " " kernel($2); next }
+      /^=+ +(Invalid|Misaligned|Uninitialized|Program hit)/ { sub(/^=+ +/, ""); what = $0; next }
+      what != "" && /^=+ +at / { sub(/^=+ +at /, ""); print what " in " kernel($0); what = ""; next }
+      what != "" { print what; what = "" }
+    ' "$log" | sort | uniq -c | sort -k1nr -k2
+    fail "$@"
   }
   for tool in memcheck racecheck; do
     sanitize $tool kernels/cuda -image image -test.run 'Decode$|Encode$|Layer|Prefill|Hack|Few|Turn|Enter|Each|Weigh|Choose'
   done
   sanitize memcheck model/device -test.run 'Ahead|Bring'
 fi
-if want table; then tests kernels/cuda -image image -test.run Table -table || fail table; fi
+if want table; then tests kernels/cuda -test.timeout 1800s -image image -test.run Table -table || fail table; fi
 if want torch; then python3 kernels/cuda/check.py || fail torch; fi
 printf '\n== %s after %d s\n' "$([ $failed = 0 ] && echo passed || echo FAILED)" $SECONDS
 exit $failed

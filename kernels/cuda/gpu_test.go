@@ -93,9 +93,12 @@ func onAt(t testing.TB, ordinal int, f func(c *Context, m Module)) {
 	}
 }
 
-// ok stops the test on an error.
+// ok stops the test, or a table's row, on an error.
 func ok(t testing.TB, err error) {
 	t.Helper()
+	if _, of := t.(row); of && err != nil {
+		panic(failed{err})
+	}
 	if err != nil {
 		t.Error(err)
 		runtime.Goexit()

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -48,6 +49,54 @@ func chosen(t testing.TB, formats []attended) []attended {
 // label is a format in a table.
 func (f attended) label() string {
 	return fmt.Sprint(f.name, map[bool]string{true: " sym d", false: " asym d"}[f.calibrated], f.dim)
+}
+
+// row is one of a table: what fails in it ends it, and the rows after it are timed.
+type row struct{ testing.TB }
+
+// failed is a row's error.
+type failed struct{ error }
+
+func timeRow(t testing.TB, name string, f func(t testing.TB)) {
+	t.Helper()
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case failed:
+			fmt.Println() // of a line that has begun
+			t.Errorf("%s: %v", name, e.error)
+		default:
+			panic(e)
+		}
+	}()
+	f(row{t})
+}
+
+// heard keeps what is reported.
+type heard struct {
+	testing.TB
+	said []string
+}
+
+func (h *heard) Errorf(format string, args ...any) {
+	h.said = append(h.said, fmt.Sprintf(format, args...))
+}
+
+// A row that fails is reported by its name, and the table goes on.
+func TestRowFails(t *testing.T) {
+	h, closed := &heard{TB: t}, false
+	for i := range 3 {
+		timeRow(h, fmt.Sprint("row ", i), func(t testing.TB) {
+			defer func() { closed = true }()
+			if i == 1 {
+				ok(t, errors.New("no room"))
+			}
+			ok(t, nil)
+		})
+	}
+	if !closed || !slices.Equal(h.said, []string{"row 1: no room"}) {
+		t.Error(h.said)
+	}
 }
 
 // bench times launches on a GPU with nothing of theirs in its cache.
@@ -199,19 +248,20 @@ func TestTable(t *testing.T) {
 			{8, 8, 1, 2 << 10, 128}, {8, 8, 1, 16 << 10, 128}, {8, 8, 1, 32 << 10, 128}, {8, 8, 1, 128 << 10, 128},
 			{8, 4, 1, 32 << 10, 64}, {8, 4, 1, 128 << 10, 64}, {8, 4, 32, 32 << 10, 64},
 		} {
+			shared := fmt.Sprint("hq2,k2=shared:", s.dim/2)
 			for _, f := range []struct {
 				name       string
 				calibrated bool
 			}{
 				{"hq2,sinks=0,recent=0", true}, {"hq2,sinks=0,recent=0", false}, {"hq2", true}, {"hq2,k2=lead:32,sinks=0,recent=0", true},
 				{"hq3,sinks=0,recent=0", true}, {"hq3", true}, {"hq4,sinks=0,recent=0", true}, {"f16", true},
-				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true}, {"hq2,k2=shared:64,sinks=0,recent=0", true}, {"hq2,important=6,sinks=0,recent=0", true},
-				{"hq2,k2=shared:64,important=6,sinks=0,recent=0", true},
+				{"hq2,k2=tokens:8,v2=tokens:8,sinks=0,recent=0", true}, {shared + ",sinks=0,recent=0", true}, {"hq2,important=6,sinks=0,recent=0", true},
+				{shared + ",important=6,sinks=0,recent=0", true},
 			} {
 				if !only(t, f.name, " ", f.calibrated, " ", s) {
 					continue
 				}
-				b.row(t, m, f.name, f.calibrated, s, rate)
+				timeRow(t, fmt.Sprint(f.name, " ", s), func(t testing.TB) { b.row(t, m, f.name, f.calibrated, s, rate) })
 			}
 		}
 	})
@@ -238,17 +288,13 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tabl
 	lengths := slices.Repeat([]int{n}, batch)
 	step, err := c.Prepare(d, d.Plan(c.info, lengths))
 	ok(t, err)
+	defer func() { ok(t, c.CloseStep(step)) }()
 	mem := randomCache(t, c, g, batch, n)
-	r := rand.New(rand.NewPCG(1, 3))
-	q := make([]float32, batch*heads*group*g.HeadDim)
-	for i := range q {
-		q[i] = float32(r.NormFloat64())
-	}
-	qMem, err := c.Alloc(4 * len(q))
-	ok(t, err)
-	outMem, err := c.Alloc(4 * len(q))
-	ok(t, err)
-	ok(t, c.Upload(qMem, bytesOf(q)))
+	defer mem.free(t, c)
+	l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
+	defer l.close()
+	qMem, q := l.normal(batch * heads * group * g.HeadDim)
+	outMem := l.bytes(poison(4 * len(q)))
 	us := b.median(t, 61, func() error { return c.Attend(step, mem.tables, 0, qMem, outMem, 0.088, 0) })
 	floor := float64(bytes) / rate
 	symmetry := "asym"
@@ -256,10 +302,6 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tabl
 		symmetry = "sym"
 	}
 	fmt.Printf("%-50s %-18s %9.1f %9.0f %9.1f %9.2f\n", name+" "+symmetry, s, us, float64(bytes)/us/1e3, floor, us/floor)
-	ok(t, c.CloseStep(step))
-	ok(t, c.Free(qMem))
-	ok(t, c.Free(outMem))
-	mem.free(t, c)
 }
 
 // TestTablePrefill prints the prompt's table: attention of a whole prompt, and
@@ -271,32 +313,36 @@ func TestTablePrefill(t *testing.T) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-14s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
 		for _, n := range []int{16 << 10, 32 << 10} {
-			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}, {"f16", true, 128}, {"f16", true, 64}} {
+			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}, {"hq4", true, 64}, {"f16", true, 128}, {"f16", true, 64}} {
 				if !only(t, f.name, " ", f.calibrated, " d", f.dim) {
 					continue
 				}
-				g := f.geometry(t, heads)
-				p, err := c.NewPrefiller(m, g, group)
-				ok(t, err)
-				tf, err := quant.NewTransform(g, nil)
-				ok(t, err)
-				e, err := c.NewEncoder(m, g, tf)
-				ok(t, err)
-				mem := randomCache(t, c, g, 1, n)
-				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
-				q, _ := l.normal(n * heads * group * g.HeadDim)
-				out := l.bytes(make([]byte, 4*n*heads*group*g.HeadDim))
-				code := b.median(t, 7, func() error { return c.Append(e, 0, 0, n, q, out, mem.tables.Exact, mem.tables.Coded, 0) })
-				us := b.median(t, 5, func() error {
-					return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
-				})
-				fmt.Printf("%-14s %6d %12.0f %10.0f %14.0f\n", f.label(), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
-				l.close()
-				mem.free(t, c)
-				ok(t, c.CloseEncoder(e))
+				timeRow(t, f.label(), func(t testing.TB) { b.promptRow(t, m, f, heads, group, n) })
 			}
 		}
 	})
+}
+
+func (b *bench) promptRow(t testing.TB, m Module, f attended, heads, group, n int) {
+	c, g := b.c, f.geometry(t, heads)
+	p, err := c.NewPrefiller(m, g, group)
+	ok(t, err)
+	tf, err := quant.NewTransform(g, nil)
+	ok(t, err)
+	e, err := c.NewEncoder(m, g, tf)
+	ok(t, err)
+	defer func() { ok(t, c.CloseEncoder(e)) }()
+	mem := randomCache(t, c, g, 1, n)
+	defer mem.free(t, c)
+	l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
+	defer l.close()
+	q, _ := l.normal(n * heads * group * g.HeadDim)
+	out := l.bytes(make([]byte, 4*n*heads*group*g.HeadDim))
+	code := b.median(t, 7, func() error { return c.Append(e, 0, 0, n, q, out, mem.tables.Exact, mem.tables.Coded, 0) })
+	us := b.median(t, 5, func() error {
+		return c.Prefill(p, 0, 0, n, mem.tables.Coded, mem.tables.Exact, q, out, 0.088, 0)
+	})
+	fmt.Printf("%-14s %6d %12.0f %10.0f %14.0f\n", f.label(), n, us, 2*float64(n)*float64(n)*float64(g.HeadDim*heads*group)/us/1e6, code)
 }
 
 // TestTableSelect prints what choosing a prompt's important tokens takes in a layer:
