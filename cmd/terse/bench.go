@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -174,7 +175,7 @@ llama-bench.`,
 	c.Flags().StringVar(&f.depths, "depth", "0,4096", "tokens in the cache before decoding; none for no decoding")
 	c.Flags().IntVar(&f.steps, "steps", 16, "tokens decoded in a round")
 	c.Flags().IntVar(&f.rounds, "rounds", 3, "rounds")
-	c.Flags().IntVar(&f.chunk, "chunk", 512, "tokens of one step of a prefill")
+	c.Flags().IntVar(&f.chunk, "chunk", 0, chunkUsage("tokens of one step of a prefill"))
 	c.Flags().StringVar(&f.device, "device", "cpu", "what to time: cpu; cuda or cuda:N, an NVIDIA GPU")
 	c.Flags().StringVar(&f.shape, "shape", "", "on a GPU: random weights of this shape instead of a model ("+strings.Join(shapeNames(), ", ")+"); formats that want a calibration get a made-up one, for times only")
 	c.Flags().StringVar(&f.batch, "batch", "1", "on a GPU: sequences decoded together; 0: as many as there is memory for")
@@ -190,12 +191,12 @@ func (f *benchModelFlags) run(c *cobra.Command, m *modelFlags) error {
 		return err
 	}
 	defer ops.Close()
-	o := bench.ModelOptions{Formats: formatList(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: f.chunk, Log: f.progress(c)}
+	o := bench.ModelOptions{Formats: formatList(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: cmp.Or(f.chunk, hostStepTokens), Log: f.progress(c)}
 	if o.Prompts, err = sizes("prompt", f.prompts); err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}
-	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 1) {
-		err = fmt.Errorf("--steps, --rounds and --chunk are at least 1")
+	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 0) {
+		err = fmt.Errorf("--steps and --rounds are at least 1, and --chunk is not negative")
 	}
 	if err != nil {
 		return usageError{c.CommandPath(), err}

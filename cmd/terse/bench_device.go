@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -27,7 +28,7 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if !ok || !at.insist {
 		err = fmt.Errorf("--device %q: choose cpu, cuda or cuda:N", f.device)
 	}
-	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Chunk: f.chunk, Rounds: f.rounds, Log: f.progress(c)}
+	o := bench.DeviceOptions{Formats: formatList(f.formats), Steps: f.steps * f.rounds, Chunk: cmp.Or(f.chunk, device.StepTokens), Rounds: f.rounds, Log: f.progress(c)}
 	if err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}
@@ -37,8 +38,8 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if err == nil {
 		o.Prompts, err = sizes("prompt", f.prompts)
 	}
-	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 1) {
-		err = fmt.Errorf("--steps, --rounds and --chunk are at least 1")
+	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 0) {
+		err = fmt.Errorf("--steps and --rounds are at least 1, and --chunk is not negative")
 	}
 	if err != nil {
 		return usageError{c.CommandPath(), err}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,8 +153,8 @@ func (n *node) onGPU(ordinal int) (*backend, error) {
 	b := &backend{gpu: gpu}
 	free, err := gpu.FreeMemory()
 	if err == nil {
-		b.room = device.KVRoom(&n.files.config, free)
-		err = gpu.Fits(&n.files.config, n.g, n.cal, n.flags.kvMemory(n.g, n.files.config.MaxContext, b.room))
+		b.room = device.KVRoom(&n.files.config, free, n.rows(b))
+		err = gpu.Fits(&n.files.config, n.g, n.cal, n.flags.kvMemory(n.g, n.files.config.MaxContext, b.room), n.rows(b))
 	}
 	if err == nil {
 		var w *model.Weights
@@ -193,6 +194,21 @@ func (n *node) maxContext() int {
 	return n.files.config.MaxContext
 }
 
+// stepTokens is the --chunk flag, or what suits a backend.
+func (n *node) stepTokens(b *backend) int {
+	tokens := hostStepTokens
+	if b.gpu != nil {
+		tokens = device.StepTokens
+	}
+	return cmp.Or(n.flags.engine.chunk, tokens)
+}
+
+// rows is the most that a step on b has.
+func (n *node) rows(b *backend) int { return n.stepTokens(b) + n.cfg.MaxSeqs }
+
+// mostPinned is how much memory of the host a worker on a GPU pins when it starts.
+const mostPinned = 2 << 30
+
 // newRunner makes what an engine of the node computes with; the caller of close
 // need not know which it is.
 func (n *node) newRunner(role terse.Role) (model.Runner, error) {
@@ -200,9 +216,11 @@ func (n *node) newRunner(role terse.Role) (model.Runner, error) {
 	if b.gpu == nil {
 		return model.NewRunner(b.model, n.g, n.cal)
 	}
-	r, err := b.weights.NewRunner(n.g, n.cal, device.RunnerOptions{
-		Rows: n.cfg.StepTokens + n.cfg.MaxSeqs, Sequences: n.cfg.MaxSeqs, Context: n.maxContext(),
-	})
+	o := device.RunnerOptions{Rows: n.rows(b), Sequences: n.cfg.MaxSeqs, Context: n.maxContext()}
+	if role != terse.RoleBoth { // every prompt is handed over
+		o.Pinned = min(mostPinned, machineMemory()/16)
+	}
+	r, err := b.weights.NewRunner(n.g, n.cal, o)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/terse-llm/terse"
 	"github.com/terse-llm/terse/engine"
+	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/route"
 	"github.com/terse-llm/terse/worker"
@@ -35,7 +36,15 @@ func (f *engineFlags) register(c *cobra.Command) {
 	c.Flags().IntVar(&f.ctx, "ctx", 0, "most tokens of prompt and answer together (default: the model's context)")
 	c.Flags().IntVar(&f.threads, "threads", 0, "cores to compute on (default: all)")
 	c.Flags().IntVar(&f.seqs, "max-seqs", 16, "requests computed at a time")
-	c.Flags().IntVar(&f.chunk, "chunk", 512, "tokens of one engine step: longer prompts are computed in chunks")
+	c.Flags().IntVar(&f.chunk, "chunk", 0, chunkUsage("tokens of one engine step: longer prompts are computed in chunks"))
+}
+
+// hostStepTokens are the tokens of a step on a processor.
+const hostStepTokens = 512
+
+// chunkUsage is the help of a --chunk flag whose zero means the default.
+func chunkUsage(what string) string {
+	return fmt.Sprintf("%s (default: %d, on a GPU %d)", what, hostStepTokens, device.StepTokens)
 }
 
 func (f *engineFlags) check(c *cobra.Command) error {
@@ -129,7 +138,7 @@ func (f *nodeFlags) load(log *slog.Logger) (*node, error) {
 		return nil, errors.Join(err, m.source.Close())
 	}
 	n := &node{flags: f, files: m, log: log, g: g, cal: cal}
-	n.cfg = engine.Config{Logger: log, MaxSeqs: f.engine.seqs, StepTokens: f.engine.chunk, MaxContext: f.engine.ctx}
+	n.cfg = engine.Config{Logger: log, MaxSeqs: f.engine.seqs, MaxContext: f.engine.ctx}
 	if err := n.open(); err != nil {
 		n.close()
 		return nil, err
@@ -174,8 +183,8 @@ func (n *node) newWorker(c worker.Config) (*worker.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := n.cfg
-	if cfg.Runner = run; n.backendOf(c.Role).gpu != nil {
+	cfg, b := n.cfg, n.backendOf(c.Role)
+	if cfg.Runner, cfg.StepTokens = run, n.stepTokens(b); b.gpu != nil {
 		cfg.StepTime = engine.StepTime // a GPU finishes what it has begun
 	}
 	e, err := engine.New(cfg)

@@ -356,18 +356,21 @@ func TestRefused(t *testing.T) {
 func TestFits(t *testing.T) {
 	x := newTiny(t, 1)
 	g, c := x.geometry("hq3"), &x.host.Config
-	if err := x.device.gpu.Fits(c, g, nil, 1<<20); err != nil {
+	if err := x.device.gpu.Fits(c, g, nil, 1<<20, 100); err != nil {
 		t.Error(err)
 	}
-	err := x.device.gpu.Fits(c, g, nil, 1<<40)
+	err := x.device.gpu.Fits(c, g, nil, 1<<40, 100)
 	if !errors.Is(err, cuda.ErrNoMemory) || !strings.Contains(err.Error(), "--kv-memory") {
 		t.Errorf("a TiB of KV: %v", err)
 	}
-	if err := x.device.gpu.Fits(c, x.geometry("int4"), nil, 1<<20); err == nil || !strings.Contains(err.Error(), "int4") {
+	if err := x.device.gpu.Fits(c, x.geometry("int4"), nil, 1<<20, 100); err == nil || !strings.Contains(err.Error(), "int4") {
 		t.Errorf("a format without kernels: %v", err)
 	}
+	if err := x.device.gpu.Fits(c, g, nil, 1<<20, 1<<30); !errors.Is(err, cuda.ErrNoMemory) || !strings.Contains(err.Error(), "--chunk") {
+		t.Errorf("steps of a milliard rows: %v", err)
+	}
 	free, err := x.device.gpu.FreeMemory()
-	if room := KVRoom(c, free); err != nil || room <= 0 || 2*room > free {
+	if room := KVRoom(c, free, 100); err != nil || room <= 0 || 2*room > free {
 		t.Errorf("%d of %d bytes for a KV cache, %v", room, free, err)
 	}
 	if _, err := Open(Options{Ordinal: 99, Driver: x.device.gpu.options.Driver, Libraries: x.device.gpu.options.Libraries}); !errors.Is(err, cuda.ErrNoDriver) || !strings.Contains(err.Error(), "GPU 99") {

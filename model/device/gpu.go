@@ -91,7 +91,7 @@ func (g *GPU) Supports(c *model.Config, geometry *quant.Geometry, cal *quant.Cal
 
 // Fits says why the GPU cannot run a model with pages of a geometry: for want of
 // a kernel, or of memory for the weights and kv bytes of pages.
-func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration, kv int64) error {
+func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration, kv int64, rows int) error {
 	if err := g.Supports(c, geometry, cal); err != nil {
 		return err
 	}
@@ -99,21 +99,21 @@ func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibra
 	if err != nil {
 		return err
 	}
-	if need := weightBytes(c) + kv + beside; need > free {
-		return fmt.Errorf("%w: the weights take %d MiB, the KV cache %d, the rest %d, and %d are free; give the cache less (--kv-memory) or use --device cpu",
-			cuda.ErrNoMemory, weightBytes(c)>>20, kv>>20, int64(beside)>>20, free>>20)
+	if rest := beside + activationBytes(c, rows); weightBytes(c)+kv+rest > free {
+		return fmt.Errorf("%w: the weights take %d MiB, the KV cache %d, the rest %d, and %d are free; give the cache less (--kv-memory), take fewer tokens a step (--chunk) or use --device cpu",
+			cuda.ErrNoMemory, weightBytes(c)>>20, kv>>20, rest>>20, free>>20)
 	}
 	return nil
 }
 
-// beside is what is left of a GPU's memory to activations, workspaces and what the
-// driver takes.
+// beside is what is left of a GPU's memory to workspaces and what the driver takes.
 const beside = 1 << 30
 
-// KVRoom is how much of free bytes of a GPU a KV cache may take by default: of
-// what c's weights leave, so much that a second one beside it still fits.
-func KVRoom(c *model.Config, free int64) int64 {
-	return max(0, free-weightBytes(c)-2*beside) * 2 / 5
+// KVRoom is how much of free bytes of a GPU a KV cache may take by default, beside
+// steps of so many rows: of what c's weights leave, so much that a second one beside
+// it still fits.
+func KVRoom(c *model.Config, free int64, rows int) int64 {
+	return max(0, free-weightBytes(c)-2*(beside+activationBytes(c, rows))) * 2 / 5
 }
 
 // weightBytes is what a model's matrices take in 16 bits.

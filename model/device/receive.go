@@ -44,7 +44,7 @@ func (p *reception) take(c *cuda.Context, came []quant.Piece) error {
 		return nil
 	}
 	for _, piece := range came { // anew, if it was before
-		p.taken[kindOf(piece)][piece.Page*r.geometry.Layers+piece.Layer] = false
+		p.taken[kindOf(piece.Coded)][piece.Page*r.geometry.Layers+piece.Layer] = false
 	}
 	if err := r.pages.settle(c); err != nil {
 		return err
@@ -56,11 +56,11 @@ func (p *reception) take(c *cuda.Context, came []quant.Piece) error {
 		return err
 	}
 	slices.SortFunc(came, func(a, b quant.Piece) int {
-		return cmp.Or(cmp.Compare(kindOf(a), kindOf(b)), cmp.Compare(a.Page, b.Page), cmp.Compare(a.Layer, b.Layer))
+		return cmp.Or(cmp.Compare(kindOf(a.Coded), kindOf(b.Coded)), cmp.Compare(a.Page, b.Page), cmp.Compare(a.Layer, b.Layer))
 	})
 	for lo := 0; lo < len(came); {
 		first, hi := came[lo], lo+1
-		for ; hi < len(came) && kindOf(came[hi]) == kindOf(first) && came[hi].Page == first.Page && came[hi].Layer <= came[hi-1].Layer+1; hi++ {
+		for ; hi < len(came) && kindOf(came[hi].Coded) == kindOf(first.Coded) && came[hi].Page == first.Page && came[hi].Layer <= came[hi-1].Layer+1; hi++ {
 		}
 		if err := p.copy(c, first, came[hi-1].Layer+1); err != nil {
 			return err
@@ -71,8 +71,9 @@ func (p *reception) take(c *cuda.Context, came []quant.Piece) error {
 	return c.Record(r.uploaded, r.copies)
 }
 
-func kindOf(p quant.Piece) kvcache.Kind {
-	if p.Coded {
+// kindOf is the kind of page that has a part's form.
+func kindOf(coded bool) kvcache.Kind {
+	if coded {
 		return kvcache.Coded
 	}
 	return kvcache.Exact
@@ -80,7 +81,7 @@ func kindOf(p quant.Piece) kvcache.Kind {
 
 // copy brings layers [first.Layer, hi) of a page to the device.
 func (p *reception) copy(c *cuda.Context, first quant.Piece, hi int) error {
-	r, kind := p.r, kindOf(first)
+	r, kind := p.r, kindOf(first.Coded)
 	ids, host := p.view.ExactIDs, p.view.Exact
 	if first.Coded {
 		ids, host = p.view.CodedIDs, p.view.Coded
@@ -101,7 +102,7 @@ func (p *reception) rest(n int) (rest []quant.Piece) {
 	for _, part := range p.r.geometry.Format.Handover(n) {
 		for layer := range p.r.geometry.Layers {
 			piece := quant.Piece{Layer: layer, Page: part.Page, Coded: part.Coded}
-			if part.Page >= held && !p.taken[kindOf(piece)][part.Page*p.r.geometry.Layers+layer] {
+			if part.Page >= held && !p.taken[kindOf(piece.Coded)][part.Page*p.r.geometry.Layers+layer] {
 				rest = append(rest, piece)
 			}
 		}

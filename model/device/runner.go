@@ -10,12 +10,22 @@ import (
 	"github.com/terse-llm/terse/quant"
 )
 
+// StepTokens is how many tokens of prompts a step should take: fewer leave
+// multiprocessors of a large GPU without a block of prompt attention (with 512 and 8
+// KV heads a third of an H200's), and a matrix is read for fewer rows.
+const StepTokens = 2048
+
 // RunnerOptions size a runner.
 type RunnerOptions struct {
 	Rows      int // of a step, at most
 	Sequences int // of a step, at most
 	Context   int // tokens of a sequence, at most
 	NoGraphs  bool
+	// Pinned is how much of the host's memory is pinned when the pages are made, in
+	// bytes, for sequences that come from or go to another worker: what one of Context
+	// tokens moves, if that is less. More is pinned as it is needed, which holds steps
+	// up (22 ms for 64 MiB).
+	Pinned int64
 }
 
 // Runner is a model.Runner on a GPU.
@@ -139,22 +149,36 @@ func newEvents(c *cuda.Context, n int) (events []cuda.Event, err error) {
 }
 
 func (r *Runner) allocActivations(c *cuda.Context) error {
-	cfg, a := &r.model.config, &r.act
-	heads, kv := cfg.Heads*cfg.HeadDim, cfg.KVHeads*cfg.HeadDim
 	var errs []error
-	for _, b := range []struct {
-		dst   *cuda.Ptr
-		bytes int // of a row
-	}{
-		{&a.x, 4 * cfg.Hidden}, {&a.sum, 4 * cfg.Hidden}, {&a.normed, 2 * cfg.Hidden}, {&a.qkv, 4 * (heads + 2*kv)},
-		{&a.q, 4 * heads}, {&a.k, 4 * kv}, {&a.v, 4 * kv}, {&a.attended, 4 * heads}, {&a.turned, 2 * heads},
-		{&a.gateUp, 8 * cfg.Intermediate}, {&a.gated, 2 * cfg.Intermediate},
-	} {
+	for _, b := range r.act.parts(&r.model.config) {
 		var err error
-		*b.dst, err = r.alloc(c, b.bytes*(r.options.Rows+1))
+		*b.dst, err = r.alloc(c, b.row*(r.options.Rows+1))
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// activation is one of a step's arrays on the device.
+type activation struct {
+	dst *cuda.Ptr
+	row int // bytes
+}
+
+func (a *activations) parts(c *model.Config) []activation {
+	heads, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	return []activation{
+		{&a.x, 4 * c.Hidden}, {&a.sum, 4 * c.Hidden}, {&a.normed, 2 * c.Hidden}, {&a.qkv, 4 * (heads + 2*kv)},
+		{&a.q, 4 * heads}, {&a.k, 4 * kv}, {&a.v, 4 * kv}, {&a.attended, 4 * heads}, {&a.turned, 2 * heads},
+		{&a.gateUp, 8 * c.Intermediate}, {&a.gated, 2 * c.Intermediate},
+	}
+}
+
+// activationBytes is what a step of so many rows of c has on the device.
+func activationBytes(c *model.Config, rows int) (n int64) {
+	for _, a := range new(activations).parts(c) {
+		n += int64(a.row) * int64(rows+1)
+	}
+	return n
 }
 
 // alloc takes memory until Close.
