@@ -233,39 +233,46 @@ func (p *planner) alike(all []work, heads, warps int) evenPlan {
 	return e
 }
 
+// mergeCost is what merging one part more costs, in pages.
+const mergeCost = 12
+
 // stream gives every block an equal run of all the work, cutting a piece of it
-// wherever a block ends: no block waits for another that has a piece more.
+// wherever a block ends: no block waits for another that has a piece more. Where that
+// is nearly a piece's end the block ends there, since parts must be merged; what it
+// takes more or less does not add up over the blocks, of which there are as many as
+// run at once.
 func (p *planner) stream(all []work, total int, o PlanOptions) {
-	share := (total + o.Blocks - 1) / o.Blocks
-	room := share
+	crumb := min(total/o.Blocks/16, mergeCost)
+	block, at := 0, 0 // at: what the pieces so far cost
+	end := func() int { return total * (block + 1) / o.Blocks }
+	next := func() {
+		p.end()
+		block++
+	}
 	for i := range all {
+		for block < o.Blocks-1 && end() <= at+crumb {
+			next()
+		}
 		w := &all[i]
 		cost := w.cost()
-		var cuts []int
-		for at := 0; at < cost; {
-			n := min(room, cost-at)
-			if left := cost - at - n; left < share/16 { // no crumbs: their merge costs more
-				n += left
-			}
-			at += n
-			cuts = append(cuts, at)
-			room -= n
-			if room <= share/16 {
-				room = share
-			}
-		}
-		if len(cuts) == 0 {
-			cuts = []int{cost}
+		parts := 1
+		for b := block; total*(b+1)/o.Blocks < at+cost-crumb; b++ {
+			parts++
 		}
 		lo := 0
-		for k, hi := range cuts {
-			p.add(w, lo, hi, max(cost, 1), k, len(cuts), p.slots, o.Warps)
-			if k < len(cuts)-1 || room == share {
-				p.end()
+		for k := range parts {
+			hi := cost
+			if k < parts-1 {
+				hi = end() - at
+			}
+			p.add(w, lo, hi, max(cost, 1), k, parts, p.slots, o.Warps)
+			if k < parts-1 {
+				next()
 			}
 			lo = hi
 		}
-		p.slots += len(cuts)
+		p.slots += parts
+		at += cost
 	}
 	p.end()
 }

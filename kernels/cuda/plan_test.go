@@ -26,9 +26,43 @@ func TestPlan(t *testing.T) {
 	})
 }
 
-func checkPlan(t *rapid.T, f quant.Format, lengths []int, heads, group int, o PlanOptions, p *Plan) {
-	if o.Run == 0 && len(lengths)*heads*((group+3)/4) > o.Blocks && p.blocks > o.Blocks+1 {
+// Batches of any size on a device of 132 multiprocessors.
+func TestPlanBatches(t *testing.T) {
+	for _, name := range []string{"hq2", "f16"} {
+		f, err := quant.ParseFormat(name, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := PlanOptions{Blocks: 132, Warps: 12}
+		for n := 17; n <= 256; n++ {
+			checkShares(t, o, NewPlan(f, slices.Repeat([]int{32 << 10}, n), 8, 4, 4, o))
+		}
+	}
+}
+
+// Work that is more than a piece a block is spread evenly: what waits for a block to
+// end, because there are more blocks than run at once, takes twice as long.
+func checkShares(t rapid.TB, o PlanOptions, p *Plan) {
+	if p.blocks > o.Blocks {
 		t.Fatalf("%d blocks where %d run at once", p.blocks, o.Blocks)
+	}
+	total, most := 0, 0
+	for b := range p.blocks {
+		cost := 0
+		for i := int32(b); i >= 0; i = p.items[i].Next {
+			it := p.items[i]
+			cost += int(it.Hi-it.Lo) + unitCost*(int(it.ExactHi-it.ExactLo+exactUnit-1)/exactUnit)
+		}
+		total, most = total+cost, max(most, cost)
+	}
+	if share := (total + o.Blocks - 1) / o.Blocks; most > share+2*min(share/16+1, mergeCost)+6 {
+		t.Fatalf("a block has %d pages' work where %d would do", most, share)
+	}
+}
+
+func checkPlan(t *rapid.T, f quant.Format, lengths []int, heads, group int, o PlanOptions, p *Plan) {
+	if o.Run == 0 && len(lengths)*heads*((group+3)/4) > o.Blocks {
+		checkShares(t, o, p)
 	}
 	checkEven(t, p)
 	reads := map[string]int{}
