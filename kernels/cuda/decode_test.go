@@ -215,7 +215,7 @@ func TestDecodeAlone(t *testing.T) {
 // Sequences of one length, whose plan is a kernel's parameters, get the bits that the
 // list of items gives.
 func TestDecodeEven(t *testing.T) {
-	formats := pick([]attended{{"hq2", true, 128}, {"f16", true, 64}}, decodeFormats)
+	formats := chosen(t, pick([]attended{{"hq2", true, 128}, {"f16", true, 64}}, decodeFormats))
 	checks := newBeside()
 	defer checks.Wait()
 	on(t, func(c *Context, m Module) {
