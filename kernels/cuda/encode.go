@@ -41,25 +41,23 @@ const encodeThreads = 64
 
 func encodeShared(dim int) int { return 64 * (dim + 8) * 2 }
 
-// mapVectors is how many vectors a block's two warps multiply with a matrix at a time
-// (kMapRows of src/basis.cuh each), and mapShared the shared memory that takes.
-const mapVectors = encodeThreads / 32 * 16
-
-func mapShared(dim int) int { return mapVectors * (dim + 4) * 4 }
+// mapKeysShared is the shared memory of MapKeys<D> (src/map.cuh), of D threads.
+func mapKeysShared(dim int) int { return (64*(dim+4) + 3*16*dim) * 4 }
 
 // Encoder takes new tokens' K and V into the cache: basis, float16 page, and the
-// codes of pages that become full, in one launch. The bytes are those of
-// quant.Transform, PutExact and Encode. Where some tokens only may have a second
+// codes of pages that become full, in one launch, or two where K has a matrix and
+// rows are many. The bytes are those of quant.Transform, PutExact and Encode, with
+// products fused where K has a matrix. Where some tokens only may have a second
 // plane, none has: a [Selector] gives it to the important ones.
 type Encoder struct {
-	g      *quant.Geometry
-	f      Function
-	shared int
-	base   []encodeParams // of each layer
-	signs  [2]Ptr         // [dim] of K's and V's rotation; 0: none
-	shifts [2]Ptr         // [layer][head][dim]; 0: none
-	maps   [2]Ptr         // [layer][head][dim in][dim out]; 0: none
-	owned  []Ptr
+	g          *quant.Geometry
+	f, mapKeys Function
+	shared     int
+	base       []encodeParams // of each layer
+	signs      [2]Ptr         // [dim] of K's and V's rotation; 0: none
+	shifts     [2]Ptr         // [layer][head][dim]; 0: none
+	maps       [2]Ptr         // [layer][head][dim in][dim out]; 0: none
+	owned      []Ptr
 }
 
 // NewEncoder puts a geometry's basis on the device.
@@ -88,11 +86,11 @@ func (c *Context) NewEncoder(m Module, g *quant.Geometry, tf *quant.Transform) (
 			return nil, err
 		}
 	}
-	name := "encode"
-	if e.shared = encodeShared(g.HeadDim); e.maps != [2]Ptr{} {
-		name, e.shared = "encode_map", e.shared+mapShared(g.HeadDim)
+	e.shared = encodeShared(g.HeadDim)
+	if e.f, err = c.Function(m, fmt.Sprintf("encode_%d", g.HeadDim), e.shared); err != nil {
+		return nil, err
 	}
-	e.f, err = c.Function(m, fmt.Sprintf("%s_%d", name, g.HeadDim), e.shared)
+	e.mapKeys, err = c.Function(m, fmt.Sprintf("map_keys_%d", g.HeadDim), mapKeysShared(g.HeadDim))
 	return e, err
 }
 
@@ -168,6 +166,13 @@ func (c *Context) Append(e *Encoder, layer, position, rows int, k, v, exact, cod
 	g, p := e.g, e.params(layer, k, v, exact, coded)
 	p.Position, p.Rows = int32(position), int32(rows)
 	pages := (position+rows-1)/64 - position/64 + 1
+	if p.Half[quant.HalfK].Map != 0 {
+		err := c.Launch(e.mapKeys, Shape{Grid: [3]int{pages, g.KVHeads, 1}, Block: g.HeadDim, Shared: mapKeysShared(g.HeadDim), Early: true}, s, paramBytes(&p))
+		if err != nil {
+			return err
+		}
+		p.Half[quant.HalfK].X = 0 // they are in their pages
+	}
 	return c.Launch(e.f, Shape{Grid: [3]int{pages, g.KVHeads, 2}, Block: encodeThreads, Shared: e.shared, Early: true}, s, paramBytes(&p))
 }
 

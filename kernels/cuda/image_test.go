@@ -47,7 +47,7 @@ func TestImageHasKernels(t *testing.T) {
 	names := []string{"encode_64", "encode_128", "rms_norm", "swiglu", "embed", "argmax", "read_all", "choose",
 		"hack_attend_64", "hack_attend_128", "hack_encode_64", "hack_encode_128"}
 	for _, dim := range []int{64, 128} {
-		for _, name := range []string{"turn_", "leave_", "enter_", "weigh_", "refine_", "encode_map_", "map_queries_"} {
+		for _, name := range []string{"turn_", "leave_", "enter_", "weigh_", "refine_", "map_keys_", "map_queries_"} {
 			names = append(names, fmt.Sprint(name, dim))
 		}
 	}

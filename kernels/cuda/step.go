@@ -22,9 +22,9 @@ type (
 		Encode encodeParams
 	}
 	mapParams struct {
-		Q, Signs, Map      Ptr
+		Q, Map             Ptr
 		Rows, Heads, Group int32
-		Scale              float32
+		_                  int32
 	}
 	leaveParams struct {
 		X, Signs, Mean, Out    Ptr
@@ -72,7 +72,7 @@ func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, he
 	}{
 		{fmt.Sprintf("turn_%d", g.HeadDim), turnShared(g.HeadDim), &t.turn}, {fmt.Sprintf("leave_%d", g.HeadDim), 0, &t.leave}, {"add_bias", 0, &t.bias},
 		{fmt.Sprintf("enter_%d", g.HeadDim), encodeShared(g.HeadDim), &t.enter},
-		{fmt.Sprintf("map_queries_%d", g.HeadDim), mapShared(g.HeadDim), &t.mapQueries},
+		{fmt.Sprintf("map_queries_%d", g.HeadDim), mapQueriesShared(g.HeadDim), &t.mapQueries},
 	} {
 		var err error
 		if *k.dst, err = c.Function(m, k.name, k.shared); err != nil {
@@ -163,22 +163,32 @@ func (t *Turner) params(rows int, a Turn) turnParams {
 // leave in the cache's basis, keys and values as [Context.Append] wants them.
 func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	p := t.params(rows, a)
-	m := mapParams{Q: p.Q, Signs: p.Signs, Map: p.Map, Rows: p.Rows, Heads: p.Heads, Group: p.Heads / p.KVHeads, Scale: p.Scale}
+	m := mapParams{Q: p.Q, Map: p.Map, Rows: p.Rows, Heads: p.Heads, Group: p.Heads / p.KVHeads}
 	many := p.Map != 0 && rows >= manyRows
 	if many {
-		p.Map, p.Signs = 0, 0
+		p.Map = 0
 	}
 	err := c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
 	if err != nil || !many {
 		return err
 	}
 	blocks := (rows*int(m.Group) + mapVectors - 1) / mapVectors
-	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: encodeThreads, Shared: mapShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
+	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: mapThreads, Shared: mapQueriesShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
 }
 
 // manyRows are so many that their queries are multiplied with the basis's matrices in
-// a launch of their own, which reads a matrix once for sixteen of them.
+// a launch of their own, on tensor cores: they differ from those of fewer by some
+// millionths, and by nothing from those of other numbers of many rows.
 const manyRows = 32
+
+// mapThreads and mapVectors, sixteen a warp, are of a block of map_queries, whose shared
+// memory has a matrix in two parts of 16 bits.
+const (
+	mapThreads = 256
+	mapVectors = mapThreads / 32 * 16
+)
+
+func mapQueriesShared(dim int) int { return dim * dim * 4 }
 
 // Enter is Turn and then AppendEach for single rows, in one launch: row i goes into
 // sequence i's pages.

@@ -160,6 +160,11 @@ DEV u16 narrow(float x) {
   return h;
 }
 DEV u32 narrow2(float lo, float hi) { return (u32)narrow(lo) | (u32)narrow(hi) << 16; }
+DEV u32 narrowBrain(float x) {  // as Hopper does: what is no number is 0x7fff
+  u32 b = asBits(x);
+  return x != x ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+}
+DEV u32 narrowBrain2(float lo, float hi) { return narrowBrain(lo) | narrowBrain(hi) << 16; }
 template <class F>
 DEV u32 halves(u32 a, u32 b, u32 c, F f) {
   u32 y = 0;

@@ -13,7 +13,7 @@ struct EncodeSegment {
 };
 
 struct EncodeHalf {
-  const float* x;      // [row][head][dim], after RoPE
+  const float* x;      // [row][head][dim], after RoPE; null: the rows are in their pages (MapKeys)
   const float* shift;  // [head][dim], added first; null: none
   const float* signs;  // [dim] of the rotation; null: none
   const float* map;    // [head][dim in][dim out] in place of a rotation; null: none
@@ -121,27 +121,6 @@ struct Encode {
       if (t + step < hi) loadFour(next, x);
       if (h.shift) eachOf(v, h.shift + head * D + at, [](float a, float b) { return addRound(a, b); });
       store(p, h, v, t, hi, m, exact, lane);
-    }
-  }
-
-  // The same by a matrix, sixteen tokens a warp.
-  DEV void putMapped(const EncodeParams& p, const EncodeHalf& h, int head, const float* x, int lo, int hi, Shared* m, u16* exact) {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    float* rows = (float*)(m + 1) + warp * kMapRows * kMapRow<kEach>;
-#pragma unroll 1
-    for (int base = lo + warp * kMapRows; base < hi; base += kEncodeThreads / 32 * kMapRows) {
-      int n = min(kMapRows, hi - base);
-      for (int i = lane; i < kMapRows * D; i += 32) {
-        int row = i / D, c = i % D;
-        float v = row < n ? x[(u64)(base + row - lo) * p.heads * D + c] : 0;
-        rows[row * kMapRow<kEach> + c] = h.shift ? addRound(v, h.shift[head * D + c]) : v;
-      }
-      warpSync();
-      float y[4][kEach][4];
-      mapSixteen(y, rows, h.map + head * (D * D), lane);
-      warpSync();
-#pragma unroll
-      for (int t = 0; t < 4; t++) store(p, h, y[t], base + lane / 8 + 4 * t, hi, m, exact, lane);
     }
   }
 
@@ -389,17 +368,19 @@ struct Encode {
   }
 
   // run does one half of one head of one page: block (page, head, half), or
-  // (0, head, 2·sequence + half). MAP: halves may have a matrix.
-  template <bool MAP>
+  // (0, head, 2·sequence + half). Where K's rows are in their pages, V's come first: the
+  // kernel before, which puts K's there, starts this one when all before it are done,
+  // and they need not wait for it.
   DEV void run(const EncodeParams& p) {
     SHARED(memory);
     letNextStart();
-    int half = blockIdx.z & 1, sequence = blockIdx.z >> 1, head = blockIdx.y, stored = kPage;
+    bool apart = p.rows > 0 && !p.half[0].x;
+    int half = (blockIdx.z & 1) ^ (int)apart, sequence = blockIdx.z >> 1, head = blockIdx.y, stored = kPage;
     const EncodeHalf& h = p.half[half];
     int position = p.positions ? p.positions[sequence] : p.position;
     u64 page = (u64)sequence * p.pages + max(position, 0) / kPage + blockIdx.x;
     u16* exact = exactHalf(p, page, head, half);
-    waitBefore();
+    if (!apart || half == 0) waitBefore();
     if (position < 0) return;
     if (p.positions) {
       float v[kEach];
@@ -408,12 +389,9 @@ struct Encode {
       if (!putNext(p, h, basis(h, head, threadIdx.x % 32), head, exact, position % kPage, v)) return;
     } else if (p.rows > 0) {
       int first = (int)page * kPage, hi = min(position + p.rows, first + kPage) - first;
-      stored = max(position, first) - first;
-      const float* x = h.x + ((u64)(first + stored - position) * p.heads + head) * D;
-      if (MAP && h.map) {
-        putMapped(p, h, head, x, stored, hi, (Shared*)memory, exact);
-      } else {
-        put(p, h, head, x, stored, hi, (Shared*)memory, exact);
+      if (h.x) {
+        stored = max(position, first) - first;
+        put(p, h, head, h.x + ((u64)(first + stored - position) * p.heads + head) * D, stored, hi, (Shared*)memory, exact);
       }
       if (hi < kPage) return;
     }

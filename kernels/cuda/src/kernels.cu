@@ -4,6 +4,7 @@
 #include "few.cuh"
 #include "hack.cuh"
 #include "layer.cuh"
+#include "map.cuh"
 #include "prefill.cuh"
 #include "sample.cuh"
 #include "select.cuh"
@@ -77,10 +78,8 @@ KERNEL(read_all, ReadParams, 512, 2) {
   if (sum == 0x12345678) *p.out = sum;
 }
 
-KERNEL(encode_64, EncodeParams, kEncodeThreads, 10) { Encode<64>::run<false>(p); }
-KERNEL(encode_128, EncodeParams, kEncodeThreads, 10) { Encode<128>::run<false>(p); }
-KERNEL(encode_map_64, EncodeParams, kEncodeThreads, 6) { Encode<64>::run<true>(p); }
-KERNEL(encode_map_128, EncodeParams, kEncodeThreads, 6) { Encode<128>::run<true>(p); }
+KERNEL(encode_64, EncodeParams, kEncodeThreads, 10) { Encode<64>::run(p); }
+KERNEL(encode_128, EncodeParams, kEncodeThreads, 10) { Encode<128>::run(p); }
 
 #define PREFILL_SYM(name, D, K, V) \
   KERNEL(prefill_##name##_sym_##D, PrefillParams, 128, 3) { Prefill<D, K, V, false>::run(p); }

@@ -324,6 +324,12 @@ DEV u32 narrow2(float lo, float hi) {
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
   return y;
 }
+// The same as bfloat16.
+DEV u32 narrowBrain2(float lo, float hi) {
+  u32 y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
+  return y;
+}
 // Pairs of float16: the smaller and the larger ones, -0 being below 0; sums, products
 // and a·b + c, each rounded once.
 DEV u32 minHalves(u32 a, u32 b) {

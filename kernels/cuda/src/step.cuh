@@ -111,53 +111,6 @@ DEV void turn(const TurnParams& p) {
 KERNEL(turn_64, TurnParams, kTurnThreads, 4) { turn<64>(p); }
 KERNEL(turn_128, TurnParams, kTurnThreads, 4) { turn<128>(p); }
 
-struct MapParams {
-  float* q;            // [row][heads][dim], in place
-  const float* signs;  // of the rotation that follows; null: none
-  const float* map;    // [kv head][dim in][dim out]
-  int rows, heads, group;
-  float scale;  // of the Hadamard matrix
-};
-
-static constexpr int kMapThreads = 64;
-
-// Queries of many rows into the cache's basis by its matrices, as turnHead takes those
-// of a few: block (some queries of a KV head, KV head).
-template <int D>
-DEV void mapQueries(const MapParams& p) {
-  constexpr int kEach = D / 32;
-  SHARED(memory);
-  letNextStart();
-  waitBefore();
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, all = p.rows * p.group;
-  int first = (blockIdx.x * (kMapThreads / 32) + warp) * kMapRows;
-  if (first >= all) return;
-  float* rows = (float*)memory + warp * kMapRows * kMapRow<kEach>;
-  float* q = p.q + (u64)blockIdx.y * p.group * D;
-  for (int i = lane; i < kMapRows * D; i += 32) {
-    int at = min(first + i / D, all - 1), c = i % D;
-    rows[i / D * kMapRow<kEach> + c] = q[((u64)(at / p.group) * p.heads + at % p.group) * D + c];
-  }
-  warpSync();
-  float y[4][kEach][4];
-  mapSixteen(y, rows, p.map + blockIdx.y * (D * D), lane);
-#pragma unroll
-  for (int t = 0; t < 4; t++) {
-    int at = first + lane / 8 + 4 * t;
-    if (p.signs) {
-      eachOf(y[t], p.signs + lane % 8 * 4, [](float a, float b) { return mulRound(a, b); });
-      turnFour(y[t], lane, p.scale);
-    }
-    if (at >= all) continue;
-    float* to = q + ((u64)(at / p.group) * p.heads + at % p.group) * D + lane % 8 * 4;
-#pragma unroll
-    for (int j = 0; j < kEach; j++) *(Quad32*)(to + 32 * j) = {asBits(y[t][j][0]), asBits(y[t][j][1]), asBits(y[t][j][2]), asBits(y[t][j][3])};
-  }
-}
-
-KERNEL(map_queries_64, MapParams, kMapThreads, 6) { mapQueries<64>(p); }
-KERNEL(map_queries_128, MapParams, kMapThreads, 6) { mapQueries<128>(p); }
-
 struct EnterParams {
   TurnParams turn;
   EncodeParams encode;  // of one row of each sequence
