@@ -3,11 +3,11 @@
 #pragma once
 #include "encode.cuh"
 
-// Keys of a page's head: a thread has eight tokens and eight channels, for which it
-// reads sixteen numbers of shared memory an input. Block (page, head).
-template <int D>
+// Keys of a page's head: a thread has eight tokens and C channels, for which it
+// reads 8 + C numbers of shared memory an input. Block (page, head).
+template <int D, int C = 8>
 struct MapKeys {
-  static constexpr int kPage = 64, kThreads = D;
+  static constexpr int kPage = 64, kThreads = 8 * D / C;
   static constexpr int kRow = D + 4;  // of a token: those that a warp reads at once lie in different banks
   static constexpr int kInputs = 16, kStages = 3;  // of the matrix's ring
 
@@ -42,8 +42,8 @@ struct MapKeys {
   }
 
   // multiply adds the products with some inputs: x begins at a thread's first token,
-  // whose others are four apart, m at its first channels; the others are 32 on.
-  DEV void multiply(float (&y)[8][8], const float* x, const float* m) {
+  // whose others are four apart, m at its first four channels, whose others are 32 apart.
+  DEV void multiply(float (&y)[8][C], const float* x, const float* m) {
 #pragma unroll 2
     for (int i = 0; i < kInputs; i += 4) {
       float in[8][4];
@@ -54,12 +54,16 @@ struct MapKeys {
       }
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        Quad32 a = load<Quad32>(m + (i + k) * D), b = load<Quad32>(m + (i + k) * D + 32);
-        const u32 of[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        float of[C];
+#pragma unroll
+        for (int c = 0; c < C; c += 4) {
+          Quad32 q = load<Quad32>(m + (i + k) * D + 8 * c);
+          of[c] = asFloat(q.x), of[c + 1] = asFloat(q.y), of[c + 2] = asFloat(q.z), of[c + 3] = asFloat(q.w);
+        }
 #pragma unroll
         for (int t = 0; t < 8; t++)
 #pragma unroll
-          for (int c = 0; c < 8; c++) y[t][c] = fusedMulAdd(in[t][k], asFloat(of[c]), y[t][c]);
+          for (int c = 0; c < C; c++) y[t][c] = fusedMulAdd(in[t][k], of[c], y[t][c]);
       }
     }
   }
@@ -75,13 +79,13 @@ struct MapKeys {
     waitBefore();
     letNextStart();  // not before: what codes values reads what kernels before this one wrote, without waiting for this one
     rows(p, h, head, h.x + ((u64)(first + lo - p.position) * p.heads + head) * D, lo, hi, s->x);
-    // a warp has 32 tokens and 64 channels
-    int token = warp / (D / 64) * 32 + lane / 8, channel = warp % (D / 64) * 64 + lane % 8 * 4;
-    float y[8][8];
+    constexpr int kAcross = D / (8 * C);  // warps, of 32 tokens each
+    int token = warp / kAcross * 32 + lane / 8, channel = warp % kAcross * (8 * C) + lane % 8 * 4;
+    float y[8][C];
 #pragma unroll
     for (int t = 0; t < 8; t++)
 #pragma unroll
-      for (int c = 0; c < 8; c++) y[t][c] = 0;
+      for (int c = 0; c < C; c++) y[t][c] = 0;
 #pragma unroll 1
     for (int i = 0; i < D / kInputs; i++) {
       copyWait<kStages - 2>();
@@ -95,10 +99,12 @@ struct MapKeys {
     for (int t = 0; t < 8; t++) {
       int at = token + 4 * t;
       if (at < lo || at >= hi) continue;
-      u32 two[4] = {narrow2(y[t][0], y[t][1]), narrow2(y[t][2], y[t][3]), narrow2(y[t][4], y[t][5]), narrow2(y[t][6], y[t][7])};
+      u32 two[C / 2];
+#pragma unroll
+      for (int c = 0; c < C; c += 2) two[c / 2] = narrow2(y[t][c], y[t][c + 1]);
       saturateAll(two);
-      *(Pair32*)(exact + at * D + channel) = {two[0], two[1]};
-      *(Pair32*)(exact + at * D + channel + 32) = {two[2], two[3]};
+#pragma unroll
+      for (int c = 0; c < C; c += 4) *(Pair32*)(exact + at * D + channel + 8 * c) = {two[c / 2], two[c / 2 + 1]};
     }
   }
 };
