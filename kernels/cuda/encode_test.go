@@ -368,38 +368,3 @@ func TestTableCode(t *testing.T) {
 		}
 	})
 }
-
-// TestTableMap prints what turning 2,048 rows takes, whole, without the balanced basis,
-// and with it as few rows are turned.
-func TestTableMap(t *testing.T) {
-	needTable(t)
-	const rows, heads, kvHeads = 2048, 32, 8
-	on(t, func(c *Context, m Module) {
-		b := newBench(t, c, m)
-		for _, dim := range []int{64, 128} {
-			g := geometry(t, "hq2+", true, kvHeads, dim)
-			none := make([]float32, kvHeads*dim)
-			cal := &quant.Calibration{Layers: 1, KVHeads: kvHeads, HeadDim: dim, KMean: none, VMean: none, KBasis: someBasis(rand.New(rand.NewPCG(1, 4)), kvHeads, dim)}
-			tf, err := quant.NewTransform(g, cal)
-			ok(t, err)
-			tn, err := c.NewTurner(m, g, tf, heads, BF16)
-			ok(t, err)
-			l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
-			a := Turn{Pairs: dim / 2, Positions: l.bytes(make([]byte, 4*rows))}
-			a.X, _ = l.normal(rows * (heads + 2*kvHeads) * dim)
-			a.Cos, _ = l.normal(dim / 2)
-			a.Sin, _ = l.normal(dim / 2)
-			a.Q, a.K, a.V = l.bytes(make([]byte, 4*rows*heads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim))
-			many := b.median(t, 21, func() error { return c.Turn(tn, rows, a, 0) })
-			p := tn.params(rows, a)
-			turn := func() error {
-				return c.Launch(tn.turn, warpsFor(rows*(heads+2*kvHeads), turnShared(dim)), 0, paramBytes(&p))
-			}
-			few := b.median(t, 21, turn)
-			p.Map = 0
-			fmt.Printf("hq2+ d%d: queries, keys and values of %d rows turned in %.1f µs; without the basis %.1f; as few rows are, %.1f\n", dim, rows, many, b.median(t, 21, turn), few)
-			l.close()
-			ok(t, c.CloseTurner(tn))
-		}
-	})
-}

@@ -250,8 +250,9 @@ func TestAppendEach(t *testing.T) {
 func TestEnter(t *testing.T) {
 	on(t, func(c *Context, m Module) {
 		r := rand.New(rand.NewPCG(5, 12))
-		for _, dim := range []int{64, 128} {
-			tc := newTurnCase(t, r, dim)
+		for i := range 4 {
+			dim := 64 << (i % 2)
+			tc := newTurnCaseOf(t, r, []string{"hq2", "hq2+"}[i/2], dim)
 			g, l := tc.g, &lab{t: t, c: c, r: r}
 			e, err := c.NewEncoder(m, g, tc.tf)
 			ok(t, err)
@@ -288,7 +289,7 @@ func TestEnter(t *testing.T) {
 				return append(append(append(out, l.back(a.Q, 4*n*tc.heads*dim)...), l.back(a.K, kv)...), l.back(a.V, kv)...)
 			}
 			if string(run(true)) != string(run(false)) {
-				t.Errorf("head_dim %d: they differ", dim)
+				t.Errorf("%s, head_dim %d: they differ", g.Format.Name, dim)
 			}
 			l.close()
 			ok(t, c.CloseEncoder(e))

@@ -47,6 +47,13 @@ DEV void mapHead(float (&v)[N], const float* m, int lane) {
   for (int k = 0; k < N; k++) v[k] = y[k];
 }
 
+// fetchMap asks for a head's matrix before the kernels before are done: few rows
+// otherwise wait for each of its lines.
+template <int D>
+DEV void fetchMap(const float* map, int head) {
+  if (map && threadIdx.x % 32 == 0) fetchBytes(map + head * (D * D), D * D * 4);
+}
+
 // Prompts go into the basis four tokens a warp, eight lanes each: a lane has channels
 // 4·(lane % 8) + 32j and the three that follow.
 template <int N>

@@ -103,6 +103,8 @@ DEV void turn(const TurnParams& p) {
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
   int i = blockIdx.x * (kTurnThreads / 32) + warp, row = min(i / all, p.rows - 1);
   TurnWith<D> w = turnWith<D>(p, p.positions[row], lane);
+  int group = p.heads / p.kvHeads;
+  if (i < p.heads && i % group == 0) fetchMap<D>(p.map, i / group);
   waitBefore();
   float v[D / 32];
   if (i < p.rows * all) turnHead<D>(p, w, row, i % all, (float*)memory + warp * D, lane, v);
@@ -137,6 +139,9 @@ DEV void enter(const EnterParams& p) {
     basis = Encode<D>::basis(h, head, lane);
     exact = Encode<D>::exactHalf(p.encode, page, head, half);
   }
+  int group = t.heads / t.kvHeads;
+  if (row == 0 && stored && warp == 0) fetchMap<D>(h.map, head);
+  if (row == 0 && !stored && query < t.heads && query % group == 0) fetchMap<D>(t.map, query / group);
   waitBefore();
   float* room = (float*)memory + warp * D;
   float v[D / 32];
