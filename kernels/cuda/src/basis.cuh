@@ -36,7 +36,7 @@ DEV void mapHead(float (&v)[N], const float* m, int lane) {
   float y[N] = {};
 #pragma unroll
   for (int j = 0; j < N; j++)
-#pragma unroll 8
+#pragma unroll 16
     for (int i = 0; i < 32; i++) {
       float x = laneShuffle(v[j], i);
       const float* row = m + (32 * j + i) * (32 * N) + lane;
@@ -47,11 +47,11 @@ DEV void mapHead(float (&v)[N], const float* m, int lane) {
   for (int k = 0; k < N; k++) v[k] = y[k];
 }
 
-// fetchMap asks for a head's matrix before the kernels before are done: few rows
-// otherwise wait for each of its lines.
+// fetchMap asks for the matrix of a head, the first of those that share it, before the
+// kernels before are done: few rows otherwise wait for line after line of it.
 template <int D>
-DEV void fetchMap(const float* map, int head) {
-  if (map && threadIdx.x % 32 == 0) fetchBytes(map + head * (D * D), D * D * 4);
+DEV void fetchMap(const float* map, int head, int group) {
+  if (threadIdx.x % 32 == 0 && head % group == 0) fetchBytes(map + head / group * (D * D), D * D * 4);
 }
 
 // Prompts go into the basis four tokens a warp, eight lanes each: a lane has channels

@@ -3,11 +3,11 @@
 #pragma once
 #include "encode.cuh"
 
-// Keys of a page's head: a thread has eight tokens and C channels, for which it
-// reads 8 + C numbers of shared memory an input. Block (page, head).
-template <int D, int C = 8>
+// Keys of a page's head: a thread has eight tokens and eight channels, for which it
+// reads sixteen numbers of shared memory an input. Block (page, head).
+template <int D>
 struct MapKeys {
-  static constexpr int kPage = 64, kThreads = 8 * D / C;
+  static constexpr int kPage = 64, kWide = 8, kThreads = 8 * D / kWide;  // kWide: channels of a thread
   static constexpr int kRow = D + 4;  // of a token: those that a warp reads at once lie in different banks
   static constexpr int kInputs = 16, kStages = 3;  // of the matrix's ring
 
@@ -43,7 +43,7 @@ struct MapKeys {
 
   // multiply adds the products with some inputs: x begins at a thread's first token,
   // whose others are four apart, m at its first four channels, whose others are 32 apart.
-  DEV void multiply(float (&y)[8][C], const float* x, const float* m) {
+  DEV void multiply(float (&y)[8][kWide], const float* x, const float* m) {
 #pragma unroll 2
     for (int i = 0; i < kInputs; i += 4) {
       float in[8][4];
@@ -54,16 +54,16 @@ struct MapKeys {
       }
 #pragma unroll
       for (int k = 0; k < 4; k++) {
-        float of[C];
+        float of[kWide];
 #pragma unroll
-        for (int c = 0; c < C; c += 4) {
+        for (int c = 0; c < kWide; c += 4) {
           Quad32 q = load<Quad32>(m + (i + k) * D + 8 * c);
           of[c] = asFloat(q.x), of[c + 1] = asFloat(q.y), of[c + 2] = asFloat(q.z), of[c + 3] = asFloat(q.w);
         }
 #pragma unroll
         for (int t = 0; t < 8; t++)
 #pragma unroll
-          for (int c = 0; c < C; c++) y[t][c] = fusedMulAdd(in[t][k], of[c], y[t][c]);
+          for (int c = 0; c < kWide; c++) y[t][c] = fusedMulAdd(in[t][k], of[c], y[t][c]);
       }
     }
   }
@@ -79,13 +79,13 @@ struct MapKeys {
     waitBefore();
     letNextStart();  // not before: what codes values reads what kernels before this one wrote, without waiting for this one
     rows(p, h, head, h.x + ((u64)(first + lo - p.position) * p.heads + head) * D, lo, hi, s->x);
-    constexpr int kAcross = D / (8 * C);  // warps, of 32 tokens each
-    int token = warp / kAcross * 32 + lane / 8, channel = warp % kAcross * (8 * C) + lane % 8 * 4;
-    float y[8][C];
+    constexpr int kAcross = D / (8 * kWide);  // warps, of 32 tokens each
+    int token = warp / kAcross * 32 + lane / 8, channel = warp % kAcross * (8 * kWide) + lane % 8 * 4;
+    float y[8][kWide];
 #pragma unroll
     for (int t = 0; t < 8; t++)
 #pragma unroll
-      for (int c = 0; c < C; c++) y[t][c] = 0;
+      for (int c = 0; c < kWide; c++) y[t][c] = 0;
 #pragma unroll 1
     for (int i = 0; i < D / kInputs; i++) {
       copyWait<kStages - 2>();
@@ -99,18 +99,18 @@ struct MapKeys {
     for (int t = 0; t < 8; t++) {
       int at = token + 4 * t;
       if (at < lo || at >= hi) continue;
-      u32 two[C / 2];
+      u32 two[kWide / 2];
 #pragma unroll
-      for (int c = 0; c < C; c += 2) two[c / 2] = narrow2(y[t][c], y[t][c + 1]);
+      for (int c = 0; c < kWide; c += 2) two[c / 2] = narrow2(y[t][c], y[t][c + 1]);
       saturateAll(two);
 #pragma unroll
-      for (int c = 0; c < C; c += 4) *(Pair32*)(exact + at * D + channel + 8 * c) = {two[c / 2], two[c / 2 + 1]};
+      for (int c = 0; c < kWide; c += 4) *(Pair32*)(exact + at * D + channel + 8 * c) = {two[c / 2], two[c / 2 + 1]};
     }
   }
 };
 
 KERNEL(map_keys_64, EncodeParams, MapKeys<64>::kThreads, 4) { MapKeys<64>::run(p); }
-KERNEL(map_keys_128, EncodeParams, MapKeys<128>::kThreads, 3) { MapKeys<128>::run(p); }
+KERNEL(map_keys_128, EncodeParams, MapKeys<128>::kThreads, 4) { MapKeys<128>::run(p); }
 
 struct MapParams {
   float* q;          // [row][heads][dim], in place

@@ -32,7 +32,7 @@ DEV TurnWith<D> turnWith(const TurnParams& p, int position, int lane) {
   TurnWith<D> w;
 #pragma unroll
   for (int j = 0; j < D / 32; j++) {
-    int c = lane + 32 * j, pair = p.interleaved ? c / 2 : c % p.pairs;
+    int c = lane + 32 * j, pair = p.interleaved ? c / 2 : c >= p.pairs ? c - p.pairs : c;
     bool second = p.interleaved ? c % 2 == 1 : c >= p.pairs, turned = c < 2 * p.pairs;
     u64 at = (u64)max(position, 0) * p.pairs + pair;
     w.cosine[j] = turned ? p.cos[at] : 1;
@@ -103,8 +103,7 @@ DEV void turn(const TurnParams& p) {
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
   int i = blockIdx.x * (kTurnThreads / 32) + warp, row = min(i / all, p.rows - 1);
   TurnWith<D> w = turnWith<D>(p, p.positions[row], lane);
-  int group = p.heads / p.kvHeads;
-  if (i < p.heads && i % group == 0) fetchMap<D>(p.map, i / group);
+  if (p.map && i < p.heads) fetchMap<D>(p.map, i, p.heads / p.kvHeads);
   waitBefore();
   float v[D / 32];
   if (i < p.rows * all) turnHead<D>(p, w, row, i % all, (float*)memory + warp * D, lane, v);
@@ -139,9 +138,8 @@ DEV void enter(const EnterParams& p) {
     basis = Encode<D>::basis(h, head, lane);
     exact = Encode<D>::exactHalf(p.encode, page, head, half);
   }
-  int group = t.heads / t.kvHeads;
-  if (row == 0 && stored && warp == 0) fetchMap<D>(h.map, head);
-  if (row == 0 && !stored && query < t.heads && query % group == 0) fetchMap<D>(t.map, query / group);
+  if (row == 0 && h.map && stored && warp == 0) fetchMap<D>(h.map, head, 1);
+  if (row == 0 && t.map && !stored && query < t.heads) fetchMap<D>(t.map, query, t.heads / t.kvHeads);
   waitBefore();
   float* room = (float*)memory + warp * D;
   float v[D / 32];
