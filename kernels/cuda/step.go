@@ -48,6 +48,7 @@ type Turner struct {
 	heads              int
 	turn, leave, bias  Function
 	enter, mapQueries  Function
+	mapBlocks          int // most of a KV head's queries: two a multiprocessor
 	brain              int32
 	querySigns, vSigns Ptr
 	means              Ptr // of V, [layer][kv head][dim]; 0: none
@@ -61,7 +62,7 @@ func (c *Context) NewTurner(m Module, g *quant.Geometry, tf *quant.Transform, he
 	if g.HeadDim != 64 && g.HeadDim != 128 {
 		return nil, fmt.Errorf("cannot turn heads of %d on the GPU: the kernels are for head_dim 64 and 128", g.HeadDim)
 	}
-	t := &Turner{g: g, heads: heads}
+	t := &Turner{g: g, heads: heads, mapBlocks: max(2*c.info.SMs/g.KVHeads, 1)}
 	if products == BF16 {
 		t.brain = 1
 	}
@@ -172,7 +173,7 @@ func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	if err != nil || !many {
 		return err
 	}
-	blocks := (rows*int(m.Group) + mapVectors - 1) / mapVectors
+	blocks := min((rows*int(m.Group)+mapVectors-1)/mapVectors, t.mapBlocks)
 	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: mapThreads, Shared: mapQueriesShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
 }
 

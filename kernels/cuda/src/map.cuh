@@ -155,20 +155,16 @@ struct MapQueries {
 
   DEV float* vectorAt(const MapParams& p, int i) { return p.q + ((u64)(i / p.group) * p.heads + blockIdx.y * p.group + i % p.group) * D; }
 
-  DEV void run(const MapParams& p) {
-    SHARED(memory);
-    Shared* s = (Shared*)memory;
-    letNextStart();
-    split(s, p.map + blockIdx.y * (D * D));
-    waitBefore();
-    int lane = threadIdx.x % 32, all = p.rows * p.group, first = blockIdx.x * kVectors + threadIdx.x / 32 * 16 + lane / 4;
+  // multiply takes a warp's vectors, from the first on.
+  DEV void multiply(const MapParams& p, const Shared* s, int first) {
+    int lane = threadIdx.x % 32, all = p.rows * p.group;
+    first += lane / 4;
     float* x[2] = {vectorAt(p, min(first, all - 1)) + lane % 4 * 4, vectorAt(p, min(first + 8, all - 1)) + lane % 4 * 4};
     Quad32 in[kSteps][2];
 #pragma unroll
     for (int step = 0; step < kSteps; step++)
 #pragma unroll
       for (int r = 0; r < 2; r++) in[step][r] = load<Quad32>(x[r] + 16 * step);
-    blockSync();
     u32 a[kSteps][4], b[kSteps][4];  // first and second parts
 #pragma unroll
     for (int step = 0; step < kSteps; step++)
@@ -177,6 +173,7 @@ struct MapQueries {
         parts(a[step][r], b[step][r], asFloat(in[step][r].x), asFloat(in[step][r].y));
         parts(a[step][r + 2], b[step][r + 2], asFloat(in[step][r].z), asFloat(in[step][r].w));
       }
+    warpSync();  // all have read
 #pragma unroll 1
     for (int tile = 0; tile < kTiles; tile += kTogether) {
       float y[kTogether][4] = {};
@@ -195,6 +192,16 @@ struct MapQueries {
         for (int t = 0; t < kTogether; t += 2)
           if (first + 8 * r < all) *(Quad32*)(x[r] + 8 * (tile + t)) = {asBits(y[t][2 * r]), asBits(y[t][2 * r + 1]), asBits(y[t + 1][2 * r]), asBits(y[t + 1][2 * r + 1])};
     }
+  }
+
+  DEV void run(const MapParams& p) {
+    SHARED(memory);
+    Shared* s = (Shared*)memory;
+    letNextStart();
+    split(s, p.map + blockIdx.y * (D * D));
+    waitBefore();
+    blockSync();
+    for (int i = blockIdx.x * kVectors; i < p.rows * p.group; i += gridDim.x * kVectors) multiply(p, s, i + threadIdx.x / 32 * 16);
   }
 };
 
