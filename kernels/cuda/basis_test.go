@@ -98,11 +98,9 @@ func TestTableMap(t *testing.T) {
 			a.Q, a.K, a.V = l.bytes(make([]byte, 4*rows*heads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim))
 			many := b.median(t, 21, func() error { return c.Turn(tn, rows, a, 0) })
 			p := tn.params(rows, a)
-			turn := func() error {
-				return c.Launch(tn.turn, warpsFor(rows*(heads+2*kvHeads), turnShared(dim)), 0, paramBytes(&p))
-			}
+			turn := func() error { return c.launchTurn(tn, &p, 0) }
 			few := b.median(t, 21, turn)
-			p.Map = 0
+			p.Map, p.Each = 0, manyHeads
 			fmt.Printf("hq2+ d%d: queries, keys and values of %d rows turned in %.1f µs; without the basis %.1f; as few rows are, %.1f\n", dim, rows, many, b.median(t, 21, turn), few)
 			l.close()
 			ok(t, c.CloseTurner(tn))

@@ -15,7 +15,7 @@ type (
 		Q, K, V                                  Ptr
 		Rows, Heads, KVHeads, Pairs, Interleaved int32
 		Eps, Scale                               float32
-		_                                        int32
+		Each                                     int32
 	}
 	enterParams struct {
 		Turn   turnParams
@@ -38,7 +38,8 @@ type (
 	}
 )
 
-// turnThreads are of a block of turn and leave: a warp for each head of a row.
+// turnThreads are of a block of turn and leave: a warp for each head of a row, or for
+// some where rows are many.
 const turnThreads = 256
 
 // Turner takes queries, keys and values from their product to what attention and
@@ -149,7 +150,7 @@ func (t *Turner) params(rows int, a Turn) turnParams {
 	p := turnParams{
 		X: a.X, Bias: a.Bias, QNorm: a.QNorm, KNorm: a.KNorm, Cos: a.Cos, Sin: a.Sin, Positions: a.Positions, Signs: t.querySigns,
 		Q: a.Q, K: a.K, V: a.V, Rows: int32(rows), Heads: int32(t.heads), KVHeads: int32(t.g.KVHeads), Pairs: int32(a.Pairs),
-		Eps: a.Eps, Scale: t.scale(),
+		Eps: a.Eps, Scale: t.scale(), Each: 1,
 	}
 	if a.Interleaved {
 		p.Interleaved = 1
@@ -165,17 +166,26 @@ func (t *Turner) params(rows int, a Turn) turnParams {
 func (c *Context) Turn(t *Turner, rows int, a Turn, s Stream) error {
 	p := t.params(rows, a)
 	m := mapParams{Q: p.Q, Map: p.Map, Rows: p.Rows, Heads: p.Heads, Group: p.Heads / p.KVHeads}
-	many := p.Map != 0 && rows >= manyRows
-	if many {
-		p.Map = 0
+	if rows >= manyRows {
+		p.Each, p.Map = manyHeads, 0
 	}
-	err := c.Launch(t.turn, warpsFor(rows*(t.heads+2*t.g.KVHeads), turnShared(t.g.HeadDim)), s, paramBytes(&p))
-	if err != nil || !many {
+	err := c.launchTurn(t, &p, s)
+	if err != nil || rows < manyRows || m.Map == 0 {
 		return err
 	}
 	blocks := min((rows*int(m.Group)+mapVectors-1)/mapVectors, t.mapBlocks)
 	return c.Launch(t.mapQueries, Shape{Grid: [3]int{blocks, t.g.KVHeads, 1}, Block: mapThreads, Shared: mapQueriesShared(t.g.HeadDim), Early: true}, s, paramBytes(&m))
 }
+
+// launchTurn launches what turns heads, and few rows' queries into the basis.
+func (c *Context) launchTurn(t *Turner, p *turnParams, s Stream) error {
+	spans := (p.Heads + 2*p.KVHeads + p.Each - 1) / p.Each
+	return c.Launch(t.turn, warpsFor(int(p.Rows*spans), turnShared(t.g.HeadDim)), s, paramBytes(p))
+}
+
+// manyHeads are of a row that a warp turns, one after another, where rows are many: what
+// is the row's is looked up once for them.
+const manyHeads = 4
 
 // manyRows are so many that their queries are multiplied with the basis's matrices in
 // a launch of their own, on tensor cores: they differ from those of fewer by some

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
@@ -152,51 +153,68 @@ func (tc *turnCase) checkLeave(l *lab, m Module) {
 	ok(l.t, l.c.CloseTurner(tn))
 }
 
-// Queries of many rows come out as the same rows do in other numbers of many, and all
-// but as they do a few at a time.
+// Many rows come out as they do in other numbers of many, and as a few at a time, but
+// for queries in a balanced basis: all but.
 func TestTurnMany(t *testing.T) {
 	on(t, func(c *Context, m Module) {
 		r := rand.New(rand.NewPCG(2, 12))
 		for _, dim := range []int{64, 128} {
-			tc := newTurnCaseOf(t, r, "hq2+", dim)
-			l := &lab{t: t, c: c, r: r}
-			tn, err := c.NewTurner(m, tc.g, tc.tf, tc.heads, F16)
-			ok(t, err)
-			const rows, positions = 2*manyRows + 5, 50
-			all, kv := tc.heads+2*tc.g.KVHeads, tc.g.KVHeads
-			at := make([]int32, rows)
-			for i := range at {
-				at[i] = int32(r.IntN(positions))
+			odd := newTurnCase(t, r, dim)
+			odd.interleaved, odd.pairs, odd.norm, odd.bias = true, dim/4, true, true
+			for _, tc := range []turnCase{newTurnCaseOf(t, r, "hq2+", dim), odd} {
+				tc.checkMany(&lab{t: t, c: c, r: r}, m)
 			}
-			a := Turn{Layer: 1, Pairs: tc.pairs, Positions: l.bytes(bytesOf(at))}
-			a.X, _ = l.normal(rows * all * dim)
-			a.Cos, _ = l.normal(positions * tc.pairs)
-			a.Sin, _ = l.normal(positions * tc.pairs)
-			run := func(each ...int) []byte {
-				a := a
-				a.Q, a.K, a.V = l.bytes(poison(4*rows*tc.heads*dim)), l.bytes(poison(4*rows*kv*dim)), l.bytes(poison(4*rows*kv*dim))
-				q := a.Q
-				for i, row := 0, 0; row < rows; i++ {
-					n := min(each[min(i, len(each)-1)], rows-row)
-					ok(t, c.Turn(tn, n, a, 0))
-					a.X, a.Positions = a.X+Ptr(4*n*all*dim), a.Positions+Ptr(4*n)
-					a.Q, a.K, a.V = a.Q+Ptr(4*n*tc.heads*dim), a.K+Ptr(4*n*kv*dim), a.V+Ptr(4*n*kv*dim)
-					row += n
-				}
-				return l.back(q, 4*rows*tc.heads*dim)
-			}
-			whole := run(rows)
-			tn.mapBlocks = 1 // which come back for more
-			if string(whole) != string(run(manyRows, manyRows+5)) {
-				t.Errorf("head_dim %d: in two parts they differ", dim)
-			}
-			if e := relative(floats(whole), widened(floats(run(7)))); !(e < 1e-5) {
-				t.Errorf("head_dim %d: a few at a time they differ by %g", dim, e)
-			}
-			l.close()
-			ok(t, c.CloseTurner(tn))
 		}
 	})
+}
+
+func (tc *turnCase) checkMany(l *lab, m Module) {
+	const rows, positions = 2*manyRows + 5, 50
+	t, c, dim, kv, all := l.t, l.c, tc.g.HeadDim, tc.g.KVHeads, tc.heads+2*tc.g.KVHeads
+	tn, err := c.NewTurner(m, tc.g, tc.tf, tc.heads, F16)
+	ok(t, err)
+	at := make([]int32, rows)
+	for i := range at {
+		at[i] = int32(l.r.IntN(positions))
+	}
+	a := Turn{Layer: 1, Pairs: tc.pairs, Interleaved: tc.interleaved, Eps: 1e-5, Positions: l.bytes(bytesOf(at))}
+	a.X, _ = l.normal(rows * all * dim)
+	a.Cos, _ = l.normal(positions * tc.pairs)
+	a.Sin, _ = l.normal(positions * tc.pairs)
+	if tc.bias {
+		a.Bias, _ = l.normal(all * dim)
+	}
+	if tc.norm {
+		a.QNorm, _ = l.normal(dim)
+		a.KNorm, _ = l.normal(dim)
+	}
+	run := func(each ...int) (queries, others []byte) {
+		a := a
+		a.Q, a.K, a.V = l.bytes(poison(4*rows*tc.heads*dim)), l.bytes(poison(4*rows*kv*dim)), l.bytes(poison(4*rows*kv*dim))
+		q, k, v := a.Q, a.K, a.V
+		for i, row := 0, 0; row < rows; i++ {
+			n := min(each[min(i, len(each)-1)], rows-row)
+			ok(t, c.Turn(tn, n, a, 0))
+			a.X, a.Positions = a.X+Ptr(4*n*all*dim), a.Positions+Ptr(4*n)
+			a.Q, a.K, a.V = a.Q+Ptr(4*n*tc.heads*dim), a.K+Ptr(4*n*kv*dim), a.V+Ptr(4*n*kv*dim)
+			row += n
+		}
+		return l.back(q, 4*rows*tc.heads*dim), append(l.back(k, 4*rows*kv*dim), l.back(v, 4*rows*kv*dim)...)
+	}
+	q, others := run(rows)
+	tn.mapBlocks = 1 // which come back for more
+	if q2, others2 := run(manyRows, manyRows+5); !bytes.Equal(q, q2) || !bytes.Equal(others, others2) {
+		t.Errorf("%s, head_dim %d: in two parts they differ", tc.g.Format.Name, dim)
+	}
+	few, others2 := run(7)
+	if !bytes.Equal(others, others2) {
+		t.Errorf("%s, head_dim %d: K or V differ a few at a time", tc.g.Format.Name, dim)
+	}
+	if e := relative(floats(q), widened(floats(few))); !(e < 1e-5) || e > 0 && !tc.g.Format.Balanced {
+		t.Errorf("%s, head_dim %d: a few at a time queries differ by %g", tc.g.Format.Name, dim, e)
+	}
+	l.close()
+	ok(t, c.CloseTurner(tn))
 }
 
 // AppendEach writes what Append writes, sequence by sequence.

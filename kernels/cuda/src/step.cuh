@@ -4,7 +4,7 @@
 #include "encode.cuh"
 #include "layer.cuh"
 
-static constexpr int kTurnThreads = 256;  // a warp for each head of a row
+static constexpr int kTurnThreads = 256;  // a warp for some heads of a row
 
 struct TurnParams {
   const float* x;              // [row][heads + 2·kvHeads][dim]: queries, keys, values, as one product gives them
@@ -17,7 +17,7 @@ struct TurnParams {
   float *q, *k, *v;            // [row][heads or kvHeads][dim]
   int rows, heads, kvHeads, pairs, interleaved;
   float eps, scale;  // scale: of the Hadamard matrix
-  int pad;
+  int each;  // heads of a row that a warp of turn takes
 };
 
 // What a head of a row is turned with that no kernel gives: asked for before the kernels
@@ -42,17 +42,22 @@ DEV TurnWith<D> turnWith(const TurnParams& p, int position, int lane) {
   return w;
 }
 
+// A head's numbers, as their product gives them.
+template <int D>
+DEV void loadHead(const TurnParams& p, int row, int head, int lane, float (&v)[D / 32]) {
+  const float* x = p.x + (u64)(row * (p.heads + 2 * p.kvHeads) + head) * D + lane;
+#pragma unroll
+  for (int j = 0; j < D / 32; j++) v[j] = x[32 * j];
+}
+
 // A head's bias, norm and rotary embedding, by a warp with room for it; queries go on
 // into the cache's basis. A lane has channels lane + 32j in v too.
 template <int D>
 DEV void turnHead(const TurnParams& p, const TurnWith<D>& w, int row, int head, float* room, int lane, float (&v)[D / 32]) {
   constexpr int kEach = D / 32;
-  int i = row * (p.heads + 2 * p.kvHeads) + head;
 #pragma unroll
-  for (int j = 0; j < kEach; j++) {
-    v[j] = p.x[(u64)i * D + lane + 32 * j];
+  for (int j = 0; j < kEach; j++)
     if (p.bias) v[j] += p.bias[head * D + lane + 32 * j];
-  }
   bool value = head >= p.heads + p.kvHeads, query = head < p.heads;
   const float* weight = query ? p.qNorm : p.kNorm;
   if (!value) {
@@ -100,13 +105,23 @@ template <int D>
 DEV void turn(const TurnParams& p) {
   SHARED(memory);
   letNextStart();
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads;
-  int i = blockIdx.x * (kTurnThreads / 32) + warp, row = min(i / all, p.rows - 1);
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, all = p.heads + 2 * p.kvHeads, spans = (all + p.each - 1) / p.each;
+  int i = blockIdx.x * (kTurnThreads / 32) + warp, row = min(i / spans, p.rows - 1), head = i % spans * p.each, end = min(head + p.each, all);
   TurnWith<D> w = turnWith<D>(p, p.positions[row], lane);
-  if (p.map && i < p.heads) fetchMap<D>(p.map, i, p.heads / p.kvHeads);
+  if (p.map && p.each == 1 && i < p.heads) fetchMap<D>(p.map, i, p.heads / p.kvHeads);
   waitBefore();
-  float v[D / 32];
-  if (i < p.rows * all) turnHead<D>(p, w, row, i % all, (float*)memory + warp * D, lane, v);
+  if (i >= p.rows * spans) return;
+  float next[D / 32];
+  loadHead<D>(p, row, head, lane, next);
+#pragma unroll 1
+  for (; head < end; head++) {
+    float v[D / 32];
+#pragma unroll
+    for (int j = 0; j < D / 32; j++) v[j] = next[j];
+    if (head + 1 < end) loadHead<D>(p, row, head + 1, lane, next);
+    turnHead<D>(p, w, row, head, (float*)memory + warp * D, lane, v);
+    warpSync();  // before its room is another head's
+  }
 }
 
 KERNEL(turn_64, TurnParams, kTurnThreads, 4) { turn<64>(p); }
@@ -144,10 +159,16 @@ DEV void enter(const EnterParams& p) {
   float* room = (float*)memory + warp * D;
   float v[D / 32];
   if (!stored) {
-    if (query < t.heads) turnHead<D>(t, w, row, query, room, lane, v);
+    if (query >= t.heads) return;
+    loadHead<D>(t, row, query, lane, v);
+    turnHead<D>(t, w, row, query, room, lane, v);
     return;
   }
-  if (warp == 0) turnHead<D>(t, w, row, t.heads + half * t.kvHeads + head, room, lane, v);
+  if (warp == 0) {
+    int from = t.heads + half * t.kvHeads + head;
+    loadHead<D>(t, row, from, lane, v);
+    turnHead<D>(t, w, row, from, room, lane, v);
+  }
   if (at < 0) return;
   if (Encode<D>::putNext(p.encode, h, basis, head, exact, at % 64, v)) Encode<D>::finish(p.encode, page, head, half, 64);
 }
