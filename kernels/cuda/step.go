@@ -185,7 +185,7 @@ func (c *Context) launchTurn(t *Turner, p *turnParams, s Stream) error {
 
 // manyHeads are of a row that a warp turns, one after another, where rows are many: what
 // is the row's is looked up once for them.
-const manyHeads = 4
+const manyHeads = 8
 
 // manyRows are so many that their queries are multiplied with the basis's matrices in
 // a launch of their own, on tensor cores: they differ from those of fewer by some
