@@ -217,6 +217,16 @@ struct Spread {
     copyCommit();
   }
 
+  // made meets when operand k is made, and publish, of thread 0 then, says that it is.
+  DEV void made(Shared& m, u32 k) {
+    operandFence();
+    if (kEachArrives) barrierArrive(&m.full[k % kSlots]);
+    someSync(1, 128);
+  }
+  DEV void publish(Shared& m, u32 k) {
+    if (!kEachArrives) barrierArrive(&m.full[k % kSlots]);
+  }
+
   DEV void produce(Shared& m, const PrefillParams& p, const Span& s, int thread) {
     const Leads leads = Leads::of(p);
     const int bytes = P::bytes + leads.bytes;
@@ -238,10 +248,9 @@ struct Spread {
       barrierWait(&m.come[k % kStages], k / kStages & 1);
       barrierWait(&m.empty[at % kSlots], ~(at / kSlots) & 1);
       spread(&m.slot[at % kSlots], masks, m.stage[k % kStages], leads, thread);
-      operandFence();
-      someSync(1, 128);
+      made(m, at);
       if (thread == 0) {
-        barrierArrive(&m.full[at % kSlots]);
+        publish(m, at);
         if (k + kStages < s.coded) start(k + kStages, page);
       }
     }
@@ -255,9 +264,8 @@ struct Spread {
       }
       if (i == 0) continue;
       copyWait<1>();
-      operandFence();
-      someSync(1, 128);
-      if (thread == 0) barrierArrive(&m.full[(at - 1) % kSlots]);
+      made(m, at - 1);
+      if (thread == 0) publish(m, at - 1);
     }
   }
 };

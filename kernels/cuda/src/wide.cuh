@@ -236,7 +236,7 @@ struct Wide : Spread<K, V, ASYM> {
   // giveBack says that a warp is done with an operand.
   DEV void giveBack(Shared& m, u32 k, int lane) {
     warpSync();
-    if (lane == 0) barrierArrive(&m.empty[k % kSlots]);
+    if (kEachArrives || lane == 0) barrierArrive(&m.empty[k % kSlots]);
   }
 
   // coded attends over the coded pages. A page's exponents are computed while its
@@ -380,10 +380,11 @@ struct Wide : Spread<K, V, ASYM> {
     SHARED(memory);
     Shared& m = *(Shared*)memory;
     if (threadIdx.x == 0) {
-      for (int i = 0; i < kSlots; i++) barrierInit(&m.full[i], 1), barrierInit(&m.empty[i], 4 * kGroups);
+      constexpr u32 kFull = kEachArrives ? 128 : 1, kEmpty = (kEachArrives ? 128 : 4) * kGroups;
+      for (int i = 0; i < kSlots; i++) barrierInit(&m.full[i], kFull), barrierInit(&m.empty[i], kEmpty);
       for (int i = 0; i < kStages; i++) barrierInit(&m.come[i], 1);
       barrierFence();
-      barrierArrive(&m.full[0]);  // operand 0 is none
+      for (u32 i = 0; i < kFull; i++) barrierArrive(&m.full[0]);  // operand 0 is none
     }
     blockSync();
     int blockFirst = (int)(gridDim.x - 1 - blockIdx.x) * kVectors;  // the longest rows begin first
