@@ -29,11 +29,8 @@ const (
 	prefillStages  = 4
 	leadKeys       = 8 * 512 // Prefill::kLeadKeys
 	wideVectors    = 192
-	wideThreads    = 512
-	wideSlots      = 4 // Wide::Shared
-	wideStages     = 3
-	wideBarriers   = 96 // bytes
-	exactSlots     = 6  // ExactWide::Shared
+	wideBarriers   = 160 // bytes, of Wide::Shared at most
+	exactSlots     = 6   // ExactWide::Shared
 	exactBarriers  = 96
 )
 
@@ -89,7 +86,8 @@ func (p *Prefiller) shared(layer int) int {
 		if g.Format.K.Second == quant.SecondShared { // room for all channels
 			bytes = 4*pageTokens + 3*pageTokens*g.HeadDim/4
 		}
-		return (wideSlots*4*pageTokens+wideVectors*3)*g.HeadDim + wideStages*bytes + wideBarriers
+		w := wideShape(g.HeadDim)
+		return (w.slots*4*pageTokens+wideVectors*2)*g.HeadDim + 128*w.codes + w.stages*bytes + wideBarriers
 	}
 	n := prefillStages*bytes + 2*pageTokens*g.HeadDim
 	if someTokens(g.Format.V) { // their second planes in full
@@ -117,15 +115,26 @@ func (p *Prefiller) kernel() (string, error) {
 	case base == "f16":
 		base = "hq2_sym"
 	}
-	if p.g.HeadDim != 128 || strings.Contains(base, "some") {
+	if strings.Contains(base, "some") {
 		p.wide = false
 	}
 	if p.wide {
-		p.vectors, p.threads = wideVectors, wideThreads
+		p.vectors, p.threads = wideVectors, wideShape(p.g.HeadDim).threads
 		return fmt.Sprintf("wide_%s_%d", base, p.g.HeadDim), nil
 	}
 	p.vectors, p.threads = prefillVectors, prefillThreads
 	return fmt.Sprintf("prefill_%s_%d", base, p.g.HeadDim), nil
+}
+
+// wideBlock is the block of a Wide: its threads, operands, pages on their way to them, and
+// rows of 128 coded channels.
+type wideBlock struct{ threads, slots, stages, codes int }
+
+func wideShape(headDim int) wideBlock {
+	if headDim == 64 {
+		return wideBlock{640, 8, 4, 1}
+	}
+	return wideBlock{512, 4, 3, wideVectors}
 }
 
 // exactGroups is ExactWide's warpgroups that attend.

@@ -32,15 +32,19 @@ func TestPrefill(t *testing.T) {
 }
 
 var wideFormats = []attended{
-	{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 128}, {"f16", true, 64}, {"hq2,k2=lead:32", false, 128}, {"hq2,k2=shared:48", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128},
+	{"f16", true, 128}, {"hq4", false, 128}, {"hq2", true, 64}, {"f16", true, 64}, {"hq2,k2=lead:32", false, 128}, {"hq2,k2=shared:48", true, 128}, {"hq2,k2=lead:16", true, 64}, {"hq4", false, 64},
+	{"hq2", true, 128}, {"hq3", true, 128}, {"hq2", false, 128}, {"hq3", false, 128}, {"hq4", true, 128},
 	{"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:112", true, 128}, {"hq2b/128", true, 128}, {"hq2b/0", true, 128},
+	{"hq2", false, 64}, {"hq3", true, 64}, {"hq3", false, 64}, {"hq4", true, 64}, {"hq2,k2=lead:16", false, 64}, {"hq2,k2=lead:32", true, 64}, {"hq2,k2=lead:32", false, 64},
+	{"hq2,k2=shared:16", true, 64}, {"hq2b/64", true, 64}, {"hq2b/0", true, 64}, {"hq2,sinks=0,recent=0", true, 64},
 }
 
-// The same with Hopper's warpgroup products, which are emulated too.
+// The same with Hopper's warpgroup products, which are emulated too; 0.5 % where keys
+// of codes are float16.
 func TestPrefillWide(t *testing.T) {
 	formats := wideFormats
 	if testing.Short() || !*gpuFlag && !*fullFlag {
-		formats = formats[:6]
+		formats = formats[:8]
 	}
 	formats = chosen(t, formats)
 	onBoth(t, func(t *testing.T, c *Context, m Module) {
@@ -86,9 +90,12 @@ func checkPrefill(t *testing.T, name string, p *Prefiller, s *sequence, position
 		want := row.oracle(p.g, i%vectors/p.group, q[i*dim:(i+1)*dim], 1/math.Sqrt(float64(dim)), p.g.Format.Coded() && !p.wide)
 		errors[i] = want.off(out[i*dim : (i+1)*dim])
 	})
-	worst := 0.0
+	worst, limit := 0.0, 3e-3
+	if p.wide && !p.alone && dim == 64 { // keys are float16 too
+		limit = 5e-3
+	}
 	for i, e := range errors {
-		if !(e < 3e-3) {
+		if !(e < limit) {
 			t.Errorf("%s: row %d, vector %d: off by %.3g", name, i/vectors, i%vectors, e)
 			return
 		}

@@ -188,6 +188,10 @@ DEV void groupHalf(float (&c)[32], emu::Tile a, emu::Tile b) {
   emu::begin(c, 32, {emu::multiply<64, emu::Half, emu::Half, false, MORE>, a, b});
 }
 template <bool MORE>
+DEV void groupHalf(float (&c)[32], const u32 (&a)[4], emu::Tile b) {
+  emu::begin(c, 32, rowsOf(a, {emu::multiply<64, emu::Half, emu::Half, true, MORE>, {}, b}));
+}
+template <bool MORE>
 DEV void groupHalf(float (&c)[16][4], emu::Tile a, emu::Tile b) {
   emu::begin(c, 64, {emu::multiply<128, emu::Half, emu::Half, false, MORE>, a, b});
 }

@@ -112,15 +112,23 @@ PREFILL(some, 64, kSomeTokens, kTwoBits)
 PREFILL(somesome, 64, kSomeTokens, kSomeTokens)
 
 #ifdef TERSE_HOPPER
-#define WIDE(name, K, V)                                                                 \
-  KERNEL(wide_##name##_sym_128, PrefillParams, 512, 1) { Wide<K, V, false>::run(p); } \
-  KERNEL(wide_##name##_asym_128, PrefillParams, 512, 1) { Wide<K, V, true>::run(p); }
+#define WIDE_SYM(name, D, K, V) \
+  KERNEL(wide_##name##_sym_##D, PrefillParams, (Wide<D, K, V, false>::kThreads), 1) { Wide<D, K, V, false>::run(p); }
+#define WIDE(name, D, K, V) \
+  WIDE_SYM(name, D, K, V)   \
+  KERNEL(wide_##name##_asym_##D, PrefillParams, (Wide<D, K, V, true>::kThreads), 1) { Wide<D, K, V, true>::run(p); }
 
-WIDE(hq2, kTwoBits, kTwoBits)
-WIDE(hq3, kFourBits, kTwoBits)
-WIDE(hq4, kFourBits, kFourBits)
-WIDE(lead32, 32, kTwoBits)
-KERNEL(wide_plan_sym_128, PrefillParams, 512, 1) { Wide<kPlan, kTwoBits, false>::run(p); }
+WIDE(hq2, 128, kTwoBits, kTwoBits)
+WIDE(hq3, 128, kFourBits, kTwoBits)
+WIDE(hq4, 128, kFourBits, kFourBits)
+WIDE(lead32, 128, 32, kTwoBits)
+WIDE_SYM(plan, 128, kPlan, kTwoBits)
+WIDE(hq2, 64, kTwoBits, kTwoBits)
+WIDE(hq3, 64, kFourBits, kTwoBits)
+WIDE(hq4, 64, kFourBits, kFourBits)
+WIDE(lead16, 64, 16, kTwoBits)
+WIDE(lead32, 64, 32, kTwoBits)
+WIDE_SYM(plan, 64, kPlan, kTwoBits)
 KERNEL(exactwide_64, PrefillParams, ExactWide<64>::kThreads, 1) { ExactWide<64>::run(p); }
 KERNEL(exactwide_128, PrefillParams, ExactWide<128>::kThreads, 1) { ExactWide<128>::run(p); }
 #endif

@@ -1,11 +1,13 @@
-// Prompt attention with Hopper's warpgroup products (sm_90a). 128 channels.
+// Prompt attention with Hopper's warpgroup products (sm_90a).
 //
-// A block is four warpgroups that never meet. One copies pages and spreads them into
-// a ring of operands; each of the others attends for 64 query vectors, with the
-// tensor cores reading the operands in shared memory. While one turns sums into
+// A block is four or five warpgroups that never meet. One or two copy pages and spread
+// them into a ring of operands; each of the others attends for 64 query vectors, with
+// the tensor cores reading the operands in shared memory. While one turns sums into
 // weights the tensor cores have the others' products.
 //
-// Queries and codes of K are multiplied as in prefill.cuh. Weights and values are
+// Queries and codes of K are multiplied as in prefill.cuh where there are 128 channels.
+// With 64, where products are half and the work on each score is the same, K is spread
+// like V, and the queries' codes are float16. Weights and values are
 // float16: V is spread as what its codes stand for, each number rounded once, so that
 // the tensor cores add up over pages, and no instruction is spent on a weight's scale
 // or on an output but where the reference moves. The exact windows follow through the
@@ -18,18 +20,21 @@
 #pragma once
 #include "spread.cuh"
 
-template <int K, int V, bool ASYM>
-struct Wide : Spread<K, V, ASYM> {
-  using Base = Spread<K, V, ASYM>;
+template <int D, int K, int V, bool ASYM>
+struct Wide : Spread<D, K, V, ASYM> {
+  using Base = Spread<D, K, V, ASYM>;
   using typename Base::Operand;
   using typename Base::Plain;
   using typename Base::Scales;
   using typename Base::Shared;
   using typename Base::Span;
-  using Base::D;
   using Base::kGroups;
+  using Base::kHalf;
+  using Base::kHalves;
   using Base::kLeadWords;
+  using Base::kRow;
   using Base::kSlots;
+  using Base::kSpreaders;
   using Base::kStages;
   using Base::kThreads;
   using Base::kVectors;
@@ -44,6 +49,7 @@ struct Wide : Spread<K, V, ASYM> {
   };
   struct Codes {
     u32 word[kHeld + 1][4];
+    u32 half[D / 16][4];  // the same as float16, channels as KeyHalves has them
     float scale[2];
     float sum[2], lead[2];  // asymmetric: of the codes, of all channels, or but the leading ones, and of those
   };
@@ -61,7 +67,7 @@ struct Wide : Spread<K, V, ASYM> {
 #pragma unroll
         for (int b = 0; b < 4; b++) v[i][b] = asFloat(wordOf(w, b)), top = larger(top, fabsf(v[i][b]));
         int at = 2 * i + q / 2;
-        *(Pair32*)(operand + at / 8 * (64 * D) + (row + r + 8 * h) * D + ((at ^ r) & 7) * 16 + q % 2 * 8) =
+        *(Pair32*)(operand + at / 8 * (64 * kRow) + (row + r + 8 * h) * kRow + ((at ^ r) & 7) * 16 + q % 2 * 8) =
             Pair32{narrow2(v[i][0] * p.scale, v[i][1] * p.scale), narrow2(v[i][2] * p.scale, v[i][3] * p.scale)};
       }
       top = larger(top, laneXor(top, 1));
@@ -73,11 +79,18 @@ struct Wide : Spread<K, V, ASYM> {
         u32 b[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) b[k] = asBits(fusedMulAdd(v[i][k], inv, kMagicFloat));
+        if constexpr (kHalf) {
+          float x[4];
+#pragma unroll
+          for (int k = 0; k < 4; k++) x[k] = asFloat(b[k]) - kMagicFloat;
+          c.half[i][h] = narrow2(x[0], x[2]), c.half[i][2 + h] = narrow2(x[1], x[3]);
+          continue;
+        }
         u32 w = permute<0x5410>(permute<0x0040>(b[0], b[1]), permute<0x0040>(b[2], b[3]));
         if (i / 2 < kHeld) {
           c.word[i / 2 % (kHeld + 1)][h + 2 * (i % 2)] = w;
         } else {
-          *(u32*)(codes + (row + r + 8 * h) * D + (i ^ r) * 16 + 4 * q) = w;
+          *(u32*)(codes + (row + r + 8 * h) * kRow + (i ^ r) * 16 + 4 * q) = w;
         }
         if (i < kLeadWords) {
           lead = dot4(w, 0x01010101u, lead);
@@ -168,7 +181,12 @@ struct Wide : Spread<K, V, ASYM> {
       y.m[h] = !sees ? -kMinusInf : y.first[h] ? 0 : s.m[h];  // nothing weighs anything under an infinite reference
     }
   }
-  // exponents does parts of 16 tokens from FROM on.
+  // exponents makes products exponents.
+  DEV void exponents(Page64& y, const Codes& c, const float (&sum)[32]) {
+#pragma unroll
+    for (int i = 0; i < 32; i++) y.x[i] = fusedMulAdd(sum[i], c.scale[i / 2 % 2], -y.m[i / 2 % 2]);
+  }
+  // The same of bytes, parts of 16 tokens from FROM on.
   template <int FROM, int END>
   DEV void exponents(Page64& y, const Codes& c, const Sums& sums, const Part (&ahead)[kAhead], const Operand* o, int q) {
 #pragma unroll
@@ -227,6 +245,13 @@ struct Wide : Spread<K, V, ASYM> {
     multiply<3, true>(sum.all, c, a, b);
     groupCommit();
   }
+  DEV void multiplyKeys(float (&sum)[32], const Codes& c, const Operand* o) {
+    auto b = groupOperand(o->coded.keys);
+    groupHalf<false>(sum, c.half[0], b);
+#pragma unroll
+    for (int d = 1; d < D / 16; d++) groupHalf<true>(sum, c.half[d], groupAlong(b, 32 * d));
+    groupCommit();
+  }
   DEV void weighValues(Rows& s, const u32 (&word)[4][4], const Operand* o) {
     auto values = groupOperand(o->coded.values);
 #pragma unroll
@@ -239,40 +264,61 @@ struct Wide : Spread<K, V, ASYM> {
     if (kEachArrives || lane == 0) barrierArrive(&m.empty[k % kSlots]);
   }
 
+  // halves and bytes make the exponents of a page whose keys are such, while the values
+  // of the page before are multiplied.
+  DEV void halves(Rows& s, Page64& y, const u32 (&word)[4][4], const Codes& c, const Operand* o, const Operand* before, int token) {
+    float products[32];
+    groupFence(s.value);
+    multiplyKeys(products, c, o);
+    weighValues(s, word, before);
+    beginPage(y, s, token);
+    groupWaitFor<1>(products);
+    exponents(y, c, products);
+    groupWaitFor<0>(s.value);
+  }
+  DEV void bytes(Rows& s, Page64& y, const u32 (&word)[4][4], const Codes& c, GroupOperand codes, const Operand* o, const Operand* before, int token, int q) {
+    Sums sum;
+    Part part[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) part[i] = Part::of(o->coded.key, i, q);
+    groupFence(s.value);
+    multiplyKeys(sum, c, codes, o);
+    weighValues(s, word, before);
+    beginPage(y, s, token);
+    if constexpr (kLeads<K>) {
+      groupWaitFor<1>(sum.all, sum.lead);
+      exponents<0, 2>(y, c, sum, part, o, q);
+      groupFence();
+      multiplyKeys(sum, c, codes, o, 1);
+      groupWaitFor<0>(s.value, sum.all, sum.lead);
+      exponents<2, 4>(y, c, sum, part, o, q);
+    } else {
+      groupWaitFor<1>(sum.all);
+      exponents<0, 4>(y, c, sum, part, o, q);
+      groupWaitFor<0>(s.value);
+    }
+  }
+
   // coded attends over the coded pages. A page's exponents are computed while its
   // predecessor's values are still multiplied: the first one's predecessor is operand
   // 0, which is none and weighs nothing. Nothing is in flight where it branches.
   DEV void coded(Shared& m, Rows& s, const Codes& c, const Span& span, int group, int lane) {
     if (span.coded == 0) return giveBack(m, 0, lane);
-    Sums sum;
     Page64 y;
     u32 word[4][4] = {};
     lane = (int)keep(lane);
-    GroupOperand codes = keepOperand(groupOperand(m.codes[group]));
+    GroupOperand codes = keepOperand(groupOperand(m.codes[kHalf ? 0 : 64 * group]));
     bool come = false;
     u32 k = 1;
 #pragma unroll 1
     for (; k <= (u32)span.coded; k++) {
-      Operand* o = &m.slot[k % kSlots];
+      Operand *o = &m.slot[k % kSlots], *before = &m.slot[(k > 1 ? k - 1 : 1) % kSlots];
       if (!come) barrierWait(&m.full[k % kSlots], k / kSlots & 1);
-      Part part[kAhead];
-#pragma unroll
-      for (int i = 0; i < kAhead; i++) part[i] = Part::of(o->coded.key, i, 4 * (lane & 3));
-      groupFence(s.value);
-      multiplyKeys(sum, c, codes, o);
-      weighValues(s, word, &m.slot[(k > 1 ? k - 1 : 1) % kSlots]);
-      beginPage(y, s, (span.lo + (int)k - 1) * kTokens);
-      if constexpr (kLeads<K>) {
-        groupWaitFor<1>(sum.all, sum.lead);
-        exponents<0, 2>(y, c, sum, part, o, 4 * (lane & 3));
-        groupFence();
-        multiplyKeys(sum, c, codes, o, 1);
-        groupWaitFor<0>(s.value, sum.all, sum.lead);
-        exponents<2, 4>(y, c, sum, part, o, 4 * (lane & 3));
+      int token = (span.lo + (int)k - 1) * kTokens;
+      if constexpr (kHalf) {
+        halves(s, y, word, c, o, before, token);
       } else {
-        groupWaitFor<1>(sum.all);
-        exponents<0, 4>(y, c, sum, part, o, 4 * (lane & 3));
-        groupWaitFor<0>(s.value);
+        bytes(s, y, word, c, codes, o, before, token, 4 * (lane & 3));
       }
       giveBack(m, k - 1, lane);
       come = k < (u32)span.coded && barrierCame(&m.full[(k + 1) % kSlots], (k + 1) / kSlots & 1);
@@ -325,7 +371,7 @@ struct Wide : Spread<K, V, ASYM> {
       exactWeights(s, p, x, word, position, Span::page(span, i) * kTokens, lane & 3);
       groupFence(s.value);
 #pragma unroll
-      for (int d = 0; d < 4; d++) groupWeigh<true>(s.value, word[d], groupColumns(o->exact.values[0] + 16 * D * d, kTokens * D));
+      for (int d = 0; d < 4; d++) groupWeigh<true>(s.value, word[d], groupColumns(o->exact.values[0] + 16 * kRow * d, kTokens * kRow));
       groupCommit();
       groupWait(s.value);
       giveBack(m, k, lane);
@@ -367,9 +413,9 @@ struct Wide : Spread<K, V, ASYM> {
 #pragma unroll
       for (int e = 0; e < 4; e++) s.value[i][e] = 0;
     Codes c;
-    loadQueries(c, m.queries[group][0], m.codes[group], p, first, blockLast, warp % 4 * 16, lane);
+    loadQueries(c, m.queries[group][0], m.codes[kHalf ? 0 : 64 * group], p, first, blockLast, warp % 4 * 16, lane);
     operandFence();
-    someSync(2 + group, 128);
+    someSync(1 + group, 128);
     coded(m, s, c, span, group, lane);
     int at[2] = {position(p, first, blockLast, lane, 0), position(p, first, blockLast, lane, 1)};
     exact(m, s, p, span, at, group, lane);
@@ -391,10 +437,11 @@ struct Wide : Spread<K, V, ASYM> {
     int blockLast = min(blockFirst + kVectors, p.rows * p.group) - 1;
     Span span = Span::of(p, blockFirst, blockLast);
     if (threadIdx.x >= 128 * kGroups) {
-      fewerRegisters<56>();
-      Base::produce(m, p, span, threadIdx.x - 128 * kGroups);
+      fewerRegisters<(kSpreaders == 2 ? 48 : 56)>();
+      int thread = threadIdx.x - 128 * kGroups;
+      Base::produce(m, p, span, kSpreaders > 1 ? thread / 128 : 0, kSpreaders > 1 ? thread % 128 : thread);
     } else {
-      moreRegisters<152>();
+      moreRegisters<(kSpreaders == 2 ? 128 : 152)>();
       attend(m, p, span, blockFirst, blockLast, threadIdx.x);
     }
   }
