@@ -313,7 +313,7 @@ func TestTablePrefill(t *testing.T) {
 		b := newBench(t, c, m)
 		fmt.Printf("%-14s %6s %12s %10s %14s\n", "prompt", "tokens", "attention µs", "TFLOP/s", "append+code µs")
 		for _, n := range []int{16 << 10, 32 << 10} {
-			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}, {"hq3", true, 64}, {"hq4", true, 64}, {"f16", true, 128}, {"f16", true, 64}} {
+			for _, f := range []attended{{"hq2", true, 128}, {"hq2", false, 128}, {"hq3", true, 128}, {"hq4", true, 128}, {"hq2,k2=lead:32", true, 128}, {"hq2,k2=shared:64", true, 128}, {"hq2", true, 64}, {"hq2", false, 64}, {"hq3", true, 64}, {"hq4", true, 64}, {"hq2,k2=lead:16", true, 64}, {"f16", true, 128}, {"f16", true, 64}} {
 				if !only(t, f.name, " ", f.calibrated, " d", f.dim) {
 					continue
 				}
