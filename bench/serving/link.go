@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -32,37 +33,75 @@ func (l *Link) Over(dial Dial) Dial {
 		if err != nil {
 			return nil, err
 		}
-		return &linked{conn, l}, nil
+		return &linked{Conn: conn, link: l}, nil
 	}
 }
 
-// take is when the link has carried n more bytes.
-func (l *Link) take(n int, now time.Time) time.Time {
+// take is when the link has carried n more bytes, that were there to be carried from
+// a time on.
+func (l *Link) take(n int, there time.Time) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.rate == 0 {
-		return now
+		return there
 	}
-	if l.until.Before(now) {
-		l.until = now // an idle link saves nothing up
+	if l.until.Before(there) {
+		l.until = there // an idle link saves nothing up
 	}
 	l.until = l.until.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
 	return l.until
 }
 
-// quantum bounds what is read at a time, so that the link is shared finely.
-const quantum = 32 << 10
+const (
+	// share bounds what is read at a time to what takes the link so long, and least from
+	// below, so that connections share it finely.
+	share = 100 * time.Microsecond
+	least = 32 << 10
+	// A read that takes less is taken to have found its bytes waiting.
+	atOnce = 500 * time.Microsecond
+	// late bounds how much later than the link a reader may be without the link being
+	// slower for it: sleeps of some microseconds, as fast links ask for, take a tenth of a
+	// millisecond or a half, and several milliseconds where processors are busy.
+	late = 5 * time.Millisecond
+)
+
+// quantum is how much may be read at a time.
+func (l *Link) quantum() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rate == 0 {
+		return math.MaxInt
+	}
+	return max(least, int(l.rate*share.Seconds()))
+}
 
 type linked struct {
 	net.Conn
 	link *Link
+	free time.Time // when the link was done with what was read last
 }
 
 func (c *linked) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p[:min(len(p), quantum)])
+	asked := time.Now()
+	n, err := c.Conn.Read(p[:min(len(p), c.link.quantum())])
 	if n > 0 {
 		now := time.Now()
-		time.Sleep(c.link.take(n, now).Sub(now))
+		time.Sleep(c.carry(n, asked, now).Sub(now))
 	}
 	return n, err
+}
+
+// carry is when n bytes have come, that a read from asked to now has got. If they were
+// there already, the link has been at them since it was done with those before, though
+// the reader slept longer.
+func (c *linked) carry(n int, asked, now time.Time) time.Time {
+	there := now
+	if now.Sub(asked) < atOnce && !c.free.IsZero() && c.free.Before(now) {
+		there = c.free
+		if first := now.Add(-late); there.Before(first) {
+			there = first
+		}
+	}
+	c.free = c.link.take(n, there)
+	return c.free
 }

@@ -2,11 +2,9 @@ package serving
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	"testing"
 	"testing/fstest"
 	"text/template"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -194,34 +191,6 @@ func TestPrompts(t *testing.T) {
 	one, two := p.Of(4, &workload.Request{Input: 40}, 100), p.Of(5, &workload.Request{Input: 40}, 100)
 	require.Len(t, one, 40)
 	require.Equal(t, 0, common(one, two))
-}
-
-// A link takes as long as its rate says, for all connections together.
-func TestLink(t *testing.T) {
-	l := &Link{}
-	l.SetRate(1e6)
-	now := time.Now()
-	require.Equal(t, now.Add(100*time.Millisecond), l.take(100_000, now))
-	require.Equal(t, now.Add(150*time.Millisecond), l.take(50_000, now.Add(20*time.Millisecond)))
-	later := now.Add(time.Hour) // an idle link saves nothing up
-	require.Equal(t, later.Add(time.Millisecond), l.take(1000, later))
-	l.SetRate(0)
-	require.Equal(t, now, l.take(1<<30, now))
-}
-
-func TestLinkConn(t *testing.T) {
-	l := &Link{}
-	l.SetRate(2e6)
-	here, there := net.Pipe()
-	conn, err := l.Over(func(context.Context, string) (net.Conn, error) { return here, nil })(t.Context(), "")
-	require.NoError(t, err)
-	const n = 200_000
-	go func() { _, _ = there.Write(make([]byte, n)); there.Close() }()
-	start := time.Now()
-	got, err := io.Copy(io.Discard, conn)
-	require.NoError(t, err)
-	require.EqualValues(t, n, got)
-	require.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond) // what the link needs: a bound of the rate, not a speed
 }
 
 func TestSpread(t *testing.T) {
