@@ -19,6 +19,7 @@ import (
 //	{{plot "NAME"}}                 a link to its bars, which are written beside it
 //	{{cut "NAME" "hq2" "f16"}}      how much shorter hq2's mean JCT is than f16's, such as -76 %
 //	{{jct "NAME" "hq2"}}            a mean JCT; likewise share and split, in per cent
+//	{{carried "NAME" "hq2"}}        the rate at which the KV cache crossed, from the first byte to the last
 //	{{commit "NAME"}}               the version that measured it
 //	{{range list "1" "2"}}          the words of a list
 //
@@ -45,6 +46,11 @@ func Document(results fs.FS, text string, more template.FuncMap) (doc string, pl
 		},
 		"share": func(name, target string) (string, error) {
 			return d.of(name, target, func(r *Row) string { return fmt.Sprintf("%.1f %%", 100*r.KVShare) })
+		},
+		"carried": func(name, target string) (string, error) {
+			return d.of(name, target, func(r *Row) string {
+				return fmt.Sprintf("%.2g Gb/s", 8*r.KVBytes/r.TransferWhole/1e9)
+			})
 		},
 		"split": func(name, target string) (string, error) {
 			return d.of(name, target, func(r *Row) string { return fmt.Sprintf("%.0f %%", 100*r.Split) })

@@ -202,13 +202,13 @@ func TestSpread(t *testing.T) {
 func TestDocument(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, (&Report{Version: "v1", Workload: "w", Load: "1 at a time", Rows: []Row{
-		{Target: "f16", JCT: Spread{Mean: 10}, KVShare: 1, Split: 1}, {Target: "hq2", JCT: Spread{Mean: 2.5}, KVShare: 0.181},
+		{Target: "f16", JCT: Spread{Mean: 10}, KVShare: 1, Split: 1}, {Target: "hq2", JCT: Spread{Mean: 2.5}, KVShare: 0.181, KVBytes: 1e9, TransferWhole: 2},
 	}}).JSON(&b))
 	results := fstest.MapFS{"r10.json": {Data: b.Bytes()}}
-	doc, plots, err := Document(results, `{{cut "r10" "hq2" "f16"}} {{jct "r10" "hq2"}} {{share "r10" "hq2"}} {{split "r10" "f16"}} {{commit "r10"}} {{more}} {{plot "r10"}}`,
+	doc, plots, err := Document(results, `{{cut "r10" "hq2" "f16"}} {{jct "r10" "hq2"}} {{share "r10" "hq2"}} {{split "r10" "f16"}} {{carried "r10" "hq2"}} {{commit "r10"}} {{more}} {{plot "r10"}}`,
 		template.FuncMap{"more": func() string { return "and more" }})
 	require.NoError(t, err)
-	require.Equal(t, "−75 % 2.50 s 18.1 % 100 % v1 and more ![where the time went: r10](results/r10.svg)", doc)
+	require.Equal(t, "−75 % 2.50 s 18.1 % 100 % 4 Gb/s v1 and more ![where the time went: r10](results/r10.svg)", doc)
 	require.Contains(t, plots["r10.svg"], "</svg>")
 	for _, bad := range []string{`{{table "r11"}}`, `{{cut "r10" "hq3" "f16"}}`, `{{table}}`, `{{table "../r10"}}`} {
 		_, _, err := Document(results, bad, nil)
