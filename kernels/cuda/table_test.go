@@ -14,8 +14,9 @@ import (
 )
 
 var (
-	tableFlag = flag.Bool("table", false, "time the kernels on the GPU and print a table")
-	onlyFlag  = flag.String("only", "", "formats to test or time, as a regular expression")
+	tableFlag  = flag.Bool("table", false, "time the kernels on the GPU and print a table")
+	layersFlag = flag.Int("layers", 1, "in the decode table, pages lie as an engine's of so many layers do")
+	onlyFlag   = flag.String("only", "", "formats to test or time, as a regular expression")
 )
 
 // needTable skips timings that are not asked for.
@@ -169,14 +170,14 @@ func randomCache(t testing.TB, c *Context, g *quant.Geometry, batch, n int) *onD
 	d := new(onDevice)
 	pages := (n + g.Format.PageTokens - 1) / g.Format.PageTokens
 	d.tables.Pages = pages
-	fill := func(pageBytes int, make1 func(b []byte, r *rand.Rand)) Ptr {
+	fill := func(pageBytes, layers int, make1 func(b []byte, r *rand.Rand)) Ptr {
 		const distinct = 64
 		r := rand.New(rand.NewPCG(1, 2))
 		b := make([]byte, min(distinct, batch*pages)*pageBytes)
 		for at := 0; at < len(b); at += pageBytes {
 			make1(b[at:at+pageBytes], r)
 		}
-		total := batch * pages * pageBytes
+		total := batch * pages * pageBytes * layers
 		mem, err := c.Alloc(total)
 		ok(t, err)
 		d.owned = append(d.owned, mem)
@@ -188,7 +189,7 @@ func randomCache(t testing.TB, c *Context, g *quant.Geometry, batch, n int) *onD
 		}
 		table := make([]uint64, batch*pages)
 		for i := range table {
-			table[i] = uint64(mem) + uint64(i*pageBytes)
+			table[i] = uint64(mem) + uint64(i*pageBytes*layers)
 		}
 		r.Shuffle(len(table), func(i, j int) { table[i], table[j] = table[j], table[i] })
 		tab, err := c.Alloc(8 * len(table))
@@ -198,15 +199,17 @@ func randomCache(t testing.TB, c *Context, g *quant.Geometry, batch, n int) *onD
 		return tab
 	}
 	if g.Format.Coded() {
-		d.tables.Coded = fill(g.CodedBytes(), func(b []byte, r *rand.Rand) { randomCodes(g, b, r) })
+		d.tables.Coded = fill(g.CodedBytes(), *layersFlag, func(b []byte, r *rand.Rand) { randomCodes(g, b, r) })
 	}
-	if lo, hi := 0, n; lo < hi {
-		d.tables.Exact = fill(g.ExactBytes(), func(b []byte, r *rand.Rand) {
-			for i := 0; i < len(b); i += 2 {
-				b[i], b[i+1] = byte(r.Uint32()), byte(0x30+r.IntN(8)|r.IntN(2)<<7) // 0.125 … 1
-			}
-		})
+	layers := *layersFlag
+	if g.Format.Coded() { // few exact ones are read
+		layers = 1
 	}
+	d.tables.Exact = fill(g.ExactBytes(), layers, func(b []byte, r *rand.Rand) {
+		for i := 0; i < len(b); i += 2 {
+			b[i], b[i+1] = byte(r.Uint32()), byte(0x30+r.IntN(8)|r.IntN(2)<<7) // 0.125 … 1
+		}
+	})
 	return d
 }
 
@@ -244,7 +247,7 @@ func TestTable(t *testing.T) {
 		fmt.Printf("%s, %d SMs, L2 %d MiB, reads %.2f TB/s\n", c.info.Name, c.info.SMs, c.info.L2>>20, rate/1e6)
 		fmt.Printf("%-50s %-18s %9s %9s %9s %9s\n", "format", "shape", "µs", "GB/s", "floor µs", "×floor")
 		for _, s := range []tableShape{
-			{8, 4, 1, 2 << 10, 128}, {8, 4, 1, 4 << 10, 128}, {8, 4, 1, 16 << 10, 128}, {8, 4, 1, 32 << 10, 128}, {8, 4, 1, 128 << 10, 128}, {8, 4, 8, 32 << 10, 128}, {8, 4, 17, 32 << 10, 128}, {8, 4, 24, 32 << 10, 128}, {8, 4, 32, 32 << 10, 128}, {8, 4, 200, 32 << 10, 128},
+			{8, 4, 1, 2 << 10, 128}, {8, 4, 1, 4 << 10, 128}, {8, 4, 1, 16 << 10, 128}, {8, 4, 1, 32 << 10, 128}, {8, 4, 1, 128 << 10, 128}, {8, 4, 8, 32 << 10, 128}, {8, 4, 17, 32 << 10, 128}, {8, 4, 24, 32 << 10, 128}, {8, 4, 32, 32 << 10, 128}, {8, 4, 64, 32 << 10, 128}, {8, 4, 128, 32 << 10, 128}, {8, 4, 200, 32 << 10, 128},
 			{8, 8, 1, 2 << 10, 128}, {8, 8, 1, 16 << 10, 128}, {8, 8, 1, 32 << 10, 128}, {8, 8, 1, 128 << 10, 128},
 			{8, 4, 1, 32 << 10, 64}, {8, 4, 1, 128 << 10, 64}, {8, 4, 32, 32 << 10, 64},
 		} {
@@ -280,7 +283,7 @@ func (b *bench) row(t testing.TB, m Module, name string, calibrated bool, s tabl
 	bytes := 0
 	w := newWork(g.Format, n, 0)
 	bytes = batch * heads * (w.pages*g.HeadBytes + int(w.ExactHi)*2*2*g.HeadDim)
-	if 4*bytes > int(c.info.Memory)/2 {
+	if 4*bytes > int(c.info.Memory)/2 || bytes**layersFlag > int(c.info.Memory)*4/5 {
 		return
 	}
 	d, err := c.NewDecoder(m, g, group)
