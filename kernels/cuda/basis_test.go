@@ -75,6 +75,29 @@ func TestFused(t *testing.T) {
 	}
 }
 
+// turnerOf makes a turner with random bases, where g's format has one, and no means.
+func turnerOf(t testing.TB, c *Context, m Module, g *quant.Geometry, heads int) (*Turner, *quant.Transform) {
+	t.Helper()
+	none := make([]float32, g.KVHeads*g.HeadDim)
+	cal := &quant.Calibration{Layers: 1, KVHeads: g.KVHeads, HeadDim: g.HeadDim, KMean: none, VMean: none, KBasis: someBasis(rand.New(rand.NewPCG(1, 4)), g.KVHeads, g.HeadDim)}
+	tf, err := quant.NewTransform(g, cal)
+	ok(t, err)
+	tn, err := c.NewTurner(m, g, tf, heads, BF16)
+	ok(t, err)
+	return tn, tf
+}
+
+// turn is what rows at position 0 are turned with, all channels by RoPE.
+func (l *lab) turn(rows, heads int, g *quant.Geometry) Turn {
+	kv := 4 * rows * g.KVHeads * g.HeadDim
+	a := Turn{Pairs: g.HeadDim / 2, Positions: l.bytes(make([]byte, 4*rows))}
+	a.X, _ = l.normal(rows * (heads + 2*g.KVHeads) * g.HeadDim)
+	a.Cos, _ = l.normal(g.HeadDim / 2)
+	a.Sin, _ = l.normal(g.HeadDim / 2)
+	a.Q, a.K, a.V = l.bytes(make([]byte, 4*rows*heads*g.HeadDim)), l.bytes(make([]byte, kv)), l.bytes(make([]byte, kv))
+	return a
+}
+
 // TestTableMap prints what turning 2,048 rows takes, whole, without the balanced basis,
 // and with it as few rows are turned.
 func TestTableMap(t *testing.T) {
@@ -84,18 +107,9 @@ func TestTableMap(t *testing.T) {
 		b := newBench(t, c, m)
 		for _, dim := range []int{64, 128} {
 			g := geometry(t, "hq2+", true, kvHeads, dim)
-			none := make([]float32, kvHeads*dim)
-			cal := &quant.Calibration{Layers: 1, KVHeads: kvHeads, HeadDim: dim, KMean: none, VMean: none, KBasis: someBasis(rand.New(rand.NewPCG(1, 4)), kvHeads, dim)}
-			tf, err := quant.NewTransform(g, cal)
-			ok(t, err)
-			tn, err := c.NewTurner(m, g, tf, heads, BF16)
-			ok(t, err)
+			tn, _ := turnerOf(t, c, m, g, heads)
 			l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
-			a := Turn{Pairs: dim / 2, Positions: l.bytes(make([]byte, 4*rows))}
-			a.X, _ = l.normal(rows * (heads + 2*kvHeads) * dim)
-			a.Cos, _ = l.normal(dim / 2)
-			a.Sin, _ = l.normal(dim / 2)
-			a.Q, a.K, a.V = l.bytes(make([]byte, 4*rows*heads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim))
+			a := l.turn(rows, heads, g)
 			many := b.median(t, 21, func() error { return c.Turn(tn, rows, a, 0) })
 			p := tn.params(rows, a)
 			turn := func() error { return c.launchTurn(tn, &p, 0) }
@@ -116,22 +130,13 @@ func TestTableEnter(t *testing.T) {
 		b := newBench(t, c, m)
 		for _, name := range []string{"hq2", "hq2+"} {
 			g := geometry(t, name, true, kvHeads, dim)
-			none := make([]float32, kvHeads*dim)
-			cal := &quant.Calibration{Layers: 1, KVHeads: kvHeads, HeadDim: dim, KMean: none, VMean: none, KBasis: someBasis(rand.New(rand.NewPCG(1, 4)), kvHeads, dim)}
-			tf, err := quant.NewTransform(g, cal)
-			ok(t, err)
-			tn, err := c.NewTurner(m, g, tf, heads, BF16)
-			ok(t, err)
+			tn, tf := turnerOf(t, c, m, g, heads)
 			e, err := c.NewEncoder(m, g, tf)
 			ok(t, err)
 			for _, rows := range []int{1, 8, 24} {
 				mem := randomCache(t, c, g, rows, 64)
 				l := &lab{t: t, c: c, r: rand.New(rand.NewPCG(1, 3))}
-				a := Turn{Pairs: dim / 2, Positions: l.bytes(make([]byte, 4*rows))}
-				a.X, _ = l.normal(rows * (heads + 2*kvHeads) * dim)
-				a.Cos, _ = l.normal(dim / 2)
-				a.Sin, _ = l.normal(dim / 2)
-				a.Q, a.K, a.V = l.bytes(make([]byte, 4*rows*heads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim)), l.bytes(make([]byte, 4*rows*kvHeads*dim))
+				a := l.turn(rows, heads, g)
 				fmt.Printf("%s d%d: %d rows entered in %.1f µs\n", name, dim, rows, b.median(t, 31, func() error { return c.Enter(tn, e, 0, rows, a, mem.tables, 0) }))
 				l.close()
 				mem.free(t, c)

@@ -244,26 +244,26 @@ const mergeCost = 12
 func (p *planner) stream(all []work, total int, o PlanOptions) {
 	crumb := min(total/o.Blocks/16, mergeCost)
 	block, at := 0, 0 // at: what the pieces so far cost
-	end := func() int { return total * (block + 1) / o.Blocks }
+	end := func(block int) int { return total * (block + 1) / o.Blocks }
 	next := func() {
 		p.end()
 		block++
 	}
 	for i := range all {
-		for block < o.Blocks-1 && end() <= at+crumb {
+		for block < o.Blocks-1 && end(block) <= at+crumb {
 			next()
 		}
 		w := &all[i]
 		cost := w.cost()
 		parts := 1
-		for b := block; total*(b+1)/o.Blocks < at+cost-crumb; b++ {
+		for b := block; end(b) < at+cost-crumb; b++ {
 			parts++
 		}
 		lo := 0
 		for k := range parts {
 			hi := cost
 			if k < parts-1 {
-				hi = end() - at
+				hi = end(block) - at
 			}
 			p.add(w, lo, hi, max(cost, 1), k, parts, p.slots, o.Warps)
 			if k < parts-1 {
