@@ -47,11 +47,7 @@ func Document(results fs.FS, text string, more template.FuncMap) (doc string, pl
 		"share": func(name, target string) (string, error) {
 			return d.of(name, target, func(r *Row) string { return fmt.Sprintf("%.1f %%", 100*r.KVShare) })
 		},
-		"carried": func(name, target string) (string, error) {
-			return d.of(name, target, func(r *Row) string {
-				return fmt.Sprintf("%.2g Gb/s", 8*r.KVBytes/r.TransferWhole/1e9)
-			})
-		},
+		"carried": d.carried,
 		"split": func(name, target string) (string, error) {
 			return d.of(name, target, func(r *Row) string { return fmt.Sprintf("%.0f %%", 100*r.Split) })
 		},
@@ -121,6 +117,18 @@ func (d *document) of(name, target string, figure func(*Row) string) (string, er
 		return "", err
 	}
 	return figure(row), nil
+}
+
+// carried is the rate at which a KV cache crossed.
+func (d *document) carried(name, target string) (string, error) {
+	r, err := d.row(name, target)
+	if err != nil {
+		return "", err
+	}
+	if r.TransferWhole == 0 {
+		return "", fmt.Errorf("%s: %q moved nothing", name, target)
+	}
+	return fmt.Sprintf("%.2g Gb/s", 8*r.KVBytes/r.TransferWhole/1e9), nil
 }
 
 // cut compares mean JCTs.

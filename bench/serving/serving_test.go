@@ -210,7 +210,7 @@ func TestDocument(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "−75 % 2.50 s 18.1 % 100 % 4 Gb/s v1 and more ![where the time went: r10](results/r10.svg)", doc)
 	require.Contains(t, plots["r10.svg"], "</svg>")
-	for _, bad := range []string{`{{table "r11"}}`, `{{cut "r10" "hq3" "f16"}}`, `{{table}}`, `{{table "../r10"}}`} {
+	for _, bad := range []string{`{{table "r11"}}`, `{{cut "r10" "hq3" "f16"}}`, `{{table}}`, `{{table "../r10"}}`, `{{carried "r10" "f16"}}`} {
 		_, _, err := Document(results, bad, nil)
 		require.Error(t, err, bad)
 	}
