@@ -9,11 +9,14 @@ import (
 	"github.com/terse-llm/terse/kvcache"
 )
 
+// StepTokens is how many tokens a step takes by default.
+const StepTokens = 512
+
 // Config bounds a scheduler. Zero fields get the default.
 type Config struct {
 	Cache      *kvcache.Cache // required
 	MaxSeqs    int            // sequences in flight at most (64), held ones not counted
-	StepTokens int            // tokens of one step (512); decode rows come first, and at least a page is left for prompts
+	StepTokens int            // tokens of one step (StepTokens); decode rows come first, and at least a page is left for prompts
 	MaxWaiting int            // requests that may wait to be admitted (1024)
 	MaxContext int            // prompt and generated tokens of one request at most; required
 }
@@ -53,7 +56,7 @@ func New(c Config) *Scheduler {
 		panic(fmt.Sprintf("BUG: a scheduler with cache %v and a context of %d", c.Cache, c.MaxContext))
 	}
 	c.MaxSeqs = cmp.Or(c.MaxSeqs, 64)
-	c.StepTokens = cmp.Or(c.StepTokens, 512)
+	c.StepTokens = cmp.Or(c.StepTokens, StepTokens)
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, 1024)
 	return &Scheduler{
 		cfg: c, cache: c.Cache, byID: make(map[ID]*seq),

@@ -16,6 +16,7 @@ import (
 	levels "github.com/terse-llm/terse/internal/cpu"
 	"github.com/terse-llm/terse/kernels/cpu"
 	"github.com/terse-llm/terse/model"
+	"github.com/terse-llm/terse/sched"
 )
 
 // newBench is terse bench: how fast kernels and models are on this machine.
@@ -182,6 +183,14 @@ llama-bench.`,
 	return c
 }
 
+// counts says which of the numbers are too small; no chunk means the default.
+func (f *benchModelFlags) counts(c *cobra.Command) error {
+	if f.steps < 1 || f.rounds < 1 || f.chunk < 1 && c.Flags().Changed("chunk") {
+		return fmt.Errorf("--steps, --rounds and --chunk are at least 1")
+	}
+	return nil
+}
+
 func (f *benchModelFlags) run(c *cobra.Command, m *modelFlags) error {
 	if f.device != "cpu" {
 		return f.runGPU(c, m)
@@ -191,12 +200,12 @@ func (f *benchModelFlags) run(c *cobra.Command, m *modelFlags) error {
 		return err
 	}
 	defer ops.Close()
-	o := bench.ModelOptions{Formats: formatList(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: cmp.Or(f.chunk, hostStepTokens), Log: f.progress(c)}
+	o := bench.ModelOptions{Formats: formatList(f.formats), Steps: f.steps, Rounds: f.rounds, Chunk: cmp.Or(f.chunk, sched.StepTokens), Log: f.progress(c)}
 	if o.Prompts, err = sizes("prompt", f.prompts); err == nil {
 		o.Depths, err = sizes("depth", f.depths)
 	}
-	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 0) {
-		err = fmt.Errorf("--steps and --rounds are at least 1, and --chunk is not negative")
+	if err == nil {
+		err = f.counts(c)
 	}
 	if err != nil {
 		return usageError{c.CommandPath(), err}

@@ -38,8 +38,8 @@ func (f *benchModelFlags) runGPU(c *cobra.Command, m *modelFlags) error {
 	if err == nil {
 		o.Prompts, err = sizes("prompt", f.prompts)
 	}
-	if err == nil && (f.steps < 1 || f.rounds < 1 || f.chunk < 0) {
-		err = fmt.Errorf("--steps and --rounds are at least 1, and --chunk is not negative")
+	if err == nil {
+		err = f.counts(c)
 	}
 	if err != nil {
 		return usageError{c.CommandPath(), err}

@@ -17,6 +17,7 @@ import (
 	"github.com/terse-llm/terse/model"
 	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
+	"github.com/terse-llm/terse/sched"
 )
 
 // deviceFlag chooses what computes: auto, cpu or cuda[:N]; two of them where a
@@ -196,7 +197,7 @@ func (n *node) maxContext() int {
 
 // stepTokens is the --chunk flag, or what suits a backend.
 func (n *node) stepTokens(b *backend) int {
-	tokens := hostStepTokens
+	tokens := sched.StepTokens
 	if b.gpu != nil {
 		tokens = device.StepTokens
 	}

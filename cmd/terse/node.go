@@ -20,6 +20,7 @@ import (
 	"github.com/terse-llm/terse/model/device"
 	"github.com/terse-llm/terse/quant"
 	"github.com/terse-llm/terse/route"
+	"github.com/terse-llm/terse/sched"
 	"github.com/terse-llm/terse/worker"
 )
 
@@ -39,12 +40,9 @@ func (f *engineFlags) register(c *cobra.Command) {
 	c.Flags().IntVar(&f.chunk, "chunk", 0, chunkUsage("tokens of one engine step: longer prompts are computed in chunks"))
 }
 
-// hostStepTokens are the tokens of a step on a processor.
-const hostStepTokens = 512
-
 // chunkUsage is the help of a --chunk flag whose zero means the default.
 func chunkUsage(what string) string {
-	return fmt.Sprintf("%s (default: %d, on a GPU %d)", what, hostStepTokens, device.StepTokens)
+	return fmt.Sprintf("%s (default: %d, on a GPU %d)", what, sched.StepTokens, device.StepTokens)
 }
 
 func (f *engineFlags) check(c *cobra.Command) error {
