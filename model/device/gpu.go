@@ -90,7 +90,7 @@ func (g *GPU) Supports(c *model.Config, geometry *quant.Geometry, cal *quant.Cal
 }
 
 // Fits says why the GPU cannot run a model with pages of a geometry: for want of
-// a kernel, or of memory for the weights and kv bytes of pages.
+// a kernel, or of memory for the weights, kv bytes of pages and steps of so many rows.
 func (g *GPU) Fits(c *model.Config, geometry *quant.Geometry, cal *quant.Calibration, kv int64, rows int) error {
 	if err := g.Supports(c, geometry, cal); err != nil {
 		return err
